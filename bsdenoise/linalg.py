@@ -1,0 +1,363 @@
+"""Algebra of one small covariance matrix per pixel, on whole maps at once.
+
+A covariance S is kept as one of three classes with the same methods: `Diagonal`, `Unrolled` (full, up to
+`MAX_UNROLLED` channels: a Python loop over channels, elementwise operations on whole maps) and `Dense` (full,
+any number of channels: batched matrices). Unrolled algebra is many times quicker, and more accurate, than batched
+inverses of millions of 3×3 matrices.
+
+Triangular factors arrive packed along the last axis, row by row: (0,0), (1,0), (1,1), (2,0), …
+"""
+
+import numpy as np
+from keras import ops
+
+MAX_UNROLLED = 4
+MAX_STD = 1e3  # entries of an inverted factor are bounded by it: a thousand times full scale
+TINY = 1e-30  # a variance that counts as zero; its square root still divides in float32
+
+
+def covariance_class(channels: int, diagonal: bool):
+    """Chooses the class that holds covariances of so many channels."""
+    if diagonal:
+        return Diagonal
+    return Unrolled if channels <= MAX_UNROLLED else Dense
+
+
+class Diagonal:
+    """Diagonal covariances: `variances` (..., C)."""
+
+    def __init__(self, variances):
+        self.variances = variances
+
+    @classmethod
+    def from_factor(cls, factor):
+        """Gives S = L² from the diagonal factor L (..., C)."""
+        return cls(ops.square(factor))
+
+    @classmethod
+    def from_inverse_factor(cls, factor):
+        """Gives S = A⁻² from the diagonal factor A (..., C) of S⁻¹ = A²."""
+        return cls(ops.minimum(1.0 / ops.square(factor), MAX_STD**2))
+
+    def plus_diagonal(self, variance):
+        """Adds `variance`, broadcastable to (...), to every diagonal entry."""
+        return Diagonal(self.variances + variance[..., None])
+
+    def clamp_diagonal(self, variance):
+        """Raises every diagonal entry to `variance` at least."""
+        return Diagonal(ops.maximum(self.variances, variance[..., None]))
+
+    def project_psd(self):
+        """Gives a covariance with no negative eigenvalue."""
+        return Diagonal(ops.maximum(self.variances, 0.0))
+
+    def factorize(self, floor):
+        """Factorises S, whose eigenvalues are known to be at least `floor`, broadcastable to (...)."""
+        return _DiagonalFactor(ops.maximum(self.variances, floor[..., None]))
+
+    def matrix(self):
+        """Gives S as matrices (..., C, C)."""
+        return self.variances[..., None] * np.eye(self.variances.shape[-1], dtype="float32")
+
+
+class _DiagonalFactor:
+    """S = diag(d)."""
+
+    def __init__(self, pivots):
+        self.pivots = pivots
+
+    def log_det(self):
+        return ops.sum(ops.log(self.pivots), axis=-1)
+
+    def mahalanobis_sq(self, residual):
+        return ops.sum(ops.square(residual) / self.pivots, axis=-1)
+
+    def solve(self, residual):
+        return residual / self.pivots
+
+    def inverse_diagonal(self):
+        return 1.0 / self.pivots
+
+    def inverse(self):
+        return Diagonal(1.0 / self.pivots).matrix()
+
+
+class Unrolled:
+    """Full covariances as lower triangles: `rows[i][j]`, j ≤ i, are maps of shape (...)."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    @classmethod
+    def from_factor(cls, packed):
+        """Gives S = L Lᵀ from the packed lower triangular factor L."""
+        factor = _unpack(packed)
+        size = len(factor)
+        return cls([[_dot(factor[i][: j + 1], factor[j]) for j in range(i + 1)] for i in range(size)])
+
+    @classmethod
+    def from_inverse_factor(cls, packed):
+        """Gives S = A⁻¹ A⁻ᵀ from the packed Aᵀ, A being the upper triangular factor of S⁻¹ = Aᵀ A."""
+        inverse = _invert_lower(_unpack(packed))  # A⁻ᵀ, lower triangular
+        inverse = [[ops.clip(entry, -MAX_STD, MAX_STD) for entry in row] for row in inverse]
+        size = len(inverse)
+        columns = [[inverse[k][i] for k in range(i, size)] for i in range(size)]
+        return cls([[_dot(columns[i], columns[j][i - j :]) for j in range(i + 1)] for i in range(size)])
+
+    def plus_diagonal(self, variance):
+        """Adds `variance`, broadcastable to (...), to every diagonal entry."""
+        return self._with_diagonal(lambda entry: entry + variance)
+
+    def clamp_diagonal(self, variance):
+        """Raises every diagonal entry to `variance` at least."""
+        return self._with_diagonal(lambda entry: ops.maximum(entry, variance))
+
+    def _with_diagonal(self, change):
+        return Unrolled([[change(e) if i == j else e for j, e in enumerate(row)] for i, row in enumerate(self.rows)])
+
+    def project_psd(self):
+        """Gives a covariance with no negative eigenvalue; one that has none comes back as it is.
+
+        LDLᵀ, in which pivots ≤ 0 are zeroed together with their columns, and each other entry is first brought into
+        the range that the diagonal allows, |s_ij| ≤ √(s_ii s_jj). So no pivot turns negative later, and no
+        variance ever grows (a tiny pivot beside a large entry would otherwise make a huge one).
+        """
+        size = len(self.rows)
+        block = [list(row) for row in self.rows]
+        result: list = [[0.0] * (i + 1) for i in range(size)]
+        for j in range(size):
+            scale = [ops.sqrt(ops.maximum(block[i][i], TINY)) for i in range(j, size)]
+            positive = block[j][j] > TINY
+            column = [ops.where(positive, scale[0], 0.0)]
+            for i in range(j + 1, size):
+                entry = ops.clip(block[i][j] / scale[0], -scale[i - j], scale[i - j])
+                column.append(ops.where(positive, entry, 0.0))
+            for i in range(j, size):
+                for k in range(j, i + 1):
+                    product = column[i - j] * column[k - j]
+                    result[i][k] = result[i][k] + product
+                    block[i][k] = block[i][k] - product
+        return Unrolled(result)
+
+    def factorize(self, floor):
+        """Factorises S = L D Lᵀ, L unit lower triangular.
+
+        No pivot of S is below the least eigenvalue of S, so with that as `floor` (broadcastable to (...)) only
+        rounding is corrected.
+        """
+        size = len(self.rows)
+        lower: list = [[None] * i for i in range(size)]
+        pivots: list = []
+        for j in range(size):
+            scaled = [lower[j][k] * pivots[k] for k in range(j)]
+            pivots.append(ops.maximum(self.rows[j][j] - _dot(scaled, lower[j]), floor))
+            for i in range(j + 1, size):
+                lower[i][j] = (self.rows[i][j] - _dot(scaled, lower[i][:j])) / pivots[j]
+        return _UnrolledFactor(lower, pivots)
+
+    def matrix(self):
+        """Gives S as matrices (..., C, C)."""
+        size = len(self.rows)
+        full = [[self.rows[max(i, j)][min(i, j)] for j in range(size)] for i in range(size)]
+        return ops.stack([ops.stack(row, axis=-1) for row in full], axis=-2)
+
+
+class _UnrolledFactor:
+    """S = L D Lᵀ, with `lower[i][j]`, j < i, below the unit diagonal of L, and `pivots[i]` of D."""
+
+    def __init__(self, lower, pivots):
+        self.lower = lower
+        self.pivots = pivots
+
+    def _forward(self, vector):
+        """Solves L z = v for a list of maps."""
+        result: list = []
+        for row, value in zip(self.lower, vector, strict=True):
+            result.append(value - _dot(row, result))
+        return result
+
+    def log_det(self):
+        """Gives log |S|, (...)."""
+        return sum(ops.log(pivot) for pivot in self.pivots)
+
+    def mahalanobis_sq(self, residual):
+        """Gives rᵀ S⁻¹ r, (...), for residuals r (..., C)."""
+        whitened = self._forward(_entries(residual))
+        return sum(ops.square(z) / pivot for z, pivot in zip(whitened, self.pivots, strict=True))
+
+    def solve(self, residual):
+        """Gives S⁻¹ r, (..., C)."""
+        result = [z / d for z, d in zip(self._forward(_entries(residual)), self.pivots, strict=True)]
+        size = len(result)
+        for i in reversed(range(size)):
+            result[i] = result[i] - _dot([self.lower[k][i] for k in range(i + 1, size)], result[i + 1 :])
+        return ops.stack(result, axis=-1)
+
+    def inverse_diagonal(self):
+        """Gives the diagonal of S⁻¹, (..., C)."""
+        inverse = self._inverse_lower()
+        size = len(self.pivots)
+        entries = [
+            sum(ops.square(inverse[k][i]) / self.pivots[k] for k in range(i, size)) for i in range(size)
+        ]
+        return ops.stack(entries, axis=-1)
+
+    def inverse(self):
+        """Gives S⁻¹ as matrices (..., C, C)."""
+        inverse = self._inverse_lower()
+        size = len(self.pivots)
+
+        def entry(i, j):
+            return sum(inverse[k][i] * inverse[k][j] / self.pivots[k] for k in range(max(i, j), size))
+
+        return Unrolled([[entry(i, j) for j in range(i + 1)] for i in range(size)]).matrix()
+
+    def _inverse_lower(self):
+        """Gives L⁻¹ with its unit diagonal."""
+        one = ops.ones_like(self.pivots[0])
+        return _invert_lower([[*row, one] for row in self.lower])
+
+
+class Dense:
+    """Full covariances as batched matrices: `entries` (..., C, C)."""
+
+    def __init__(self, entries):
+        self.entries = entries
+
+    @classmethod
+    def from_factor(cls, packed):
+        """Gives S = L Lᵀ from the packed lower triangular factor L."""
+        factor = _unpack_dense(packed)
+        return cls(ops.matmul(factor, ops.swapaxes(factor, -1, -2)))
+
+    @classmethod
+    def from_inverse_factor(cls, packed):
+        """Gives S = A⁻¹ A⁻ᵀ from the packed Aᵀ, A being the upper triangular factor of S⁻¹ = Aᵀ A."""
+        factor = _unpack_dense(packed)
+        inverse = ops.nan_to_num(_solve_lower(factor, _eye_like(factor)), nan=0.0)
+        inverse = ops.clip(inverse, -MAX_STD, MAX_STD)
+        return cls(ops.matmul(ops.swapaxes(inverse, -1, -2), inverse))
+
+    def plus_diagonal(self, variance):
+        """Adds `variance`, broadcastable to (...), to every diagonal entry."""
+        return Dense(self.entries + variance[..., None, None] * _eye(self.entries))
+
+    def clamp_diagonal(self, variance):
+        """Raises every diagonal entry to `variance` at least."""
+        eye = _eye(self.entries)
+        raised = ops.maximum(self.entries, variance[..., None, None])
+        return Dense(self.entries * (1.0 - eye) + raised * eye)
+
+    def project_psd(self):
+        """Gives the nearest covariance with no negative eigenvalue, by eigendecomposition."""
+        values, vectors = ops.eigh(self.entries)
+        scaled = vectors * ops.maximum(values, 0.0)[..., None, :]
+        return Dense(ops.matmul(scaled, ops.swapaxes(vectors, -1, -2)))
+
+    def factorize(self, floor):
+        """Factorises S = K Kᵀ by Cholesky, with what float32 needs on the diagonal to succeed."""
+        diagonal = ops.diagonal(self.entries, axis1=-2, axis2=-1)
+        size = self.entries.shape[-1]
+        rounding = 4.0 * size * np.finfo("float32").eps * ops.max(diagonal, axis=-1)
+        jitter = ops.maximum(rounding, 0.0) + TINY
+        return _DenseFactor(ops.cholesky(self.plus_diagonal(jitter).entries))
+
+    def matrix(self):
+        """Gives S as matrices (..., C, C)."""
+        return self.entries
+
+
+class _DenseFactor:
+    """S = K Kᵀ, with `lower` = K (..., C, C)."""
+
+    def __init__(self, lower):
+        self.lower = lower
+
+    def log_det(self):
+        """Gives log |S|, (...)."""
+        return 2.0 * ops.sum(ops.log(ops.diagonal(self.lower, axis1=-2, axis2=-1)), axis=-1)
+
+    def mahalanobis_sq(self, residual):
+        """Gives rᵀ S⁻¹ r, (...), for residuals r (..., C)."""
+        return ops.sum(ops.square(_solve_lower(self.lower, residual[..., None])[..., 0]), axis=-1)
+
+    def solve(self, residual):
+        """Gives S⁻¹ r, (..., C)."""
+        return ops.matmul(self.inverse(), residual[..., None])[..., 0]
+
+    def inverse_diagonal(self):
+        """Gives the diagonal of S⁻¹, (..., C)."""
+        return ops.sum(ops.square(_solve_lower(self.lower, _eye_like(self.lower))), axis=-2)
+
+    def inverse(self):
+        """Gives S⁻¹ as matrices (..., C, C)."""
+        inverse = _solve_lower(self.lower, _eye_like(self.lower))
+        return ops.matmul(ops.swapaxes(inverse, -1, -2), inverse)
+
+
+def triangle_size(packed_size: int) -> int:
+    """Gives C for a packed triangle of C(C+1)/2 entries."""
+    return int((np.sqrt(8 * packed_size + 1) - 1) / 2)
+
+
+def triangular_product(packed, vector):
+    """Gives A v, (..., C), for the packed Aᵀ (so that A is upper triangular) and vectors v (..., C)."""
+    size = triangle_size(packed.shape[-1])
+    if size > MAX_UNROLLED:
+        return ops.matmul(ops.swapaxes(_unpack_dense(packed), -1, -2), vector[..., None])[..., 0]
+    rows, values = _unpack(packed), _entries(vector)
+    entries = [_dot([rows[k][i] for k in range(i, size)], values[i:]) for i in range(size)]
+    return ops.stack(entries, axis=-1)
+
+
+def diagonal_indices(channels: int) -> list[int]:
+    """Gives the places of the diagonal in a packed triangle."""
+    return [i * (i + 3) // 2 for i in range(channels)]
+
+
+def _entries(vector) -> list:
+    """Splits (..., C) into C maps."""
+    return [vector[..., i] for i in range(vector.shape[-1])]
+
+
+def _unpack(packed) -> list[list]:
+    """Splits a packed triangle into rows of maps."""
+    entries = iter(_entries(packed))
+    return [[next(entries) for _ in range(i + 1)] for i in range(triangle_size(packed.shape[-1]))]
+
+
+def _dot(left, right):
+    """Sums the products of two lists of maps; 0 for empty ones."""
+    return sum((a * b for a, b in zip(left, right, strict=False)), 0.0)
+
+
+def _invert_lower(rows) -> list[list]:
+    """Inverts a lower triangular matrix given as rows of maps."""
+    inverse: list = [[None] * (i + 1) for i in range(len(rows))]
+    for i, row in enumerate(rows):
+        inverse[i][i] = 1.0 / row[i]
+        for j in range(i):
+            inverse[i][j] = -inverse[i][i] * _dot(row[j:i], [inverse[k][j] for k in range(j, i)])
+    return inverse
+
+
+def _unpack_dense(packed):
+    """Spreads a packed triangle over lower triangular matrices (..., C, C), by a product with zeros and ones."""
+    size = triangle_size(packed.shape[-1])
+    places = np.zeros((packed.shape[-1], size * size), "float32")
+    for index, (i, j) in enumerate(zip(*np.tril_indices(size), strict=True)):
+        places[index, i * size + j] = 1.0
+    flat = ops.matmul(packed, places)
+    return ops.reshape(flat, (*ops.shape(packed)[:-1], size, size))
+
+
+def _eye(matrices):
+    return np.eye(matrices.shape[-1], dtype="float32")
+
+
+def _eye_like(matrices):
+    return ops.zeros_like(matrices) + _eye(matrices)
+
+
+def _solve_lower(lower, right):
+    return ops.solve_triangular(lower, right, lower=True)

@@ -1,0 +1,62 @@
+"""The likelihood as a Keras loss, for `compile` and `fit` and for the training loop alike."""
+
+import keras
+
+from bsdenoise.likelihood import GaussianLikelihood
+
+
+@keras.saving.register_keras_serializable(package="bsdenoise")
+class GaussianNLL(keras.losses.Loss):
+    """Negative log-likelihood of the noisy image under the network's per-pixel Gaussian (Laine et al. 2019, Eq. 1).
+
+    Args:
+        channels: Number C of image channels.
+        sigma: Noise standard deviation in the units of the image, > 0; `None` where it varies: `y_true` then holds
+            it as one channel behind the image's own.
+        factor: "prior" or "precision", as for `GaussianLikelihood`.
+        diagonal: Whether covariances are diagonal.
+        reduction: As for `keras.losses.Loss`; the default averages over images and pixels.
+        name: Name of the loss.
+        dtype: As for `keras.losses.Loss`; the loss computes in float32 in any case.
+
+    Call arguments: `y_true`, the noisy image (B, H, W, C), or (B, H, W, C + 1) with σ; `y_pred`, network outputs.
+
+    Raises:
+        ValueError: If `sigma` is not positive, or an argument is none of those listed.
+
+    Example:
+        >>> network = bsdenoise.blind_spot_network(channels=1, width=8, depth=2)
+        >>> network.compile(optimizer="adam", loss=bsdenoise.GaussianNLL(channels=1, sigma=25 / 255))
+    """
+
+    def __init__(
+        self,
+        channels,
+        sigma=None,
+        factor="prior",
+        diagonal=False,
+        reduction="sum_over_batch_size",
+        name="gaussian_nll",
+        dtype=None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        if sigma is not None and not sigma > 0:
+            raise ValueError(f"`sigma` must be positive. Received: sigma={sigma!r}.")
+        self.likelihood = GaussianLikelihood(channels, factor, diagonal)
+        self.sigma = sigma
+
+    def call(self, y_true, y_pred):
+        """Computes the loss of each pixel, (B, H, W)."""
+        channels = self.likelihood.channels
+        sigma = y_true[..., channels] if self.sigma is None else self.sigma
+        return self.likelihood.nll(y_pred, y_true[..., :channels], sigma)
+
+    def get_config(self):
+        """Gives the arguments from which the loss can be made again."""
+        return {
+            **super().get_config(),
+            "channels": self.likelihood.channels,
+            "sigma": self.sigma,
+            "factor": self.likelihood.factor,
+            "diagonal": self.likelihood.diagonal,
+        }

@@ -1,0 +1,159 @@
+"""Noise models: how a SPEC is written, how images are corrupted, and what the likelihood needs to know.
+
+A noise model is a small class with the same methods as `GaussianNoise`; `parse` chooses it by the SPEC's name.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+
+import keras
+from keras import ops
+
+SIGMA_MEDIAN = 0.6744897501960817  # median of |N(0, 1)|, Donoho and Johnstone 1994
+# Daubechies wavelet of two vanishing moments, high-pass: blind to constant and linear image content.
+_SQRT3 = 3.0**0.5
+DB2_HIGH_PASS = tuple(
+    value / (4.0 * 2.0**0.5) for value in (-(1.0 - _SQRT3), 3.0 - _SQRT3, -(3.0 + _SQRT3), 1.0 + _SQRT3)
+)
+_NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
+
+
+@keras.saving.register_keras_serializable(package="bsdenoise")
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Additive white Gaussian noise, with a standard deviation that is known or drawn per image from a range.
+
+    Args:
+        low: Least standard deviation, as a fraction of full scale, > 0.
+        high: Greatest standard deviation; equal to `low` for a known one.
+
+    Raises:
+        ValueError: If not 0 < low ≤ high ≤ 1.
+
+    Example:
+        >>> GaussianNoise(25 / 255, 25 / 255).is_known
+        True
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self):
+        """Checks the range."""
+        if not 0.0 < self.low <= self.high <= 1.0:
+            raise ValueError(
+                "Noise needs 0 < sigma <= 1 as a fraction of full scale (25 grey levels of 255 are 0.098), the "
+                f"lower end first. Received: {self.low:g} to {self.high:g}."
+            )
+
+    @property
+    def is_known(self) -> bool:
+        """Whether σ is one number for all images."""
+        return self.low == self.high
+
+    def draw_sigma(self, rng):
+        """Draws σ of one image, uniformly from the range.
+
+        Args:
+            rng: Anything with `uniform(low, high)`, such as a `numpy.random.Generator`.
+        """
+        return self.low if self.is_known else rng.uniform(self.low, self.high)
+
+    def corrupt(self, clean, sigma, rng):
+        """Adds noise, neither clipped nor rounded.
+
+        Args:
+            clean: Float image of any shape, full scale 1.
+            sigma: Standard deviation.
+            rng: Anything with `standard_normal(shape, dtype)`, such as a `numpy.random.Generator`.
+        """
+        return clean + sigma * rng.standard_normal(clean.shape, clean.dtype)
+
+    def get_config(self) -> dict:
+        """Gives the arguments from which the model can be made again."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "GaussianNoise":
+        """Makes the model again."""
+        return cls(**config)
+
+
+def parse(spec: str, full_scale: float) -> GaussianNoise:
+    """Reads a noise SPEC: `gaussian:25`, `gaussian:25/255`, `gaussian:5-50`, `gaussian:5-50/255`.
+
+    Args:
+        spec: The SPEC. Numbers are in the units of the files, unless a full scale follows after a slash.
+        full_scale: Greatest value of the files' pixel type (255, 65535, or 1 for float files).
+
+    Returns:
+        The noise model, with fractions of full scale.
+
+    Raises:
+        ValueError: If the SPEC cannot be read, or σ is outside of (0, full scale].
+    """
+    match = re.fullmatch(rf"gaussian:({_NUMBER})(?:-({_NUMBER}))?(?:/({_NUMBER}))?", spec.strip())
+    if not match:
+        raise ValueError(
+            "A noise SPEC reads gaussian:25 (in the files' own units), gaussian:25/255 (a fraction of full scale), or "
+            f"gaussian:5-50 (a range). Received: {spec!r}."
+        )
+    low, high, divisor = match.groups()
+    return GaussianNoise(*(_level(value, divisor, full_scale) for value in (low, high or low)))
+
+
+def parse_level(text: str, full_scale: float) -> float:
+    """Reads one σ, `25` in the file's own units or `25/255`, as a fraction of full scale.
+
+    Raises:
+        ValueError: If it cannot be read, or is outside of (0, full scale].
+    """
+    match = re.fullmatch(rf"({_NUMBER})(?:/({_NUMBER}))?", text.strip())
+    if not match:
+        raise ValueError(f"A sigma reads 25 (in the file's own units) or 25/255. Received: {text!r}.")
+    sigma = _level(*match.groups(), full_scale)
+    return GaussianNoise(sigma, sigma).low
+
+
+def is_relative(spec: str) -> bool:
+    """Says whether a SPEC is a fraction of full scale, so that it means the same for every bit depth."""
+    return "/" in spec
+
+
+def _level(value: str, divisor: str | None, full_scale: float) -> float:
+    """Divides by the SPEC's own full scale where there is one, by the files' otherwise."""
+    scale = float(divisor) if divisor else full_scale
+    if scale <= 0:
+        raise ValueError(f"The number after the slash must be positive. Received: {divisor}.")
+    return float(value) / scale
+
+
+def estimate_sigma(image):
+    """Estimates the standard deviation of white noise in each image from its finest diagonal details.
+
+    Median of the absolute diagonal coefficients of a db2 wavelet over the median of |N(0, 1)| (Donoho and
+    Johnstone 1994), averaged over channels. Fine texture counts as noise, so it tends to be a little high.
+
+    Args:
+        image: (B, H, W, C) with H and W ≥ 4.
+
+    Returns:
+        float32 (B,), in the units of the image.
+    """
+    image = ops.cast(image, "float32")
+    rows = _db2_details(image)
+    details = ops.transpose(_db2_details(ops.transpose(rows, (0, 2, 1, 3))), (0, 3, 1, 2))
+    shape = ops.shape(details)
+    magnitudes = ops.sort(ops.abs(ops.reshape(details, (shape[0], shape[1], shape[2] * shape[3]))), axis=-1)
+    count = ops.shape(magnitudes)[-1]
+    median = 0.5 * (magnitudes[..., (count - 1) // 2] + magnitudes[..., count // 2])
+    return ops.mean(median, axis=-1) / SIGMA_MEDIAN
+
+
+def _db2_details(image):
+    """Filters (B, H, W, C) along H with the db2 high-pass and keeps every second row."""
+    taps = len(DB2_HIGH_PASS)
+    rows = (ops.shape(image)[1] - taps) // 2 + 1
+    return sum(
+        weight * image[:, index : index + 2 * rows - 1 : 2] for index, weight in enumerate(DB2_HIGH_PASS)
+    )
