@@ -1,0 +1,215 @@
+"""`Denoiser`: a network, its noise model and its likelihood, joined to one Keras model that denoises images."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from bsdenoise import likelihood, losses, tiling  # noqa: F401  (losses registers itself with Keras)
+from bsdenoise.likelihood import GaussianLikelihood, Posterior
+from bsdenoise.noise import GaussianNoise, estimate_sigma
+
+MAX_UNTILED_PIXELS = 2**20
+TILE = 768
+TILE_OVERLAP = 128  # the error this leaves is measured by benchmarks/tiles.py
+
+
+@keras.saving.register_keras_serializable(package="bsdenoise")
+class Denoiser(keras.Model):
+    """Denoises images: prediction from the surroundings, joined with the observed pixel.
+
+    Called on noisy images (B, H, W, C) it gives denoised ones, so `denoiser.predict(batch)` does too. It is saved
+    with `denoiser.save("denoiser.keras")` and loaded with `keras.models.load_model` after `import bsdenoise`.
+
+    Args:
+        network: Keras model from (B, H, W, C) to (B, H, W, n), for any H and W.
+        noise: The noise model, with standard deviations as fractions of `scale`.
+        factor: "prior" or "precision": which triangular factor the network gives.
+        diagonal: Whether covariances are diagonal.
+        clamp: "eigenvalue", "diagonal" or "none", as for `GaussianLikelihood`.
+        offset: Intensity that the network sees as 0.
+        scale: Difference of intensity that the network sees as 1, > 0.
+        **kwargs: Arguments of `keras.Model`, such as `name`.
+
+    Raises:
+        ValueError: If the network's outputs do not fit the likelihood, or `scale` is not positive.
+
+    Example:
+        >>> noise = bsdenoise.GaussianNoise(25 / 255, 25 / 255)
+        >>> denoiser = bsdenoise.Denoiser(bsdenoise.blind_spot_network(width=8, depth=2), noise)
+        >>> denoiser.denoise(np.zeros((9, 7, 3), "uint8")).shape
+        (9, 7, 3)
+    """
+
+    def __init__(
+        self,
+        network,
+        noise: GaussianNoise,
+        factor="prior",
+        diagonal=False,
+        clamp="eigenvalue",
+        offset=0.0,
+        scale=1.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.channels = int(network.input_shape[-1])
+        self.likelihood = GaussianLikelihood(self.channels, factor, diagonal, clamp)
+        if network.output_shape[-1] != self.likelihood.num_outputs:
+            raise ValueError(
+                f"The network must have {self.likelihood.num_outputs} outputs for {self.channels} channels. "
+                f"Received: a network with {network.output_shape[-1]}."
+            )
+        if not scale > 0:
+            raise ValueError(f"`scale` must be positive. Received: scale={scale!r}.")
+        self.network = network
+        self.noise = noise
+        self.offset = float(offset)
+        self.scale = float(scale)
+        self.built = True
+
+    @property
+    def grid(self) -> int:
+        """Spacing in pixels of the network's pooling grid, 2^depth."""
+        return self.network.get_layer("pad").multiple
+
+    def call(self, image, sigma=None):
+        """Denoises (B, H, W, C); `sigma`, a number or (B,), defaults to the model's own."""
+        return self.moments(image, sigma)[0]
+
+    def compute_output_shape(self, input_shape):
+        """Gives the shape of the image."""
+        return input_shape
+
+    def moments(self, image, sigma=None):
+        """Gives denoised, mean and posterior variance, three tensors (B, H, W, C), in the units of the image."""
+        image = ops.cast(image, "float32")
+        sigma = self.own_sigma(image) if sigma is None else ops.convert_to_tensor(sigma, "float32")
+        normalized = (image - self.offset) / self.scale
+        outputs = self.network(normalized)
+        denoised, mean, variance = self.likelihood.moments(outputs, normalized, sigma / self.scale)
+        return denoised * self.scale + self.offset, mean * self.scale + self.offset, variance * self.scale**2
+
+    def own_sigma(self, image):
+        """Gives σ of each image, (B,): the known one, or an estimate within the range that was trained.
+
+        Args:
+            image: Noisy images (B, H, W, C), float.
+        """
+        if self.noise.is_known:
+            return ops.full((ops.shape(image)[0],), self.noise.low * self.scale, dtype="float32")
+        return ops.clip(estimate_sigma(image), self.noise.low * self.scale, self.noise.high * self.scale)
+
+    def denoise(self, noisy, sigma=None, tile=None):
+        """Denoises an image or a batch of images of any size; large ones in overlapping tiles.
+
+        Args:
+            noisy: (H, W), (H, W, C) or (B, H, W, C). Integers are scaled by their type's maximum.
+            sigma: Noise standard deviation in the units of the scaled image, > 0 (25 grey levels of 8 bits are
+                25 / 255): a number, or one per image (B,). `None` takes the known one, or estimates it.
+            tile: Largest side of a tile in pixels, a multiple of the pooling grid; `None` tiles above a megapixel.
+
+        Returns:
+            float32 array of the shape of `noisy`.
+
+        Raises:
+            ValueError: If the image has the wrong shape, is empty or not finite, or `sigma` does not fit.
+        """
+        return self.posterior(noisy, sigma, tile).denoised
+
+    def posterior(self, noisy, sigma=None, tile=None) -> Posterior:
+        """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
+
+        Args and errors as for `denoise`.
+
+        Returns:
+            A `Posterior` of float32 arrays; `estimated_psnr` is a number for one image, (B,) for a batch. It takes the
+            noise to be unclipped and unquantised: for 8-bit files it is an approximation.
+        """
+        batch, restore_shape = self._as_batch(noisy)
+        sigma = self._checked_sigma(sigma, batch)
+        denoised, mean, variance = self._tiled_moments(batch, sigma, tile)
+        whole = likelihood.posterior(*(array / self.scale for array in (denoised, batch, mean)),
+                                     variance / self.scale**2, sigma / self.scale)
+        psnr = ops.convert_to_numpy(whole.estimated_psnr)
+        std = np.sqrt(np.maximum(variance, 0.0))
+        single = len(restore_shape) < 4
+        return Posterior(
+            denoised.reshape(restore_shape),
+            mean.reshape(restore_shape),
+            std.reshape(restore_shape),
+            float(psnr[0]) if single else psnr,
+        )
+
+    def _tiled_moments(self, batch, sigma, tile):
+        """Computes the three moments of a batch, tile by tile, as arrays."""
+        height, width = batch.shape[1:3]
+        if tile is None and height * width <= MAX_UNTILED_PIXELS:
+            return [ops.convert_to_numpy(moment) for moment in self.moments(batch, sigma)]
+        size = TILE if tile is None else tile
+        overlap = min(TILE_OVERLAP, size // 4 // self.grid * self.grid)
+        results = [np.empty(batch.shape, "float32") for _ in range(3)]
+        for piece in tiling.plan(height, width, size, overlap, self.grid):
+            for result, moment in zip(results, self.moments(batch[:, *piece.window], sigma), strict=True):
+                result[:, *piece.target] = ops.convert_to_numpy(moment)[:, *piece.inner]
+        return results
+
+    def _as_batch(self, noisy):
+        """Gives float32 (B, H, W, C), and the shape to give back."""
+        array = np.asarray(noisy)
+        if array.dtype.kind in "ui":
+            array = array.astype("float32") / np.float32(np.iinfo(array.dtype).max)
+        elif array.dtype.kind != "f":
+            raise ValueError(f"Images must hold integers or floats. Received: dtype={array.dtype}.")
+        array = array.astype("float32", copy=False)
+        if array.ndim == 2 and self.channels == 1:
+            batch = array[None, ..., None]
+        elif array.ndim == 3:
+            batch = array[None]
+        else:
+            batch = array
+        if batch.ndim != 4 or batch.shape[-1] != self.channels:
+            raise ValueError(
+                f"This model takes images (H, W, {self.channels}) or (B, H, W, {self.channels}). "
+                f"Received: shape={array.shape}."
+            )
+        if 0 in batch.shape:
+            raise ValueError(f"The image is empty. Received: shape={array.shape}.")
+        if not np.isfinite(batch).all():
+            raise ValueError("The image holds NaN or infinite values.")
+        return batch, array.shape
+
+    def _checked_sigma(self, sigma, batch):
+        """Gives float32 (B,)."""
+        if sigma is None:
+            return ops.convert_to_numpy(self.own_sigma(batch))
+        sigma = np.asarray(sigma, "float32")
+        if sigma.shape not in ((), (len(batch),)):
+            raise ValueError(f"`sigma` must be a number or one per image. Received: shape={sigma.shape}.")
+        if not (np.isfinite(sigma) & (sigma > 0)).all():
+            raise ValueError(f"`sigma` must be positive. Received: sigma={sigma}.")
+        if self.scale == 1.0 and (sigma > 1.0).any():
+            raise ValueError(
+                f"`sigma` is a fraction of full scale: 25 grey levels is 0.098. Received: sigma={sigma}."
+            )
+        return np.broadcast_to(sigma, (len(batch),))
+
+    def get_config(self):
+        """Gives the arguments from which the model can be made again."""
+        return {
+            **super().get_config(),
+            "network": keras.saving.serialize_keras_object(self.network),
+            "noise": keras.saving.serialize_keras_object(self.noise),
+            "factor": self.likelihood.factor,
+            "diagonal": self.likelihood.diagonal,
+            "clamp": self.likelihood.clamp,
+            "offset": self.offset,
+            "scale": self.scale,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the model again."""
+        config = dict(config)
+        for name in ("network", "noise"):
+            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+        return cls(**config)

@@ -1,0 +1,62 @@
+"""Overlapping tiles for images too large for one pass.
+
+Tile origins lie on the pooling grid, so that every tile is pooled as the whole image would be, in all four
+rotations; the margins, where a tile lacks context, are computed twice and dropped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of an image.
+
+    Attributes:
+        window: Rows and columns of the image to read.
+        inner: Rows and columns of the tile's result to keep.
+        target: Rows and columns of the image that they are.
+    """
+
+    window: tuple[slice, slice]
+    inner: tuple[slice, slice]
+    target: tuple[slice, slice]
+
+
+def plan(height: int, width: int, tile: int, overlap: int, grid: int) -> Iterator[Tile]:
+    """Covers an image with tiles, each pixel kept exactly once.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        tile: Largest side of a tile in pixels, a multiple of `grid`.
+        overlap: Context in pixels that each tile has on every inner side, a multiple of `grid`.
+        grid: Spacing of the pooling grid, 2^depth of the network.
+
+    Yields:
+        The tiles, row by row.
+
+    Raises:
+        ValueError: If `tile` or `overlap` is off the grid, or `tile` leaves nothing between two overlaps.
+    """
+    if tile % grid or overlap % grid or overlap < 0 or tile <= 2 * overlap:
+        raise ValueError(
+            f"`tile` and `overlap` must be multiples of {grid} with tile > 2 * overlap. "
+            f"Received: tile={tile}, overlap={overlap}."
+        )
+    for row_window, row_inner, row_target in _spans(height, tile, overlap):
+        for column_window, column_inner, column_target in _spans(width, tile, overlap):
+            yield Tile((row_window, column_window), (row_inner, column_inner), (row_target, column_target))
+
+
+def _spans(size: int, tile: int, overlap: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Covers one side: pieces of at most `tile`, each with `overlap` pixels more than what it keeps."""
+    start = 0
+    while True:
+        stop = min(start + tile, size)
+        first = start + overlap if start else 0
+        last = stop - overlap if stop < size else size
+        yield slice(start, stop), slice(first - start, last - start), slice(first, last)
+        if stop == size:
+            return
+        start += tile - 2 * overlap
