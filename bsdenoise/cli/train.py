@@ -1,0 +1,26 @@
+"""`bsdenoise train`: trains a denoiser."""
+
+import sys
+
+from bsdenoise.config import TrainConfig
+
+SIGNAL_EXIT = 128  # shells report 128 + number for a process that a signal ended
+
+
+def run(config: TrainConfig) -> int:
+    """Trains, and says where the result is.
+
+    Returns:
+        0; or 128 + the number of the signal that stopped the run early.
+    """
+    from bsdenoise.training.loop import train
+
+    outcome = train(config)
+    if outcome.signal:
+        print(f"stopped at step {outcome.step}; run the same command again to go on", file=sys.stderr)
+        return SIGNAL_EXIT + outcome.signal
+    print(
+        f"trained for {outcome.step} steps; best estimated PSNR on held-out images {outcome.sure_psnr:.2f} dB\n"
+        f"denoiser: {outcome.denoiser_path}"
+    )
+    return 0

@@ -1,0 +1,152 @@
+"""What each command can be told: one frozen dataclass per command, the only source of its flags and their help.
+
+The help of a flag is the `#:` comment above its field, joined to one paragraph; a line of it that begins with anything
+but a letter would start a new line in the terminal.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+# `--std` alone, without the twin `--no-std` that says what is so anyway.
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a denoiser from noisy images only.
+
+    The defaults are the paper's: 1.2 million crops of 256×256 pixels through the full network. Run again with the same
+    flags, training goes on from the last checkpoint.
+    """
+
+    source: tyro.conf.Positional[str]
+    """Training images: a folder (searched recursively), a quoted glob, or an .npy file (N, H, W[, C])."""
+
+    out: Path
+    """Run folder: configuration, log, checkpoints, samples and the trained denoiser.keras."""
+
+    noise: str
+    """Noise of the images: gaussian:25 (standard deviation in the files' own units), gaussian:25/255 (a fraction of
+    full scale), gaussian:5-50 (a range, drawn per image; with --corrupt)."""
+
+    corrupt: Literal["fresh", "fixed"] | None = None
+    """Add that noise to clean images: fresh at each visit, or one fixed realisation per image. Default: the images are
+    noisy already."""
+
+    method: Literal["full", "per_component"] = "full"
+    """Covariance of the predicted colour: full, or diagonal (per component)."""
+
+    factor: Literal["prior", "precision"] = "prior"
+    """What the network's triangular factor stands for: covariance of the clean pixel, or precision of the noisy one."""
+
+    channels: int | None = None
+    """Channels of the model; 1 takes the luminance of RGB images. Default: what the images have."""
+
+    width: int = 48
+    """Maps per encoder convolution; 48 in the paper."""
+
+    depth: int = 5
+    """How often the resolution is halved; 5 in the paper."""
+
+    images: int = 1_200_000
+    """Number of crops shown."""
+
+    batch: int = 4
+    """Crops per step, over all devices together."""
+
+    crop: int = 256
+    """Side of the square crops in pixels."""
+
+    augment: Switch = False
+    """Mirror and turn the crops at random."""
+
+    learning_rate: float = 3e-4
+    """Adam's learning rate between the ramps."""
+
+    beta_2: float = 0.99
+    """Adam's decay of squared gradients."""
+
+    ramp_up: float = 0.1
+    """Fraction of the run in which the learning rate rises along a cosine."""
+
+    ramp_down: float = 0.3
+    """Fraction of the run in which it falls along a squared cosine."""
+
+    ema: float = 0.999
+    """Decay per step of the moving average of the weights, which is what is validated and kept; 0 for none."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the network's body in training; what is saved is float32."""
+
+    xla: Switch = False
+    """Compile the training step with XLA."""
+
+    seed: int = 0
+    """Seed of weights, order, crops and noise."""
+
+    validation_images: int = 16
+    """Images held out for validation, at most a fifth of all."""
+
+    validation_crop: int = 256
+    """Largest side of the validation images; larger ones are cropped to their centre."""
+
+    validate_every: int = 1000
+    """Steps between validations."""
+
+    log_every: int = 50
+    """Steps between lines of the log."""
+
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of the whole run."""
+        return -(-self.images // self.batch)
+
+
+@dataclass(frozen=True)
+class DenoiseConfig:
+    """Denoise image files, folders and globs.
+
+    PNG (8 and 16 bits), JPEG and .npy files come out in the same bit depth, with ICC profile, EXIF and resolution. A
+    bad file is named and does not stop the others; the exit code is then 2.
+    """
+
+    #: Image files, folders (searched recursively), or quoted globs such as "scans/**/*.png".
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT [INPUT ...]")]
+
+    #: Folder for the denoised images, which keeps the structure of the input folder. For one input file also a file
+    #: name, whose suffix chooses the format.
+    out: Path
+
+    #: A .keras file, or a run folder that holds denoiser.keras.
+    model: Path
+
+    #: Noise standard deviation, in the files' own units (25 grey levels of 8-bit files, counts of 16-bit files) or as
+    #: a fraction of full scale (25/255). By default the model's own, estimated per image if it was trained on a range.
+    sigma: Annotated[str | None, tyro.conf.arg(metavar="S")] = None
+
+    #: Also write NAME-std.png (.npy for .npy files), posterior standard deviation over sigma. White means that nothing
+    #: was gained over the noisy pixel.
+    std: Switch = False
+
+    #: Replace files that exist, the inputs themselves included.
+    overwrite: Switch = False
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a model as a TensorFlow SavedModel that holds the whole denoising step."""
+
+    #: A .keras file, or a run folder that holds denoiser.keras.
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+
+    #: Folder of versions. The model is written to its sub-folder of the version's number.
+    out: Path
+
+    #: Version number. By default one more than the highest that is there.
+    version: int | None = None

@@ -1,0 +1,287 @@
+"""`train`: from a configuration to a trained denoiser in a run folder; continues a run that was interrupted."""
+
+import contextlib
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from bsdenoise import noise as noise_models
+from bsdenoise.config import TrainConfig
+from bsdenoise.data import Sample, TrainingImages, look_at, open_source
+from bsdenoise.export import export_saved_model
+from bsdenoise.training.distribution import choose_strategy, describe
+from bsdenoise.training.run_folder import RunFolder
+from bsdenoise.training.step import TrainingState
+from bsdenoise.training.validation import Validation
+
+KEPT_CHECKPOINTS = 2
+FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
+MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
+
+
+class TrainingDivergedError(ValueError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended.
+
+    Attributes:
+        step: Steps done in all.
+        finished: Whether that is the whole run.
+        signal: Number of the signal that ended the call early; `None` if none did.
+        sure_psnr: Best validation PSNR in dB, estimated without clean images; −inf before the first validation.
+        denoiser_path: Where the best denoiser is.
+    """
+
+    step: int
+    finished: bool
+    signal: int | None
+    sure_psnr: float
+    denoiser_path: Path
+
+
+def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -> Outcome:
+    """Trains a denoiser, or goes on where an earlier call with the same `out` stopped.
+
+    Args:
+        config: The run's flags.
+        strategy: The devices; `None` takes all GPUs, or else the CPU.
+
+    Returns:
+        How it ended. After SIGTERM or Ctrl-C everything is saved and `signal` is set.
+
+    Raises:
+        ValueError: If the source, the noise SPEC or the run folder cannot be used.
+        TrainingDivergedError: If the loss turns to NaN; the last good checkpoint stays.
+    """
+    _check(config)
+    data, sample = _open_data(config)
+    folder = RunFolder(config.out, config)
+    strategy = strategy or choose_strategy()
+    state = TrainingState(config, data, strategy)
+    manager = tf.train.CheckpointManager(
+        tf.train.Checkpoint(**state.trackables()), str(folder.checkpoints_path), max_to_keep=KEPT_CHECKPOINTS
+    )
+    _restore(manager)
+    folder.write_config(config, _facts(data, sample))
+    folder.forget_after(state.step)
+    _announce(config, data, state, strategy)
+    loop = _Loop(config, data, state, folder, manager)
+    try:
+        received = loop.run()
+    finally:
+        folder.close()
+    finished = state.step >= config.steps
+    if finished and not (folder.path / "export" / "1").exists():
+        export_saved_model(keras.models.load_model(folder.denoiser_path), folder.path / "export" / "1")
+    return Outcome(state.step, finished, received, float(state.best_sure_psnr), folder.denoiser_path)
+
+
+class _Loop:
+    """The loop over steps, and what happens every so many of them."""
+
+    def __init__(self, config, data, state, folder, manager):
+        self.config = config
+        self.data = data
+        self.state = state
+        self.folder = folder
+        self.manager = manager
+        self.validation = Validation(state.denoiser, data, config.validation_images, config.validation_crop)
+        self.last_checkpoint = time.monotonic()
+        self.last_log = (state.step, time.monotonic())
+        self.loss = float("nan")
+
+    def run(self) -> int | None:
+        """Trains to the end or to the first signal, whose number it gives."""
+        config, state = self.config, self.state
+        batches = self.data.batches(config.batch, state.step, config.steps)
+        batches = state.strategy.experimental_distribute_dataset(batches)
+        step = state.step
+        with _signals() as received, _progress(config, step) as bar:
+            try:
+                for noisy, sigma in batches:
+                    state.train_on(noisy, sigma)
+                    step += 1
+                    bar.update(min(config.batch, config.images - bar.n))
+                    self._after(step, bar)
+                    if received:
+                        break
+            except tf.errors.OpError as error:
+                raise self.data.failure or error from None
+            if step < config.steps or self.manager.latest_checkpoint is None or not _is_at(self.manager, step):
+                self._checkpoint(step)
+        return received[0] if received else None
+
+    def _after(self, step: int, bar: tqdm) -> None:
+        last = step == self.config.steps
+        if step % self.config.log_every == 0 or last:
+            self._log(step, bar)
+        if step % self.config.validate_every == 0 or last:
+            self._validate(step)
+        if last or time.monotonic() - self.last_checkpoint > 60.0 * self.config.checkpoint_minutes:
+            self._checkpoint(step)
+
+    def _log(self, step: int, bar: tqdm) -> None:
+        """Reads the loss, which waits for the device: so not at every step."""
+        interval = (step - 1) % self.config.log_every + 1
+        self.loss = self.state.take_loss(interval)
+        self._require_finite(self.loss, step)
+        before, then = self.last_log
+        self.last_log = (step, time.monotonic())
+        values = {
+            "images": step * self.config.batch,
+            "loss": self.loss,
+            "learning_rate": float(self.state.schedule(step - 1)),
+            "images_per_second": (step - before) * self.config.batch / (self.last_log[1] - then),
+        }
+        self.folder.log("train", step, values)
+        bar.set_postfix(loss=f"{self.loss:.4f}", lr=f"{values['learning_rate']:.1e}", refresh=False)
+
+    def _validate(self, step: int) -> None:
+        """Measures the averaged weights on held-out noisy images, and keeps them if they are the best so far."""
+        values, posterior = self.validation()
+        self._require_finite(values["nll"], step)
+        self.folder.log("validation", step, values)
+        first = self.validation.examples[0]
+        self.folder.save_sample(step, first.noisy, posterior, first.sigma)
+        best = values["sure_psnr"] > float(self.state.best_sure_psnr)
+        if best:
+            self.state.best_sure_psnr.assign(values["sure_psnr"])
+            self.folder.save_denoiser(self.state.denoiser)
+        text = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+        tqdm.write(f"step {step}: validation {text}{' (best)' if best else ''}")
+
+    def _checkpoint(self, step: int) -> None:
+        self._require_finite(float(self.state.loss_sum), step)
+        if not _is_at(self.manager, step):
+            self.manager.save(checkpoint_number=step)
+        self.last_checkpoint = time.monotonic()
+
+    def _require_finite(self, value: float, step: int) -> None:
+        if not np.isfinite(value):
+            kept = self.manager.latest_checkpoint or "none was written yet"
+            raise TrainingDivergedError(
+                f"The loss is {value} at step {step}. Try a lower --learning-rate, or --precision float32. "
+                f"Last good checkpoint: {kept}."
+            )
+
+
+def _check(config: TrainConfig) -> None:
+    """Looks at the flags before anything is made."""
+    for name in ("width", "depth", "images", "batch", "crop", "log_every", "validate_every", "validation_crop"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
+    if not 0.0 <= config.ema < 1.0:
+        raise ValueError(f"--ema must be at least 0 and below 1. Received: {config.ema}.")
+    if config.validation_images < 1:
+        raise ValueError(f"--validation-images must be at least 1. Received: {config.validation_images}.")
+    if not 0.0 <= config.beta_2 < 1.0:
+        raise ValueError(f"--beta-2 must be at least 0 and below 1. Received: {config.beta_2}.")
+
+
+def _open_data(config: TrainConfig) -> tuple[TrainingImages, Sample]:
+    """Opens the source, looks at some of its images, and says what seems wrong with them."""
+    source = open_source(config.source)
+    relative = noise_models.is_relative(config.noise)
+    sample = look_at(source, relative)
+    noise = noise_models.parse(config.noise, sample.full_scale)
+    if not config.corrupt and not noise.is_known:
+        raise ValueError(f"--noise {config.noise} draws sigma from a range, which needs --corrupt fresh or fixed.")
+    if not config.corrupt and sample.median_sigma is not None:
+        if sample.median_sigma < FORGOTTEN_CORRUPT_RATIO * noise.low:
+            tqdm.write(
+                f"warning: the images show noise of about {sample.median_sigma * sample.full_scale:.3g} where --noise "
+                f"{config.noise} says {noise.low * sample.full_scale:.3g}. If they are clean, add --corrupt fresh."
+            )
+    data = TrainingImages(
+        source,
+        config.channels or sample.channels,
+        noise,
+        config.corrupt,
+        config.crop,
+        full_scale=None if relative else sample.full_scale,
+        seed=config.seed,
+        augment=config.augment,
+        num_held_out=min(config.validation_images, len(source) // MIN_HELD_OUT_RATIO),
+        report=lambda line: tqdm.write(f"warning: {line}"),
+    )
+    return data, sample
+
+
+def _facts(data: TrainingImages, sample: Sample) -> dict:
+    """Says what was found out about the data, for config.json."""
+    return {
+        "num_images": len(data.source),
+        "num_held_out": len(data.held_out),
+        "channels": data.channels,
+        "full_scale": sample.full_scale,
+        "sigma": [data.noise.low, data.noise.high],
+        "estimated_sigma": sample.median_sigma,
+    }
+
+
+def _announce(config: TrainConfig, data: TrainingImages, state: TrainingState, strategy) -> None:
+    done = f", going on at step {state.step}" if state.step else ""
+    tqdm.write(
+        f"{describe(strategy)}, {config.precision}; {len(data.training)} images to train on, "
+        f"{len(data.held_out)} held out; network of {state.network.count_params():,} parameters; "
+        f"{config.steps} steps of {config.batch} crops{done}"
+    )
+    if not len(data.held_out):
+        tqdm.write("note: too few images to hold any out; validation uses training images, so its PSNR is optimistic")
+
+
+def _restore(manager: tf.train.CheckpointManager) -> None:
+    """Restores the newest checkpoint, if there is one."""
+    if manager.latest_checkpoint:
+        try:
+            manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
+        except (tf.errors.OpError, AssertionError, ValueError) as error:
+            raise ValueError(f"{manager.latest_checkpoint}: checkpoint cannot be read ({error}).") from error
+
+
+def _is_at(manager: tf.train.CheckpointManager, step: int) -> bool:
+    """Says whether the newest checkpoint is that of `step`."""
+    return bool(manager.latest_checkpoint) and manager.latest_checkpoint.endswith(f"-{step}")
+
+
+def _progress(config: TrainConfig, step: int) -> tqdm:
+    return tqdm(
+        total=config.images,
+        initial=min(step * config.batch, config.images),
+        unit="img",
+        desc="training",
+        smoothing=0.05,
+        dynamic_ncols=True,
+    )
+
+
+@contextlib.contextmanager
+def _signals():
+    """Collects SIGTERM and Ctrl-C, so that a step is finished and saved first; a second one ends at once."""
+    received: list[int] = []
+    before = {}
+
+    def remember(number, _):
+        received.append(number)
+        signal.signal(number, before[number])
+        tqdm.write("stopping: finishing the step and saving …")
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, remember)
+    except ValueError:
+        pass  # not in the main thread: the caller looks after signals
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,141 @@
+"""The run folder: configuration, log lines, TensorBoard events and sample pictures."""
+
+import dataclasses
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bsdenoise import images
+from bsdenoise.config import TrainConfig
+from bsdenoise.likelihood import Posterior
+
+# What may differ when a run goes on: how long it lasts, and how it is watched.
+CHANGEABLE = ("images", "out", "log_every", "validate_every", "checkpoint_minutes")
+_PACKAGES = ("bsdenoise", "tensorflow", "keras", "numpy")
+
+
+class RunFolder:
+    """Everything that a training run leaves on disk.
+
+    Args:
+        path: The folder; made if missing.
+        config: The run's flags.
+
+    Raises:
+        ValueError: If the folder holds a run with other flags, or is no folder.
+    """
+
+    def __init__(self, path: Path, config: TrainConfig):
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{path}: is a file; --out names a folder.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._check_same_run(config)
+        self.checkpoints_path = self.path / "checkpoints"
+        self.denoiser_path = self.path / "denoiser.keras"
+        self._log_path = self.path / "log.jsonl"
+        self._events = tf.summary.create_file_writer(str(self.path / "tensorboard"))
+
+    def write_config(self, config: TrainConfig, facts: dict[str, Any]) -> None:
+        """Writes flags, what was found out about the data, and package versions."""
+        content = {
+            "config": _plain(config),
+            "facts": facts,
+            "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        }
+        write_text(self.path / "config.json", json.dumps(content, indent=2) + "\n")
+
+    def _check_same_run(self, config: TrainConfig) -> None:
+        path = self.path / "config.json"
+        if not path.exists():
+            return
+        try:
+            before = json.loads(path.read_text())["config"]
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path}: not a readable run configuration ({error}).") from error
+        now = _plain(config)
+        changed = [name for name in now if name not in CHANGEABLE and before.get(name) != now[name]]
+        if changed:
+            details = ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
+            raise ValueError(f"{self.path} holds a run with other flags ({details}). Give another --out.")
+
+    def forget_after(self, step: int) -> None:
+        """Drops log lines of steps that will be done again after a restart at `step`."""
+        if not self._log_path.exists():
+            return
+        lines = []
+        for line in self._log_path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    lines.append(line + "\n")
+            except ValueError:
+                continue  # a line cut off by a crash
+        write_text(self._log_path, "".join(lines))
+
+    def log(self, kind: str, step: int, values: dict[str, float]) -> None:
+        """Appends one line to log.jsonl, and the same numbers to TensorBoard."""
+        line = json.dumps({"kind": kind, "step": step} | values)
+        with self._log_path.open("a") as file:
+            file.write(line + "\n")
+        with self._events.as_default():
+            for name, value in values.items():
+                tf.summary.scalar(f"{kind}/{name}", value, step=step)
+        self._events.flush()
+
+    def save_sample(self, step: int, noisy: np.ndarray, posterior: Posterior, sigma: float) -> None:
+        """Writes one picture: noisy, mean, denoised and uncertainty side by side."""
+        picture = sample_picture(noisy, posterior, sigma)
+        folder = self.path / "samples"
+        folder.mkdir(exist_ok=True)
+        images.write(folder / f"{step:08d}.png", picture)
+        with self._events.as_default():
+            tf.summary.image("sample", picture[np.newaxis], step=step)
+
+    def save_denoiser(self, denoiser) -> None:
+        """Writes denoiser.keras, whole or not at all."""
+        temporary = self.path / ".denoiser.tmp.keras"
+        denoiser.save(temporary)
+        os.replace(temporary, self.denoiser_path)
+
+    def close(self) -> None:
+        """Writes out what is left of the TensorBoard events."""
+        self._events.close()
+
+
+def sample_picture(noisy, posterior: Posterior, sigma: float) -> np.ndarray:
+    """Joins noisy, mean, denoised and uncertainty (white: posterior std = σ) to one uint8 picture (H, 4W, 1 or 3).
+
+    Args:
+        noisy: (H, W, C).
+        posterior: Posterior of that image.
+        sigma: Noise standard deviation.
+    """
+    panels = [noisy, posterior.mean, posterior.denoised, posterior.std / sigma]
+    if noisy.shape[-1] not in (1, 3):
+        panels = [panel[..., :1] for panel in panels]
+    return images.from_unit(np.concatenate(panels, axis=1), np.uint8)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """Gives a configuration as JSON holds it."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
