@@ -44,5 +44,8 @@ def __dir__() -> list[str]:
 
 @wrapt.when_imported("keras")
 def _register_keras_classes(_: Any) -> None:
-    """Registers layers, losses and the model with Keras once Keras is there."""
+    """Registers layers, losses and the model with Keras once Keras is there.
+
+    It runs inside of `import keras`, even of one at the top of a module of this package, which is then half loaded.
+    """
     importlib.import_module("bsdenoise.denoiser")

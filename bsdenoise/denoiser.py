@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from bsdenoise import likelihood, losses, tiling  # noqa: F401  (losses registers itself with Keras)
-from bsdenoise.likelihood import GaussianLikelihood, Posterior
-from bsdenoise.noise import GaussianNoise, estimate_sigma
+# Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
+# Layers and losses are imported so that they register themselves with Keras.
+from bsdenoise import layers, likelihood, losses, noise, tiling  # noqa: F401
 
 MAX_UNTILED_PIXELS = 2**20
 TILE = 768
@@ -43,7 +43,7 @@ class Denoiser(keras.Model):
     def __init__(
         self,
         network,
-        noise: GaussianNoise,
+        noise,
         factor="prior",
         diagonal=False,
         clamp="eigenvalue",
@@ -53,7 +53,7 @@ class Denoiser(keras.Model):
     ):
         super().__init__(**kwargs)
         self.channels = int(network.input_shape[-1])
-        self.likelihood = GaussianLikelihood(self.channels, factor, diagonal, clamp)
+        self.likelihood = likelihood.GaussianLikelihood(self.channels, factor, diagonal, clamp)
         if network.output_shape[-1] != self.likelihood.num_outputs:
             raise ValueError(
                 f"The network must have {self.likelihood.num_outputs} outputs for {self.channels} channels. "
@@ -97,7 +97,7 @@ class Denoiser(keras.Model):
         """
         if self.noise.is_known:
             return ops.full((ops.shape(image)[0],), self.noise.low * self.scale, dtype="float32")
-        return ops.clip(estimate_sigma(image), self.noise.low * self.scale, self.noise.high * self.scale)
+        return ops.clip(noise.estimate_sigma(image), self.noise.low * self.scale, self.noise.high * self.scale)
 
     def denoise(self, noisy, sigma=None, tile=None):
         """Denoises an image or a batch of images of any size; large ones in overlapping tiles.
@@ -116,7 +116,7 @@ class Denoiser(keras.Model):
         """
         return self.posterior(noisy, sigma, tile).denoised
 
-    def posterior(self, noisy, sigma=None, tile=None) -> Posterior:
+    def posterior(self, noisy, sigma=None, tile=None):
         """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
 
         Args and errors as for `denoise`.
@@ -128,12 +128,13 @@ class Denoiser(keras.Model):
         batch, restore_shape = self._as_batch(noisy)
         sigma = self._checked_sigma(sigma, batch)
         denoised, mean, variance = self._tiled_moments(batch, sigma, tile)
-        whole = likelihood.posterior(*(array / self.scale for array in (denoised, batch, mean)),
-                                     variance / self.scale**2, sigma / self.scale)
+        whole = likelihood.posterior(
+            *(array / self.scale for array in (denoised, batch, mean)), variance / self.scale**2, sigma / self.scale
+        )
         psnr = ops.convert_to_numpy(whole.estimated_psnr)
         std = np.sqrt(np.maximum(variance, 0.0))
         single = len(restore_shape) < 4
-        return Posterior(
+        return likelihood.Posterior(
             denoised.reshape(restore_shape),
             mean.reshape(restore_shape),
             std.reshape(restore_shape),
@@ -188,9 +189,7 @@ class Denoiser(keras.Model):
         if not (np.isfinite(sigma) & (sigma > 0)).all():
             raise ValueError(f"`sigma` must be positive. Received: sigma={sigma}.")
         if self.scale == 1.0 and (sigma > 1.0).any():
-            raise ValueError(
-                f"`sigma` is a fraction of full scale: 25 grey levels is 0.098. Received: sigma={sigma}."
-            )
+            raise ValueError(f"`sigma` is a fraction of full scale: 25 grey levels is 0.098. Received: sigma={sigma}.")
         return np.broadcast_to(sigma, (len(batch),))
 
     def get_config(self):

@@ -11,10 +11,10 @@ from keras import ops
 
 def _pair(value, name: str) -> tuple[int, int]:
     """Reads an integer or a pair of integers as (height, width)."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(item, int) for item in pair):
+    pair = (value, value) if isinstance(value, int) else value
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(item, int) for item in pair):
         raise ValueError(f"`{name}` must be an integer or two integers. Received: {name}={value!r}.")
-    return pair
+    return tuple(pair)
 
 
 def shift_down(x, rows: int = 1):
@@ -54,7 +54,7 @@ class ShiftConv2D(keras.layers.Layer):
     Output shape: (B, H, W, filters).
 
     Raises:
-        ValueError: If `filters` is not positive, or the kernel's height or width is not odd.
+        ValueError: If `filters` is not a positive integer, or the kernel's height or width not a positive odd one.
 
     Example:
         >>> y = ShiftConv2D(48, 3, activation="relu")(keras.ops.ones((1, 5, 7, 3)))
@@ -78,7 +78,7 @@ class ShiftConv2D(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = _pair(kernel_size, "kernel_size")
         if any(size < 1 or size % 2 == 0 for size in self.kernel_size):
-            raise ValueError(f"`kernel_size` must be odd. Received: kernel_size={kernel_size!r}.")
+            raise ValueError(f"`kernel_size` must be odd and positive. Received: kernel_size={kernel_size!r}.")
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -147,7 +147,7 @@ class ShiftDownsample(keras.layers.Layer):
 
     def __init__(self, pooling="max", **kwargs):
         super().__init__(**kwargs)
-        if pooling not in self._POOLING:
+        if not isinstance(pooling, str) or pooling not in self._POOLING:
             raise ValueError(f"`pooling` must be 'max' or 'average'. Received: pooling={pooling!r}.")
         self.pooling = pooling
         self.input_spec = keras.layers.InputSpec(ndim=4)

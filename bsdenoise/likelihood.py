@@ -112,8 +112,8 @@ class GaussianLikelihood:
             float32 (B, H, W).
         """
         residual = ops.cast(noisy, "float32") - self.mean(outputs)
-        factor = self._factor(outputs)
         if self.factor == "precision":
+            factor = self._factor(outputs)
             if self.diagonal:
                 whitened, diagonal = factor * residual, factor
             else:
@@ -122,9 +122,7 @@ class GaussianLikelihood:
             log_det = ops.sum(ops.log(diagonal), axis=-1)
             log_det = ops.maximum(log_det, math.log(DETERMINANT_EPSILON))
             return 0.5 * ops.sum(ops.square(whitened), axis=-1) - log_det
-        noise_variance = self._noise_variance(sigma)
-        noisy_cov = self._covariance_class.from_factor(factor).plus_diagonal(noise_variance)
-        factorized = noisy_cov.factorize(noise_variance)
+        factorized = self._factorized_noisy_cov(outputs, self._noise_variance(sigma))
         return 0.5 * (factorized.mahalanobis_sq(residual) + factorized.log_det())
 
     def map_estimate(self, outputs, noisy, sigma):
@@ -187,14 +185,14 @@ class GaussianLikelihood:
         """Factorises Σ_y, after the clamp."""
         cls, factor = self._covariance_class, self._factor(outputs)
         if self.factor == "prior":
-            return cls.from_factor(factor).plus_diagonal(noise_variance).factorize(noise_variance)
+            return cls.factorize(cls.root_from_factor(factor), noise_variance)
         noisy_cov = cls.from_inverse_factor(factor)
         if self.clamp == "eigenvalue":
-            prior_cov = noisy_cov.plus_diagonal(-noise_variance).project_psd()
-            return prior_cov.plus_diagonal(noise_variance).factorize(noise_variance)
+            prior_cov = noisy_cov.plus_diagonal(-noise_variance)
+            return cls.factorize(prior_cov.psd_root(), noise_variance)
         if self.clamp == "diagonal":
             noisy_cov = noisy_cov.clamp_diagonal(noise_variance)
-        return noisy_cov.factorize(ops.full_like(noise_variance, linalg.TINY))
+        return cls.factorize(noisy_cov.psd_root(), noisy_cov.rounding())
 
     def _noise_variance(self, sigma):
         """Gives σ² as float32, () for one number, (B, 1, 1) for one per image, (B, H, W) for a map."""
@@ -227,8 +225,8 @@ def map_estimate(outputs, noisy, sigma, factor="prior", diagonal=False, clamp="e
 def stein_mse(denoised, noisy, sigma, variance):
     """Estimates the mean squared error of x̂ = x̃ − G(x̃ − μ) without a clean image (Stein's unbiased risk estimate).
 
-    mean‖x̂ − x̃‖²/C − σ² + 2σ² · mean tr(I − G)/C. It is exact in expectation, with no Monte Carlo term, because neither μ
-    nor G at a pixel depends on that pixel's noise. It supposes noise that is independent, unclipped and
+    mean‖x̂ − x̃‖²/C − σ² + 2σ² · mean tr(I − G)/C. It is exact in expectation, with no Monte Carlo term, because
+    neither μ nor G at a pixel depends on that pixel's noise. It supposes noise that is independent, unclipped and
     unquantised, and the gain that was really applied, after any clamp.
 
     Args:

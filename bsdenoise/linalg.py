@@ -6,6 +6,10 @@ any number of channels: batched matrices). Unrolled algebra is many times quicke
 inverses of millions of 3×3 matrices.
 
 Triangular factors arrive packed along the last axis, row by row: (0,0), (1,0), (1,1), (2,0), …
+
+A root of S is an R with S = R Rᵀ. What has to be inverted is always R Rᵀ + variance·I, and it is factorised from R, not
+from S: squaring first would cost half of the digits, and S + variance·I would then lose its least eigenvalue, the
+variance, as soon as it is below 1e-7 of the greatest one.
 """
 
 import numpy as np
@@ -30,11 +34,6 @@ class Diagonal:
         self.variances = variances
 
     @classmethod
-    def from_factor(cls, factor):
-        """Gives S = L² from the diagonal factor L (..., C)."""
-        return cls(ops.square(factor))
-
-    @classmethod
     def from_inverse_factor(cls, factor):
         """Gives S = A⁻² from the diagonal factor A (..., C) of S⁻¹ = A²."""
         return cls(ops.minimum(1.0 / ops.square(factor), MAX_STD**2))
@@ -47,17 +46,27 @@ class Diagonal:
         """Raises every diagonal entry to `variance` at least."""
         return Diagonal(ops.maximum(self.variances, variance[..., None]))
 
-    def project_psd(self):
-        """Gives a covariance with no negative eigenvalue."""
-        return Diagonal(ops.maximum(self.variances, 0.0))
+    def psd_root(self):
+        """Gives a root of S, or of a covariance close to it where S has negative eigenvalues."""
+        return ops.sqrt(ops.maximum(self.variances, 0.0))
 
-    def factorize(self, floor):
-        """Factorises S, whose eigenvalues are known to be at least `floor`, broadcastable to (...)."""
-        return _DiagonalFactor(ops.maximum(self.variances, floor[..., None]))
+    def rounding(self):
+        """Gives a variance (...) that float32 cannot tell from zero beside those of S."""
+        return _rounding(self.variances)
+
+    @staticmethod
+    def root_from_factor(factor):
+        """Gives the root whose diagonal is `factor` (..., C)."""
+        return factor
+
+    @staticmethod
+    def factorize(root, variance):
+        """Factorises R Rᵀ + variance·I; `variance` > 0 is broadcastable to (...)."""
+        return _DiagonalFactor(ops.square(root) + variance[..., None])
 
     def matrix(self):
         """Gives S as matrices (..., C, C)."""
-        return self.variances[..., None] * np.eye(self.variances.shape[-1], dtype="float32")
+        return self.variances[..., None] * _eye(self.variances)
 
 
 class _DiagonalFactor:
@@ -89,13 +98,6 @@ class Unrolled:
         self.rows = rows
 
     @classmethod
-    def from_factor(cls, packed):
-        """Gives S = L Lᵀ from the packed lower triangular factor L."""
-        factor = _unpack(packed)
-        size = len(factor)
-        return cls([[_dot(factor[i][: j + 1], factor[j]) for j in range(i + 1)] for i in range(size)])
-
-    @classmethod
     def from_inverse_factor(cls, packed):
         """Gives S = A⁻¹ A⁻ᵀ from the packed Aᵀ, A being the upper triangular factor of S⁻¹ = Aᵀ A."""
         inverse = _invert_lower(_unpack(packed))  # A⁻ᵀ, lower triangular
@@ -115,44 +117,64 @@ class Unrolled:
     def _with_diagonal(self, change):
         return Unrolled([[change(e) if i == j else e for j, e in enumerate(row)] for i, row in enumerate(self.rows)])
 
-    def project_psd(self):
-        """Gives a covariance with no negative eigenvalue; one that has none comes back as it is.
+    def psd_root(self):
+        """Gives a lower triangular root of S, or of a covariance close to it where S has negative eigenvalues.
 
-        LDLᵀ, in which pivots ≤ 0 are zeroed together with their columns, and each other entry is first brought into
-        the range that the diagonal allows, |s_ij| ≤ √(s_ii s_jj). So no pivot turns negative later, and no
-        variance ever grows (a tiny pivot beside a large entry would otherwise make a huge one).
+        The Cholesky algorithm, in which columns with a pivot ≤ 0 are zeroed, and every other entry is first brought
+        into the range that the diagonal allows, |s_ij| ≤ √(s_ii s_jj). So no pivot turns negative later, and
+        no variance ever grows (a tiny pivot beside a large entry would otherwise make a huge one).
         """
         size = len(self.rows)
         block = [list(row) for row in self.rows]
-        result: list = [[0.0] * (i + 1) for i in range(size)]
+        root: list = [[None] * (i + 1) for i in range(size)]
         for j in range(size):
             scale = [ops.sqrt(ops.maximum(block[i][i], TINY)) for i in range(j, size)]
             positive = block[j][j] > TINY
-            column = [ops.where(positive, scale[0], 0.0)]
+            root[j][j] = ops.where(positive, scale[0], 0.0)
             for i in range(j + 1, size):
                 entry = ops.clip(block[i][j] / scale[0], -scale[i - j], scale[i - j])
-                column.append(ops.where(positive, entry, 0.0))
-            for i in range(j, size):
-                for k in range(j, i + 1):
-                    product = column[i - j] * column[k - j]
-                    result[i][k] = result[i][k] + product
-                    block[i][k] = block[i][k] - product
-        return Unrolled(result)
+                root[i][j] = ops.where(positive, entry, 0.0)
+                for k in range(j + 1, i + 1):
+                    block[i][k] = block[i][k] - root[i][j] * root[k][j]
+        return root
 
-    def factorize(self, floor):
-        """Factorises S = L D Lᵀ, L unit lower triangular.
+    def rounding(self):
+        """Gives a variance (...) that float32 cannot tell from zero beside those of S."""
+        return _rounding(ops.stack([row[-1] for row in self.rows], axis=-1))
 
-        No pivot of S is below the least eigenvalue of S, so with that as `floor` (broadcastable to (...)) only
-        rounding is corrected.
+    @staticmethod
+    def root_from_factor(packed):
+        """Gives the lower triangular root from its packed entries."""
+        return _unpack(packed)
+
+    @staticmethod
+    def factorize(root, variance):
+        """Factorises R Rᵀ + variance·I = L D Lᵀ, L unit lower triangular, D diagonal.
+
+        Begins with variance·I and adds the columns w of R one by one, last one first: each is a rank-one change,
+        L D Lᵀ + w wᵀ (Gill, Golub, Murray, Saunders 1974, "Methods for modifying matrix factorizations", C2). Pivots
+        are only ever added to, and the new entries of L are weighted means: nothing cancels.
+
+        Args:
+            root: Lower triangular R, as rows of maps (...).
+            variance: > 0, broadcastable to (...).
         """
-        size = len(self.rows)
-        lower: list = [[None] * i for i in range(size)]
-        pivots: list = []
-        for j in range(size):
-            scaled = [lower[j][k] * pivots[k] for k in range(j)]
-            pivots.append(ops.maximum(self.rows[j][j] - _dot(scaled, lower[j]), floor))
-            for i in range(j + 1, size):
-                lower[i][j] = (self.rows[i][j] - _dot(scaled, lower[i][:j])) / pivots[j]
+        size = len(root)
+        lower: list = [[0.0] * i for i in range(size)]
+        pivots = [variance] * size
+        for first in reversed(range(size)):
+            column = {i: root[i][first] for i in range(first, size)}
+            weight = 1.0
+            for j in range(first, size):
+                gained = weight * column[j]
+                pivot = pivots[j] + gained * column[j]
+                kept, gain = pivots[j] / pivot, gained / pivot
+                for i in range(j + 1, size):
+                    entry = lower[i][j]
+                    lower[i][j] = kept * entry + gain * column[i]
+                    column[i] = column[i] - column[j] * entry
+                weight = weight * kept
+                pivots[j] = pivot
         return _UnrolledFactor(lower, pivots)
 
     def matrix(self):
@@ -197,9 +219,7 @@ class _UnrolledFactor:
         """Gives the diagonal of S⁻¹, (..., C)."""
         inverse = self._inverse_lower()
         size = len(self.pivots)
-        entries = [
-            sum(ops.square(inverse[k][i]) / self.pivots[k] for k in range(i, size)) for i in range(size)
-        ]
+        entries = [sum(ops.square(inverse[k][i]) / self.pivots[k] for k in range(i, size)) for i in range(size)]
         return ops.stack(entries, axis=-1)
 
     def inverse(self):
@@ -225,12 +245,6 @@ class Dense:
         self.entries = entries
 
     @classmethod
-    def from_factor(cls, packed):
-        """Gives S = L Lᵀ from the packed lower triangular factor L."""
-        factor = _unpack_dense(packed)
-        return cls(ops.matmul(factor, ops.swapaxes(factor, -1, -2)))
-
-    @classmethod
     def from_inverse_factor(cls, packed):
         """Gives S = A⁻¹ A⁻ᵀ from the packed Aᵀ, A being the upper triangular factor of S⁻¹ = Aᵀ A."""
         factor = _unpack_dense(packed)
@@ -248,19 +262,28 @@ class Dense:
         raised = ops.maximum(self.entries, variance[..., None, None])
         return Dense(self.entries * (1.0 - eye) + raised * eye)
 
-    def project_psd(self):
-        """Gives the nearest covariance with no negative eigenvalue, by eigendecomposition."""
+    def psd_root(self):
+        """Gives a root of S, or of the nearest covariance where S has negative eigenvalues, by eigendecomposition."""
         values, vectors = ops.eigh(self.entries)
-        scaled = vectors * ops.maximum(values, 0.0)[..., None, :]
-        return Dense(ops.matmul(scaled, ops.swapaxes(vectors, -1, -2)))
+        return vectors * ops.sqrt(ops.maximum(values, 0.0))[..., None, :]
 
-    def factorize(self, floor):
-        """Factorises S = K Kᵀ by Cholesky, with what float32 needs on the diagonal to succeed."""
-        diagonal = ops.diagonal(self.entries, axis1=-2, axis2=-1)
-        size = self.entries.shape[-1]
-        rounding = 4.0 * size * np.finfo("float32").eps * ops.max(diagonal, axis=-1)
-        jitter = ops.maximum(rounding, 0.0) + TINY
-        return _DenseFactor(ops.cholesky(self.plus_diagonal(jitter).entries))
+    def rounding(self):
+        """Gives a variance (...) that float32 cannot tell from zero beside those of S."""
+        return _rounding(ops.diagonal(self.entries, axis1=-2, axis2=-1))
+
+    @staticmethod
+    def root_from_factor(packed):
+        """Gives the lower triangular root from its packed entries."""
+        return _unpack_dense(packed)
+
+    @staticmethod
+    def factorize(root, variance):
+        """Factorises R Rᵀ + variance·I = K Kᵀ by Cholesky.
+
+        Rounding is added to the variance: Cholesky needs it to succeed, and it keeps variance · S⁻¹ at 1 or below.
+        """
+        product = Dense(ops.matmul(root, ops.swapaxes(root, -1, -2)))
+        return _DenseFactor(ops.cholesky(product.plus_diagonal(variance + product.rounding()).entries))
 
     def matrix(self):
         """Gives S as matrices (..., C, C)."""
@@ -315,6 +338,12 @@ def diagonal_indices(channels: int) -> list[int]:
     return [i * (i + 3) // 2 for i in range(channels)]
 
 
+def _rounding(variances):
+    """Gives a variance (...) that float32 cannot tell from zero beside `variances` (..., C)."""
+    size = variances.shape[-1]
+    return 4.0 * size * np.finfo("float32").eps * ops.max(variances, axis=-1) + TINY
+
+
 def _entries(vector) -> list:
     """Splits (..., C) into C maps."""
     return [vector[..., i] for i in range(vector.shape[-1])]
@@ -351,8 +380,8 @@ def _unpack_dense(packed):
     return ops.reshape(flat, (*ops.shape(packed)[:-1], size, size))
 
 
-def _eye(matrices):
-    return np.eye(matrices.shape[-1], dtype="float32")
+def _eye(maps):
+    return np.eye(maps.shape[-1], dtype="float32")
 
 
 def _eye_like(matrices):

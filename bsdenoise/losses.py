@@ -2,7 +2,7 @@
 
 import keras
 
-from bsdenoise.likelihood import GaussianLikelihood
+from bsdenoise import likelihood
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -42,7 +42,7 @@ class GaussianNLL(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         if sigma is not None and not sigma > 0:
             raise ValueError(f"`sigma` must be positive. Received: sigma={sigma!r}.")
-        self.likelihood = GaussianLikelihood(channels, factor, diagonal)
+        self.likelihood = likelihood.GaussianLikelihood(channels, factor, diagonal)
         self.sigma = sigma
 
     def call(self, y_true, y_pred):

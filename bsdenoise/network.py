@@ -29,7 +29,7 @@ def blind_spot_network(channels=3, width=48, depth=5, num_outputs=None, pooling=
         A Keras model from (B, H, W, C) to float32 (B, H, W, n), for any H and W ≥ 1.
 
     Raises:
-        ValueError: If an argument is not a positive integer.
+        ValueError: If a size is not a positive integer, or `pooling` is neither of the two.
 
     Example:
         >>> blind_spot_network(channels=3).count_params()
@@ -67,12 +67,11 @@ def _checked_input(channels, width, depth, num_outputs):
     return keras.Input((None, None, channels), name="image")
 
 
-def _leaky_relu(x):
-    return keras.ops.leaky_relu(x, LEAKY_SLOPE)
-
-
 def _unet_body(channels, width, depth, pooling, dtype, shifted):
     """Builds the encoder and decoder, from (B, H, W, C) to (B, H, W, 2·width); H and W multiples of 2^depth."""
+    pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
+    if pooling not in pools:
+        raise ValueError(f"`pooling` must be 'max' or 'average'. Received: pooling={pooling!r}.")
 
     def conv(filters, name):
         activation = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"{name}_relu")
@@ -87,10 +86,9 @@ def _unet_body(channels, width, depth, pooling, dtype, shifted):
     def downsample(name):
         if shifted:
             return ShiftDownsample(pooling, dtype=dtype, name=name)
-        pool = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}[pooling]
-        return pool(2, dtype=dtype, name=name)
+        return pools[pooling](2, dtype=dtype, name=name)
 
-    image = keras.Input((None, None, channels), name="body_input", dtype=None)
+    image = keras.Input((None, None, channels), name="body_input")
     maps = conv(width, "enc_conv0")(image)
     skips = [image]
     for level in range(1, depth + 1):
@@ -111,6 +109,4 @@ def _head(maps, widths, num_outputs, dtype):
         layer = keras.layers.Conv2D(width, 1, kernel_initializer="he_normal", dtype=dtype, name=f"head_conv{index}")
         maps = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"head_relu{index}")(layer(maps))
     gain = keras.initializers.VarianceScaling(LAST_GAIN, mode="fan_in", distribution="untruncated_normal")
-    return keras.layers.Conv2D(
-        num_outputs, 1, kernel_initializer=gain, dtype="float32", name="outputs"
-    )(maps)
+    return keras.layers.Conv2D(num_outputs, 1, kernel_initializer=gain, dtype="float32", name="outputs")(maps)

@@ -106,13 +106,16 @@ def parse_level(text: str, full_scale: float) -> float:
     """Reads one σ, `25` in the file's own units or `25/255`, as a fraction of full scale.
 
     Raises:
-        ValueError: If it cannot be read, or is outside of (0, full scale].
+        ValueError: If it cannot be read, or is not positive.
     """
     match = re.fullmatch(rf"({_NUMBER})(?:/({_NUMBER}))?", text.strip())
     if not match:
         raise ValueError(f"A sigma reads 25 (in the file's own units) or 25/255. Received: {text!r}.")
-    sigma = _level(*match.groups(), full_scale)
-    return GaussianNoise(sigma, sigma).low
+    value, divisor = match.groups()
+    sigma = _level(value, divisor, full_scale)
+    if not sigma > 0:
+        raise ValueError(f"A sigma must be positive. Received: {text!r}.")
+    return sigma
 
 
 def is_relative(spec: str) -> bool:
@@ -154,6 +157,4 @@ def _db2_details(image):
     """Filters (B, H, W, C) along H with the db2 high-pass and keeps every second row."""
     taps = len(DB2_HIGH_PASS)
     rows = (ops.shape(image)[1] - taps) // 2 + 1
-    return sum(
-        weight * image[:, index : index + 2 * rows - 1 : 2] for index, weight in enumerate(DB2_HIGH_PASS)
-    )
+    return sum(weight * image[:, index : index + 2 * rows - 1 : 2] for index, weight in enumerate(DB2_HIGH_PASS))

@@ -2,6 +2,7 @@
 
 import sys
 
+from bsdenoise.cli import libraries
 from bsdenoise.config import TrainConfig
 
 SIGNAL_EXIT = 128  # shells report 128 + number for a process that a signal ended
@@ -13,6 +14,7 @@ def run(config: TrainConfig) -> int:
     Returns:
         0; or 128 + the number of the signal that stopped the run early.
     """
+    libraries.load_keras()
     from bsdenoise.training.loop import train
 
     outcome = train(config)

@@ -1,6 +1,10 @@
 """Which devices train: the only module that names tf.distribute strategies."""
 
+from pathlib import Path
+
 import tensorflow as tf
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")  # exists on Linux where the driver is loaded
 
 
 def choose_strategy() -> tf.distribute.Strategy:
@@ -16,3 +20,10 @@ def describe(strategy: tf.distribute.Strategy) -> str:
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     count = strategy.num_replicas_in_sync
     return f"{count} {kind}{'s' if count > 1 else ''}"
+
+
+def hint() -> str | None:
+    """Says what to do where the machine has a GPU that TensorFlow does not see; `None` where nothing is amiss."""
+    if NVIDIA_DRIVER.exists() and not tf.config.list_physical_devices("GPU"):
+        return "this machine has an NVIDIA driver but TensorFlow sees no GPU: pip install 'bsdenoise[gpu]'"
+    return None

@@ -15,7 +15,7 @@ from bsdenoise import noise as noise_models
 from bsdenoise.config import TrainConfig
 from bsdenoise.data import Sample, TrainingImages, look_at, open_source
 from bsdenoise.export import export_saved_model
-from bsdenoise.training.distribution import choose_strategy, describe
+from bsdenoise.training.distribution import choose_strategy, describe, hint
 from bsdenoise.training.run_folder import RunFolder
 from bsdenoise.training.step import TrainingState
 from bsdenoise.training.validation import Validation
@@ -235,6 +235,8 @@ def _announce(config: TrainConfig, data: TrainingImages, state: TrainingState, s
         f"{len(data.held_out)} held out; network of {state.network.count_params():,} parameters; "
         f"{config.steps} steps of {config.batch} crops{done}"
     )
+    if hint():
+        tqdm.write(f"note: {hint()}")
     if not len(data.held_out):
         tqdm.write("note: too few images to hold any out; validation uses training images, so its PSNR is optimistic")
 

@@ -109,16 +109,19 @@ class RunFolder:
 
 
 def sample_picture(noisy, posterior: Posterior, sigma: float) -> np.ndarray:
-    """Joins noisy, mean, denoised and uncertainty (white: posterior std = σ) to one uint8 picture (H, 4W, 1 or 3).
+    """Joins noisy, mean, denoised and uncertainty to one uint8 picture (H, 4W, 1 or 3).
+
+    Uncertainty is the posterior std over σ, averaged over channels: white where nothing was gained.
 
     Args:
         noisy: (H, W, C).
         posterior: Posterior of that image.
         sigma: Noise standard deviation.
     """
-    panels = [noisy, posterior.mean, posterior.denoised, posterior.std / sigma]
-    if noisy.shape[-1] not in (1, 3):
-        panels = [panel[..., :1] for panel in panels]
+    shown = 3 if noisy.shape[-1] == 3 else 1
+    uncertainty = np.mean(posterior.std, axis=-1, keepdims=True) / sigma
+    panels = [image[..., :shown] for image in (noisy, posterior.mean, posterior.denoised)]
+    panels.append(np.repeat(uncertainty, shown, axis=-1))
     return images.from_unit(np.concatenate(panels, axis=1), np.uint8)
 
 

@@ -73,7 +73,7 @@ class Validation:
         nll, denoised, mean, variance = (value.numpy() for value in self._evaluate(noisy, sigma))
         errors = {
             "sure_psnr": float(stein_mse(denoised, noisy, sigma, variance)[0]),
-            # The mean does not depend on the pixel's own noise: it misses the noisy pixel by its error plus that noise.
+            # The mean does not depend on the pixel's own noise: it misses the noisy pixel by its error plus the noise.
             "sure_psnr_mean": float(np.mean((mean - noisy) ** 2) - sigma[0] ** 2),
         }
         if example.clean is not None:

@@ -1,0 +1,89 @@
+"""The command line: flags to a configuration, and that to the module of the command.
+
+Nothing heavy is imported until a command runs, so that `--help` answers at once.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+import bsdenoise
+from bsdenoise import config
+
+COMMANDS: dict[str, Any] = {"train": config.TrainConfig, "denoise": config.DenoiseConfig, "export": config.ExportConfig}
+EXIT_FAILED = 2
+EXIT_INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `bsdenoise COMMAND …`.
+
+    Args:
+        argv: The arguments; `None` takes those of the process.
+
+    Returns:
+        The exit code: 0, 2 after an error, or 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(f"bsdenoise {bsdenoise.__version__}")
+        return 0
+    if not arguments:
+        try:
+            _parse(["--help"])
+        except SystemExit:
+            return EXIT_FAILED
+    command, settings = _parse(arguments)
+    try:
+        return _run(command, settings)
+    except KeyboardInterrupt:
+        print("\nbsdenoise: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:  # whatever it is, the user gets one line
+        report(error)
+        return EXIT_FAILED
+
+
+def main_train(argv: Sequence[str] | None = None) -> int:
+    """Runs `bsdenoise-train …`, which is `bsdenoise train …`."""
+    return main(["train", *(sys.argv[1:] if argv is None else argv)])
+
+
+def report(error: BaseException, where: object = None) -> None:
+    """Prints an error as one line on stderr; with BSDENOISE_DEBUG=1 its traceback as well.
+
+    Args:
+        error: The error. Its type is named unless the message was written for users.
+        where: The file that it is about, named if the message does not do so.
+    """
+    if os.environ.get("BSDENOISE_DEBUG") == "1":
+        traceback.print_exception(error)
+    message = " ".join(str(error).split())
+    if not isinstance(error, (ValueError, OSError)) or not message:
+        message = ": ".join(filter(None, (type(error).__name__, message))) + " (BSDENOISE_DEBUG=1 shows where)"
+    if where is not None and str(where) not in message:
+        message = f"{where}: {message}"
+    print(f"bsdenoise: error: {message}", file=sys.stderr)
+
+
+def _parse(arguments: list[str]) -> tuple[str, Any]:
+    """Reads the command's name and its settings; exits with 0 after `--help` and with 2 after a mistake."""
+    settings = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="bsdenoise",
+        description="Self-supervised image denoising: train on noisy images only, then denoise.",
+        args=arguments,
+    )
+    command = next(name for name, kind in COMMANDS.items() if isinstance(settings, kind))
+    return command, settings
+
+
+def _run(command: str, settings: Any) -> int:
+    """Loads the module of a command and runs it."""
+    module = importlib.import_module(f"bsdenoise.cli.{command}")
+    return module.run(settings) or 0

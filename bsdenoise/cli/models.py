@@ -1,0 +1,35 @@
+"""Loading the model that a command was pointed at."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from bsdenoise.cli import libraries
+
+MODEL_NAME = "denoiser.keras"  # in a run folder
+MAX_REASON = 200  # characters
+
+
+def load_denoiser(path: Path) -> Any:
+    """Loads the `Denoiser` of a `.keras` file, or of a run folder.
+
+    Raises:
+        ValueError: If there is none, or it is not a denoiser; the message names the file.
+    """
+    file = path / MODEL_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"{file}: no such model. Expected a .keras file, or a run folder with {MODEL_NAME}.")
+    libraries.load_keras()  # only now, so that a missing file is reported at once
+    import keras
+
+    from bsdenoise.denoiser import Denoiser
+
+    try:
+        model = keras.models.load_model(file, compile=False)
+    except Exception as error:  # Keras answers a broken file with errors of every type
+        # Keras nests its errors and quotes whole configurations; the innermost one, shortened, says what is wrong.
+        reason = textwrap.shorten(str(error).rsplit("Exception encountered:")[-1], MAX_REASON)
+        raise ValueError(f"{file}: cannot be read as a Keras model: {reason}") from error
+    if not isinstance(model, Denoiser):
+        raise ValueError(f"{file}: expected a bsdenoise Denoiser. Received a model of type {type(model).__name__}.")
+    return model

@@ -1,0 +1,115 @@
+"""Which file becomes which: inputs and outputs of a command, with every clash found before any work is done."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bsdenoise import images
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input file, its output, and where asked for the file for its uncertainty."""
+
+    source: Path
+    target: Path
+    std_target: Path | None = None
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """All files that the job writes."""
+        return (self.target,) if self.std_target is None else (self.target, self.std_target)
+
+
+def plan(inputs: Sequence[str], out: Path, std: bool = False, overwrite: bool = False) -> list[Job]:
+    """Decides which files to read and which to write.
+
+    A folder keeps its structure below `out`, and so does a glob from its first wildcard on. Files below `out` are not
+    taken as inputs of a folder that holds `out`: they are what an earlier run wrote.
+
+    Args:
+        inputs: Files, folders and globs.
+        out: Folder for the outputs; a single input file may also name the output file.
+        std: Whether the uncertainty is written too.
+        overwrite: Whether existing files may be replaced.
+
+    Returns:
+        One job per input file, each file once.
+
+    Raises:
+        ValueError: If an input is missing, two outputs clash, or a file would be replaced without `overwrite`.
+    """
+    if not inputs:
+        raise ValueError("Expected at least one image file, folder or glob.")
+    if len(inputs) == 1 and os.path.isfile(inputs[0]):
+        pairs = [(images.find(inputs[0])[0], _single_target(Path(inputs[0]), out))]
+    else:
+        if out.is_file() or images.is_supported(out):
+            raise ValueError(f"{out}: --out must be a folder where a folder, a glob or several files are denoised.")
+        pairs = [(file, out / relative) for source in inputs for file, relative in _files(source, out)]
+    jobs: dict[tuple[Path, Path], Job] = {}
+    for source, target in pairs:
+        jobs.setdefault((_key(source), _key(target)), Job(source, target, _std_target(target) if std else None))
+    _check(list(jobs.values()), overwrite)
+    return list(jobs.values())
+
+
+def _files(source: str, out: Path) -> Iterator[tuple[Path, Path]]:
+    """Gives the files of one input, and where each stands relative to that input."""
+    path = Path(source)
+    found = images.find(source)
+    if path.is_file():
+        base = path.parent
+    elif path.is_dir():
+        base = path
+    else:
+        plain = 0
+        while plain < len(path.parts) - 1 and not glob.has_magic(path.parts[plain]):
+            plain += 1
+        base = Path(*path.parts[:plain])
+    out_is_inside = path.is_dir() and _key(path) in _key(out).parents
+    for file in found:
+        if out_is_inside and _key(out) in _key(file).parents:
+            continue
+        yield file, file.relative_to(base)
+
+
+def _single_target(source: Path, out: Path) -> Path:
+    """Tells whether `out` names a file or a folder for it."""
+    if out.is_dir() or not out.suffix:
+        return out / source.name
+    if not images.is_supported(out):
+        expected = ", ".join(images.SUFFIXES)
+        raise ValueError(f"{out}: unknown kind of image file. Expected a folder, or a file ending in {expected}.")
+    return out
+
+
+def _std_target(target: Path) -> Path:
+    suffix = ".npy" if target.suffix.lower() == ".npy" else ".png"
+    return target.with_name(f"{target.stem}-std{suffix}")
+
+
+def _check(jobs: list[Job], overwrite: bool) -> None:
+    """Refuses outputs that meet each other, an input, or a file that exists."""
+    sources = {_key(job.source): job.source for job in jobs}
+    writers: dict[Path, Path] = {}
+    for job in jobs:
+        for target in job.targets:
+            key = _key(target)
+            if key in writers:
+                raise ValueError(f"{writers[key]} and {job.source} would both be written to {target}.")
+            writers[key] = job.source
+            if key in sources and not (overwrite and key == _key(job.source)):
+                advice = "; --overwrite allows it" if key == _key(job.source) else ""
+                raise ValueError(f"{target}: the output would replace the input {sources[key]}{advice}.")
+            if target.is_dir():
+                raise ValueError(f"{target}: is a folder; a file of that name would be written.")
+            if target.exists() and not overwrite:
+                raise ValueError(f"{target}: exists already; --overwrite replaces it.")
+
+
+def _key(path: Path) -> Path:
+    """Gives one name to every way of writing a path, links resolved."""
+    return Path(os.path.realpath(path))
