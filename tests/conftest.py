@@ -1,0 +1,32 @@
+"""What several test modules share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_denoiser_path(tmp_path_factory):
+    """A function from a number of channels to the `.keras` file of a small untrained denoiser for σ = 25 / 255.
+
+    Weights come from a fixed seed. With `high` above 25 / 255 the noise is a range and σ is estimated.
+    """
+    folder = tmp_path_factory.mktemp("models")
+
+    def make(channels, high=25 / 255):
+        path = folder / f"{channels}-{high:.4f}.keras"
+        if not path.exists():
+            import keras
+
+            from bsdenoise.denoiser import Denoiser
+            from bsdenoise.network import blind_spot_network
+            from bsdenoise.noise import GaussianNoise
+
+            keras.utils.set_random_seed(channels)
+            network = blind_spot_network(channels=channels, width=4, depth=2)
+            Denoiser(network, GaussianNoise(25 / 255, high)).save(path)
+        return path
+
+    return make

@@ -1,0 +1,232 @@
+"""Tests of SOURCE → training crops."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bsdenoise.data import ArraySource, FileSource, TrainingImages, look_at, open_source
+from bsdenoise.noise import GaussianNoise
+
+NOISE = GaussianNoise(25 / 255, 25 / 255)
+RANGE = GaussianNoise(5 / 255, 50 / 255)
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path):
+    """Seven RGB images of different sizes, one of them in a sub-folder; pixel values tell where they come from."""
+    (tmp_path / "more").mkdir()
+    for number in range(7):
+        height, width = 40 + number, 50 - number
+        rows, columns = np.mgrid[:height, :width]
+        array = np.stack([rows * 3, columns * 3, np.full_like(rows, number * 20)], axis=-1).astype("uint8")
+        Image.fromarray(array).save((tmp_path / "more" if number == 6 else tmp_path) / f"image{number}.png")
+    return tmp_path
+
+
+def _images(folder, **kwargs):
+    settings = {"channels": 3, "noise": NOISE, "corrupt": None, "crop": 16, "report": lambda line: None} | kwargs
+    return TrainingImages(open_source(str(folder)), **settings)
+
+
+def _place(crop):
+    """Gives the number of the image and the place of its upper left pixel that a clean crop came from."""
+    corner = np.rint(crop[0, 0] * 255).astype(int)
+    return corner[2] // 20, corner[0] // 3, corner[1] // 3
+
+
+def test_source_kinds(folder, tmp_path):
+    assert len(open_source(str(folder))) == 7
+    assert len(open_source(str(folder / "*.png"))) == 6
+    assert len(open_source(str(folder / "image0.png"))) == 1
+    np.save(tmp_path / "stack.npy", np.zeros((5, 20, 30, 3), "uint8"))
+    source = open_source(str(tmp_path / "stack.npy"))
+    assert isinstance(source, ArraySource) and len(source) == 5
+    assert source.read(2).shape == (20, 30, 3)
+    assert isinstance(source.array, np.memmap)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [((20, 30), 1), ((20, 30, 3), 1), ((4, 20, 30), 4), ((4, 20, 30, 1), 4)],
+    ids=["grey", "colour", "greys", "grey batch"],
+)
+def test_array_shapes(tmp_path, shape, count):
+    np.save(tmp_path / "a.npy", np.zeros(shape, "uint16"))
+    assert len(open_source(str(tmp_path / "a.npy"))) == count
+
+
+def test_broken_array_file(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"not numpy")
+    with pytest.raises(ValueError, match="not a readable .npy"):
+        open_source(str(tmp_path / "a.npy"))
+
+
+def test_array_of_wrong_rank(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(9, "uint8"))
+    with pytest.raises(ValueError, match="expected images"):
+        open_source(str(tmp_path / "a.npy"))
+
+
+def test_every_image_once_an_epoch(folder):
+    data = _images(folder)
+    for epoch in range(3):
+        seen = [_place(data.example(epoch * 7 + k)[0])[0] for k in range(7)]
+        assert sorted(seen) == list(range(7))
+    orders = {tuple(_place(data.example(epoch * 7 + k)[0])[0] for k in range(7)) for epoch in range(6)}
+    assert len(orders) > 1
+
+
+def test_examples_are_functions_of_seed_and_number(folder):
+    one, two = _images(folder, corrupt="fresh"), _images(folder, corrupt="fresh")
+    for number in (0, 5, 123, 4):
+        np.testing.assert_array_equal(one.example(number)[0], two.example(number)[0])
+    other = _images(folder, corrupt="fresh", seed=1)
+    assert any(np.any(one.example(k)[0] != other.example(k)[0]) for k in range(3))
+
+
+def test_crops_reach_every_corner(folder):
+    data = _images(folder / "image0.png", crop=39)  # of 40×50 pixels: 2×12 places
+    places = {_place(data.example(number)[0])[1:] for number in range(400)}
+    assert places == {(row, column) for row in range(2) for column in range(12)}
+
+
+def test_fresh_noise_differs_at_each_visit_and_has_its_sigma(folder):
+    clean, noisy = _images(folder), _images(folder, corrupt="fresh")
+    residuals = [noisy.example(number)[0] - clean.example(number)[0] for number in range(200)]
+    assert np.std(residuals) == pytest.approx(NOISE.low, rel=0.01)
+    assert abs(np.mean(residuals)) < 1e-3
+    assert not np.allclose(residuals[0], residuals[7])
+
+
+def test_fixed_noise_belongs_to_the_image(folder):
+    """Overlapping crops agree on their common pixels, whatever epoch, run or seed they come from."""
+    clean = [_images(folder, crop=32, noise=RANGE, seed=seed) for seed in (0, 1)]
+    noisy = [_images(folder, crop=32, corrupt="fixed", noise=RANGE, seed=seed) for seed in (0, 1)]
+    seen: dict = {}
+    compared = 0
+    for run in (0, 1):
+        for number in range(60):
+            image, top, left = _place(clean[run].example(number)[0])
+            crop, sigma = noisy[run].example(number)
+            before = seen.setdefault(image, (np.full((60, 60, 3), np.nan, "float32"), sigma))
+            assert sigma == before[1]
+            known = before[0][top : top + 32, left : left + 32]
+            overlap = ~np.isnan(known)
+            compared += overlap.sum()
+            np.testing.assert_array_equal(crop[overlap], known[overlap])
+            known[...] = crop
+    assert compared > 100_000
+    assert len({float(sigma) for _, sigma in seen.values()}) == 7
+
+
+def test_range_draws_sigma_per_visit(folder):
+    data = _images(folder, corrupt="fresh", noise=RANGE)
+    sigmas = np.array([data.example(number)[1] for number in range(300)])
+    assert RANGE.low <= sigmas.min() < 8 / 255 and 47 / 255 < sigmas.max() <= RANGE.high
+
+
+def test_augmentation_gives_all_eight_orientations(folder):
+    data = _images(folder / "image0.png", augment=True, crop=40)
+    upright = _images(folder / "image0.png", crop=40)
+    seen = set()
+    for number in range(100):
+        plain = upright.example(number)[0]
+        turned = data.example(number)[0]
+        matches = [
+            (flip, turns)
+            for flip in (False, True)
+            for turns in range(4)
+            if np.array_equal(np.rot90(plain[:, ::-1] if flip else plain, turns), turned)
+        ]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert len(seen) == 8
+
+
+def test_unusable_images_are_named_once_and_replaced(folder):
+    (folder / "broken.png").write_bytes(b"no image at all")
+    Image.fromarray(np.zeros((8, 8, 3), "uint8")).save(folder / "tiny.png")
+    lines = []
+    data = _images(folder, report=lines.append)
+    crops = [data.example(number)[0] for number in range(40)]
+    assert all(crop.shape == (16, 16, 3) for crop in crops)
+    assert len(lines) == 2
+    assert any("broken.png" in line for line in lines) and any("8×8 pixels are less" in line for line in lines)
+    again = _images(folder)
+    np.testing.assert_array_equal(again.example(33)[0], crops[33])
+
+
+def test_no_usable_image(folder):
+    data = _images(folder, crop=64)
+    with pytest.raises(ValueError, match="None of the 7 images can be used"):
+        data.example(0)
+    assert data.failure is not None
+
+
+def test_held_out_images_are_not_trained_on(folder):
+    data = _images(folder, num_held_out=2)
+    assert len(data.held_out) == 2 and not set(data.held_out) & set(data.training)
+    trained = {_place(data.example(number)[0])[0] for number in range(50)}
+    held = {int(FileSource.name(data.source, i)[-5]) for i in data.held_out}
+    assert not trained & held and len(trained) == 5
+
+
+def test_validation_example(folder):
+    data = _images(folder, corrupt="fresh", num_held_out=2)
+    noisy, sigma, clean = data.validation_example(data.held_out[0], 20)
+    assert noisy.shape == clean.shape == (20, 20, 3) and sigma == np.float32(NOISE.low)
+    assert np.std(noisy - clean) == pytest.approx(NOISE.low, rel=0.1)
+    np.testing.assert_array_equal(noisy, data.validation_example(data.held_out[0], 20)[0])
+    image = data.source.read(data.held_out[0])
+    top, left = (image.shape[0] - 20) // 2, (image.shape[1] - 20) // 2
+    np.testing.assert_allclose(clean * 255, image[top : top + 20, left : left + 20], atol=1e-4)
+    assert _images(folder).validation_example(0, 20)[2] is None
+
+
+def test_luminance_and_wrong_channels(folder):
+    lines = []
+    assert _images(folder, channels=1).example(0)[0].shape == (16, 16, 1)
+    Image.fromarray(np.zeros((40, 40), "uint8")).save(folder / "a_grey.png")
+    data = _images(folder, report=lines.append)
+    for number in range(8):
+        data.example(number)
+    assert len(lines) == 1 and "a_grey.png" in lines[0]
+
+
+def test_batches_are_the_examples_in_order_wherever_they_start(folder):
+    data = _images(folder, corrupt="fresh", noise=RANGE)
+    batches = list(data.batches(3, first=4, last=7))
+    assert len(batches) == 3
+    for place, (noisy, sigma) in enumerate(batches):
+        expected = [data.example((4 + place) * 3 + k) for k in range(3)]
+        np.testing.assert_array_equal(noisy, [image for image, _ in expected])
+        np.testing.assert_array_equal(sigma, [level for _, level in expected])
+
+
+def test_sample_of_a_source(folder):
+    sample = look_at(open_source(str(folder)), relative_noise=False)
+    assert (sample.channels, sample.full_scale) == (3, 255.0)
+    assert sample.median_sigma < 0.01
+    rng = np.random.default_rng(0)
+    np.save(folder / "noise.npy", (rng.normal(0.5, 0.1, (4, 64, 64))).astype("float32"))
+    sample = look_at(open_source(str(folder / "noise.npy")), relative_noise=False)
+    assert (sample.channels, sample.full_scale) == (1, 1.0)
+    assert sample.median_sigma == pytest.approx(0.1, rel=0.1)
+
+
+def test_mixed_bit_depths(folder):
+    np.save(folder / "deep.npy", np.zeros((40, 40, 3), "uint16"))
+    with pytest.raises(ValueError, match="different bit depths"):
+        look_at(open_source(str(folder)), relative_noise=False)
+    assert look_at(open_source(str(folder)), relative_noise=True).full_scale in (255.0, 65535.0)
+    lines = []
+    data = _images(folder, full_scale=255.0, report=lines.append)
+    for number in range(8):
+        data.example(number)
+    assert len(lines) == 1 and "bit depth" in lines[0]
+
+
+def test_nothing_readable(tmp_path):
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(ValueError, match="None of the images could be read"):
+        look_at(open_source(str(tmp_path)), relative_noise=False)
