@@ -159,7 +159,7 @@ class GaussianLikelihood:
         """Computes the posterior covariance σ²(I − G), (B, H, W, C, C)."""
         noise_variance = self._noise_variance(sigma)[..., None, None]
         inverse = self._factorized_noisy_cov(outputs, noise_variance[..., 0, 0]).inverse()
-        return noise_variance * (np.eye(self.channels, dtype="float32") - noise_variance * inverse)
+        return noise_variance * (ops.eye(self.channels, dtype="float32") - noise_variance * inverse)
 
     @property
     def _covariance_class(self):
@@ -174,6 +174,7 @@ class GaussianLikelihood:
         raw = ops.cast(outputs[..., self.channels :], "float32")
         on_diagonal = np.zeros(raw.shape[-1], "float32")
         on_diagonal[range(self.channels) if self.diagonal else linalg.diagonal_indices(self.channels)] = 1.0
+        on_diagonal = ops.convert_to_tensor(on_diagonal)
         if self.factor == "prior":
             return ops.clip(raw + INITIAL_STD * on_diagonal, -MAX_PRIOR_FACTOR, MAX_PRIOR_FACTOR)
         start = math.log(math.expm1(1.0 / INITIAL_STD))

@@ -381,7 +381,7 @@ def _unpack_dense(packed):
 
 
 def _eye(maps):
-    return np.eye(maps.shape[-1], dtype="float32")
+    return ops.eye(maps.shape[-1], dtype="float32")
 
 
 def _eye_like(matrices):

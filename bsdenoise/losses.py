@@ -17,12 +17,13 @@ class GaussianNLL(keras.losses.Loss):
         diagonal: Whether covariances are diagonal.
         reduction: As for `keras.losses.Loss`; the default averages over images and pixels.
         name: Name of the loss.
-        dtype: As for `keras.losses.Loss`; the loss computes in float32 in any case.
+
+    The loss computes in float32 whatever the network's precision and Keras' `floatx`.
 
     Call arguments: `y_true`, the noisy image (B, H, W, C), or (B, H, W, C + 1) with σ; `y_pred`, network outputs.
 
     Raises:
-        ValueError: If `sigma` is not positive, or an argument is none of those listed.
+        ValueError: If `sigma` is not positive, an argument is none of those listed, or `y_true` has other channels.
 
     Example:
         >>> network = bsdenoise.blind_spot_network(channels=1, width=8, depth=2)
@@ -37,9 +38,8 @@ class GaussianNLL(keras.losses.Loss):
         diagonal=False,
         reduction="sum_over_batch_size",
         name="gaussian_nll",
-        dtype=None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(name=name, reduction=reduction, dtype="float32")
         if sigma is not None and not sigma > 0:
             raise ValueError(f"`sigma` must be positive. Received: sigma={sigma!r}.")
         self.likelihood = likelihood.GaussianLikelihood(channels, factor, diagonal)
@@ -48,6 +48,12 @@ class GaussianNLL(keras.losses.Loss):
     def call(self, y_true, y_pred):
         """Computes the loss of each pixel, (B, H, W)."""
         channels = self.likelihood.channels
+        expected = channels + 1 if self.sigma is None else channels
+        if y_true.shape[-1] not in (None, expected):
+            raise ValueError(
+                f"`y_true` must have {expected} channels: those of the image{', then σ' if self.sigma is None else ''}. "
+                f"Received: y_true.shape={tuple(y_true.shape)}."
+            )
         sigma = y_true[..., channels] if self.sigma is None else self.sigma
         return self.likelihood.nll(y_pred, y_true[..., :channels], sigma)
 

@@ -10,12 +10,11 @@ import keras
 from keras import ops
 
 SIGMA_MEDIAN = 0.6744897501960817  # median of |N(0, 1)|, Donoho and Johnstone 1994
-# Daubechies wavelet of two vanishing moments, high-pass: blind to constant and linear image content.
-_SQRT3 = 3.0**0.5
-DB2_HIGH_PASS = tuple(
-    value / (4.0 * 2.0**0.5) for value in (-(1.0 - _SQRT3), 3.0 - _SQRT3, -(3.0 + _SQRT3), 1.0 + _SQRT3)
-)
-_NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
+# Daubechies wavelet of two vanishing moments, high-pass: these two taps applied to second differences, so that it is
+# blind to constant and linear image content. In this form a constant gives an exact zero.
+DB2_TAPS = ((3.0**0.5 - 1.0) / (4.0 * 2.0**0.5), (3.0**0.5 + 1.0) / (4.0 * 2.0**0.5))
+DB2_LENGTH = 4
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -136,25 +135,33 @@ def estimate_sigma(image):
 
     Median of the absolute diagonal coefficients of a db2 wavelet over the median of |N(0, 1)| (Donoho and
     Johnstone 1994), averaged over channels. Fine texture counts as noise, so it tends to be a little high.
+    Coefficients that are exactly zero are left out: they are saturated or empty parts, where clipping took the noise.
 
     Args:
-        image: (B, H, W, C) with H and W ≥ 4.
+        image: (B, H, W, C), any H and W ≥ 1; of fewer than four rows or columns, copies make up for the rest.
 
     Returns:
-        float32 (B,), in the units of the image.
+        float32 (B,), in the units of the image; 0 where nothing varies.
     """
     image = ops.cast(image, "float32")
     rows = _db2_details(image)
     details = ops.transpose(_db2_details(ops.transpose(rows, (0, 2, 1, 3))), (0, 3, 1, 2))
     shape = ops.shape(details)
-    magnitudes = ops.sort(ops.abs(ops.reshape(details, (shape[0], shape[1], shape[2] * shape[3]))), axis=-1)
-    count = ops.shape(magnitudes)[-1]
-    median = 0.5 * (magnitudes[..., (count - 1) // 2] + magnitudes[..., count // 2])
-    return ops.mean(median, axis=-1) / SIGMA_MEDIAN
+    count = shape[2] * shape[3]
+    magnitudes = ops.sort(ops.abs(ops.reshape(details, (shape[0], shape[1], count))), axis=-1)
+    zeros = ops.sum(ops.cast(magnitudes == 0.0, "int32"), axis=-1, keepdims=True)
+    middle = ops.concatenate([(zeros + count - 1) // 2, ops.minimum((zeros + count) // 2, count - 1)], axis=-1)
+    return ops.mean(ops.take_along_axis(magnitudes, middle, axis=-1), axis=(1, 2)) / SIGMA_MEDIAN
 
 
 def _db2_details(image):
     """Filters (B, H, W, C) along H with the db2 high-pass and keeps every second row."""
-    taps = len(DB2_HIGH_PASS)
-    rows = (ops.shape(image)[1] - taps) // 2 + 1
-    return sum(weight * image[:, index : index + 2 * rows - 1 : 2] for index, weight in enumerate(DB2_HIGH_PASS))
+    height = ops.shape(image)[1]
+    is_known = isinstance(height, int)
+    if not is_known or height < DB2_LENGTH:
+        length = DB2_LENGTH if is_known else ops.maximum(height, DB2_LENGTH)
+        image = ops.take(image, ops.arange(length) % height, axis=1)
+    slopes = image[:, 1:] - image[:, :-1]
+    curvatures = slopes[:, 1:] - slopes[:, :-1]
+    end = ops.shape(curvatures)[1] // 2 * 2
+    return DB2_TAPS[0] * curvatures[:, :end:2] + DB2_TAPS[1] * curvatures[:, 1:end:2]

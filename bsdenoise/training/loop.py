@@ -21,6 +21,7 @@ from bsdenoise.training.step import TrainingState
 from bsdenoise.training.validation import Validation
 
 KEPT_CHECKPOINTS = 2
+SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
 FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
 MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
 
@@ -97,7 +98,7 @@ class _Loop:
         self.validation = Validation(state.denoiser, data, config.validation_images, config.validation_crop)
         self.last_checkpoint = time.monotonic()
         self.last_log = (state.step, time.monotonic())
-        self.loss = float("nan")
+        self.last_line = 0.0
 
     def run(self) -> int | None:
         """Trains to the end or to the first signal, whose number it gives."""
@@ -132,23 +133,30 @@ class _Loop:
     def _log(self, step: int, bar: tqdm) -> None:
         """Reads the loss, which waits for the device: so not at every step."""
         interval = (step - 1) % self.config.log_every + 1
-        self.loss = self.state.take_loss(interval)
-        self._require_finite(self.loss, step)
+        loss = self.state.take_loss(interval)
+        self._require(np.isfinite(loss), f"The loss is {loss}", step)
         before, then = self.last_log
         self.last_log = (step, time.monotonic())
         values = {
             "images": step * self.config.batch,
-            "loss": self.loss,
+            "loss": loss,
             "learning_rate": float(self.state.schedule(step - 1)),
             "images_per_second": (step - before) * self.config.batch / (self.last_log[1] - then),
         }
         self.folder.log("train", step, values)
-        bar.set_postfix(loss=f"{self.loss:.4f}", lr=f"{values['learning_rate']:.1e}", refresh=False)
+        bar.set_postfix(loss=f"{loss:.4f}", lr=f"{values['learning_rate']:.1e}", refresh=False)
+        if bar.disable and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            left = (self.config.images - values["images"]) / values["images_per_second"] / 60
+            tqdm.write(
+                f"step {step} of {self.config.steps}: loss {loss:.4f}, learning rate {values['learning_rate']:.1e}, "
+                f"{values['images_per_second']:.1f} images/s, {left:.0f} minutes left"
+            )
 
     def _validate(self, step: int) -> None:
         """Measures the averaged weights on held-out noisy images, and keeps them if they are the best so far."""
         values, posterior = self.validation()
-        self._require_finite(values["nll"], step)
+        self._require(np.isfinite(values["nll"]), f"The validation loss is {values['nll']}", step)
         self.folder.log("validation", step, values)
         first = self.validation.examples[0]
         self.folder.save_sample(step, first.noisy, posterior, first.sigma)
@@ -160,16 +168,17 @@ class _Loop:
         tqdm.write(f"step {step}: validation {text}{' (best)' if best else ''}")
 
     def _checkpoint(self, step: int) -> None:
-        self._require_finite(float(self.state.loss_sum), step)
         if not _is_at(self.manager, step):
+            # A finite loss is not enough: it was computed from the weights before the last update.
+            self._require(self.state.is_finite(), "The weights are no longer finite", step)
             self.manager.save(checkpoint_number=step)
         self.last_checkpoint = time.monotonic()
 
-    def _require_finite(self, value: float, step: int) -> None:
-        if not np.isfinite(value):
+    def _require(self, good: bool, what: str, step: int) -> None:
+        if not good:
             kept = self.manager.latest_checkpoint or "none was written yet"
             raise TrainingDivergedError(
-                f"The loss is {value} at step {step}. Try a lower --learning-rate, or --precision float32. "
+                f"{what} at step {step}. Try a lower --learning-rate, or --precision float32. "
                 f"Last good checkpoint: {kept}."
             )
 
@@ -246,7 +255,7 @@ def _restore(manager: tf.train.CheckpointManager) -> None:
     if manager.latest_checkpoint:
         try:
             manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except Exception as error:  # a broken file gives errors of every type
             raise ValueError(f"{manager.latest_checkpoint}: checkpoint cannot be read ({error}).") from error
 
 
@@ -263,6 +272,7 @@ def _progress(config: TrainConfig, step: int) -> tqdm:
         desc="training",
         smoothing=0.05,
         dynamic_ncols=True,
+        disable=None,  # no bar where stderr is no terminal
     )
 
 

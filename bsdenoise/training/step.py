@@ -61,6 +61,12 @@ class TrainingState:
             "best_sure_psnr": self.best_sure_psnr,
         }
 
+    def is_finite(self) -> bool:
+        """Says whether all that a checkpoint would hold is finite; the best PSNR starts at −∞ and does not count."""
+        variables = [*self.network.weights, *self.optimizer.variables, *self.denoiser.network.weights, self.loss_sum]
+        values = [tf.convert_to_tensor(variable) for variable in variables]
+        return all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in values if value.dtype.is_floating)
+
     def take_loss(self, steps: int) -> float:
         """Gives the mean loss of the last `steps` steps, and starts a new mean."""
         mean = float(self.loss_sum) / max(steps, 1)

@@ -56,8 +56,8 @@ class Validation:
         """Measures.
 
         Returns:
-            Means over the images, and the posterior of the first image. `sure_psnr` and `sure_psnr_mean` are the PSNR in
-            dB that is estimated for denoised image and predicted mean, of the mean squared error over all images;
+            Means over the images, and the posterior of the first image. `sure_psnr` and `sure_psnr_mean` are the PSNR
+            in dB that is estimated for denoised image and predicted mean, of the mean squared error over all images;
             `psnr` and `psnr_mean` the true ones, where clean images are known.
         """
         results = [self._measure(example) for example in self.examples]
@@ -73,7 +73,7 @@ class Validation:
         nll, denoised, mean, variance = (value.numpy() for value in self._evaluate(noisy, sigma))
         errors = {
             "sure_psnr": float(stein_mse(denoised, noisy, sigma, variance)[0]),
-            # The mean does not depend on the pixel's own noise: it misses the noisy pixel by its error plus the noise.
+            # The mean knows nothing of the pixel's own noise, so it misses the noisy pixel by its error plus that.
             "sure_psnr_mean": float(np.mean((mean - noisy) ** 2) - sigma[0] ** 2),
         }
         if example.clean is not None:
