@@ -50,9 +50,9 @@ class GaussianNLL(keras.losses.Loss):
         channels = self.likelihood.channels
         expected = channels + 1 if self.sigma is None else channels
         if y_true.shape[-1] not in (None, expected):
+            what = "those of the image, then σ" if self.sigma is None else "those of the image"
             raise ValueError(
-                f"`y_true` must have {expected} channels: those of the image{', then σ' if self.sigma is None else ''}. "
-                f"Received: y_true.shape={tuple(y_true.shape)}."
+                f"`y_true` must have {expected} channels: {what}. Received: y_true.shape={tuple(y_true.shape)}."
             )
         sigma = y_true[..., channels] if self.sigma is None else self.sigma
         return self.likelihood.nll(y_pred, y_true[..., :channels], sigma)

@@ -15,7 +15,12 @@ def run(config: TrainConfig) -> int:
         0; or 128 + the number of the signal that stopped the run early.
     """
     libraries.load_keras()
+    import tensorflow as tf
+
     from bsdenoise.training.loop import train
+
+    # TensorFlow 2.21's remapper cannot fuse a leaky ReLU whose gradient is wanted: it gives up, and says so on stderr.
+    tf.config.optimizer.set_experimental_options({"remapping": False})
 
     outcome = train(config)
     if outcome.signal:

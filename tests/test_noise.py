@@ -1,0 +1,237 @@
+"""Noise SPECs, corruption, and the estimate of σ against scikit-image's."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage import data, restoration
+
+from bsdenoise.noise import GaussianNoise, estimate_sigma, is_relative, parse, parse_level
+
+# --- SPECs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spec, full_scale, low, high",
+    [
+        ("gaussian:25", 255, 25 / 255, 25 / 255),
+        ("gaussian:25", 65535, 25 / 65535, 25 / 65535),
+        ("gaussian:0.1", 1, 0.1, 0.1),
+        ("gaussian:.1", 1, 0.1, 0.1),
+        ("gaussian:1e-1", 1, 0.1, 0.1),
+        ("gaussian:25.", 255, 25 / 255, 25 / 255),
+        ("gaussian:255", 255, 1.0, 1.0),
+        ("gaussian:25/255", 65535, 25 / 255, 25 / 255),
+        ("gaussian:5-50", 255, 5 / 255, 50 / 255),
+        ("gaussian:5-50/255", 65535, 5 / 255, 50 / 255),
+        ("gaussian:1e-2-5E-2", 1, 0.01, 0.05),
+        ("gaussian:2.55e1/2.55e2", 1, 0.1, 0.1),
+        (" gaussian:25 ", 255, 25 / 255, 25 / 255),
+    ],
+)
+def test_parse(spec, full_scale, low, high):
+    noise = parse(spec, full_scale)
+    assert isinstance(noise, GaussianNoise)
+    assert (noise.low, noise.high) == pytest.approx((low, high), rel=1e-12)
+    assert noise.is_known == (low == high)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["", "25", "gaussian", "gaussian:", "gaussian:-5", "gaussian:5-", "gaussian:a", "gaussian:5-10-20", "gaussian:25/",
+     "gaussian:25/255/255", "gaussian:5/255-50/255", "gauss:25", "poisson:30", "gaussian:nan", "gaussian:inf",
+     "gaussian:.", "gaussian:25 50", "gaussian:0x10"],
+)  # fmt: skip
+def test_unreadable_spec(spec):
+    with pytest.raises(ValueError, match=r"A noise SPEC reads gaussian:25 .* Received: '"):
+        parse(spec, 255)
+
+
+@pytest.mark.parametrize(
+    "spec", ["gaussian:0", "gaussian:256", "gaussian:50-5", "gaussian:5-300", "gaussian:0-5", "gaussian:1e999"]
+)
+def test_spec_out_of_range(spec):
+    with pytest.raises(ValueError, match="Noise needs 0 < sigma <= 1 as a fraction of full scale"):
+        parse(spec, 255)
+
+
+@pytest.mark.parametrize("read", [parse, parse_level])
+def test_divisor_of_zero(read):
+    with pytest.raises(ValueError, match="The number after the slash must be positive. Received: 0"):
+        read("gaussian:25/0" if read is parse else "25/0", 255)
+
+
+@pytest.mark.parametrize(
+    "text, full_scale, sigma",
+    [("25", 255, 25 / 255), ("25", 65535, 25 / 65535), ("25/255", 65535, 25 / 255), (" .1 ", 1, 0.1), ("2e-1", 1, 0.2)],
+)
+def test_parse_level(text, full_scale, sigma):
+    assert parse_level(text, full_scale) == pytest.approx(sigma, rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["", "a", "-5", "5-50", "gaussian:25", "25/", "nan", "/255"])
+def test_unreadable_level(text):
+    with pytest.raises(ValueError, match="A sigma reads 25 .* or 25/255. Received: "):
+        parse_level(text, 255)
+
+
+@pytest.mark.parametrize("text", ["0", "0.0/255", "0e5"])
+def test_level_of_zero(text):
+    with pytest.raises(ValueError, match="A sigma must be positive. Received: "):
+        parse_level(text, 255)
+
+
+@settings(deadline=None)
+@given(st.floats(1e-6, 1.0), st.floats(1.0, 1e5))
+def test_what_is_written_is_read(fraction, full_scale):
+    assert parse(f"gaussian:{fraction * full_scale!r}/{full_scale!r}", 1).low == pytest.approx(min(fraction, 1.0))
+    assert parse_level(repr(fraction), 1) == fraction
+
+
+@pytest.mark.parametrize(
+    "spec, relative", [("gaussian:25", False), ("gaussian:5-50", False), ("gaussian:25/255", True), ("25/255", True)]
+)
+def test_is_relative(spec, relative):
+    assert is_relative(spec) == relative
+
+
+# --- the model -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "low, high", [(0.0, 0.1), (-0.1, 0.1), (0.2, 0.1), (0.5, 1.5), (float("nan"), 0.1), (0.1, float("nan"))]
+)
+def test_wrong_range(low, high):
+    with pytest.raises(ValueError, match="Noise needs 0 < sigma <= 1"):
+        GaussianNoise(low, high)
+
+
+@pytest.mark.parametrize("noise", [GaussianNoise(0.1, 0.1), GaussianNoise(0.02, 0.2)], ids=["known", "range"])
+def test_keras_makes_it_again(noise):
+    config = keras.saving.serialize_keras_object(noise)
+    assert config["registered_name"] == "bsdenoise>GaussianNoise"
+    assert keras.saving.deserialize_keras_object(config) == noise
+
+
+def test_sigma_is_drawn_evenly_from_the_range():
+    rng, noise = np.random.default_rng(0), GaussianNoise(0.02, 0.2)
+    drawn = np.array([noise.draw_sigma(rng) for _ in range(4000)])
+    assert drawn.min() >= 0.02 and drawn.max() <= 0.2
+    counts, _ = np.histogram(drawn, 9, (0.02, 0.2))
+    assert counts.min() > 360 and counts.max() < 530  # 444 each, ± 4 standard deviations
+    assert {GaussianNoise(0.1, 0.1).draw_sigma(rng) for _ in range(5)} == {0.1}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_corrupt_adds_white_noise_and_nothing_else(dtype):
+    clean = np.linspace(0.0, 1.0, 300 * 200 * 3, dtype=dtype).reshape(300, 200, 3)
+    before = clean.copy()
+    sigma = GaussianNoise(0.05, 0.2).draw_sigma(np.random.default_rng(3))
+    noisy = GaussianNoise(0.05, 0.2).corrupt(clean, sigma, np.random.default_rng(0))
+    np.testing.assert_array_equal(clean, before)
+    assert noisy.dtype == dtype and noisy.shape == clean.shape
+    added = (noisy - clean).astype(float)
+    standard_error = sigma / np.sqrt(added.size)
+    assert abs(added.mean()) < 4 * standard_error
+    assert added.std() == pytest.approx(sigma, abs=4 * standard_error)
+    assert abs(np.mean((added / sigma) ** 4) - 3.0) < 0.1  # as a normal distribution has, not a uniform one
+    for shift in [(1, 0, 0), (0, 1, 0), (0, 0, 1)]:
+        assert abs(np.mean(added * np.roll(added, shift, (0, 1, 2)))) < 4 * sigma * standard_error
+    assert noisy.min() < 0.0 and noisy.max() > 1.0  # not clipped
+
+
+def test_corrupt_is_a_function_of_the_generator():
+    noise, clean = GaussianNoise(0.1, 0.1), np.zeros((5, 6, 3), "float32")
+    one, again, other = (noise.corrupt(clean, 0.1, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).all()
+
+
+# --- the estimate --------------------------------------------------------------------------------------------------
+
+
+def photograph(name):
+    """A photograph of scikit-image, (H, W, C) in [0, 1]."""
+    image = getattr(data, name)() / 255.0
+    return image[..., None] if image.ndim == 2 else image
+
+
+def estimate(image):
+    return float(estimate_sigma(image.astype("float32")[None])[0])
+
+
+@pytest.mark.parametrize("sigma", [0.02, 25 / 255, 0.3])
+@pytest.mark.parametrize("name", ["astronaut", "camera"])
+def test_estimate_is_that_of_scikit_image(name, sigma):
+    """Up to how the border is treated; scikit-image mirrors it. Both take some texture for noise."""
+    clean = photograph(name)
+    noisy = clean + sigma * np.random.default_rng(0).standard_normal(clean.shape)
+    expected = restoration.estimate_sigma(noisy, channel_axis=-1, average_sigmas=True)
+    assert estimate(noisy) == pytest.approx(expected, rel=0.01)
+    assert 0.98 * sigma < estimate(noisy) < sigma + 0.006
+
+
+@pytest.mark.parametrize("shape", [(301, 200, 1), (128, 255, 3)], ids=str)
+def test_estimate_of_pure_noise(shape):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(shape)
+    assert estimate(noise) == pytest.approx(0.1, rel=0.03)
+    assert estimate(1000.0 * noise + 30000.0) == pytest.approx(100.0, rel=0.03)
+
+
+def test_estimate_is_blind_to_slopes():
+    rows, columns = np.mgrid[:64, :80]
+    assert estimate((0.3 * rows + 0.2 * columns + 5.0)[..., None]) < 1e-5
+
+
+def test_estimate_passes_over_saturated_parts():
+    """Three quarters of the picture clipped: the median of all coefficients would be zero."""
+    clean = np.full((200, 200, 1), 0.5)
+    clean[:100], clean[:, :100] = -4.0, -3.0
+    noisy = np.clip(clean + 0.1 * np.random.default_rng(0).standard_normal(clean.shape), 0.0, 1.0)
+    expected = restoration.estimate_sigma(noisy, channel_axis=-1, average_sigmas=True)
+    assert estimate(noisy) == pytest.approx(expected, rel=0.05)
+    assert estimate(noisy) == pytest.approx(0.1, rel=0.1)
+    assert estimate(1.0 - noisy) == pytest.approx(estimate(noisy), rel=1e-4)  # white as black, for all rounding
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0, 30000.0])
+def test_estimate_of_a_constant_is_zero(value):
+    assert estimate(np.full((9, 7, 3), value)) == 0.0
+
+
+def test_estimate_is_per_image():
+    noise = np.random.default_rng(0).standard_normal((3, 100, 90, 2)) * np.reshape([0.05, 0.2, 0.4], (3, 1, 1, 1))
+    together = estimate_sigma(noise.astype("float32"))
+    assert together.shape == (3,)
+    np.testing.assert_allclose(together, [estimate(image) for image in noise], rtol=1e-5)
+    np.testing.assert_allclose(together, [0.05, 0.2, 0.4], rtol=0.1)
+
+
+@pytest.mark.parametrize("width", range(1, 7))
+@pytest.mark.parametrize("height", range(1, 7))
+def test_estimate_of_tiny_images(height, width):
+    """Too little to estimate from, yet a finite number; the same in a graph that knows no size."""
+    images = np.random.default_rng(0).uniform(0.0, 1.0, (2, height, width, 3)).astype("float32")
+    sigma = estimate_sigma(images).numpy()
+    assert sigma.shape == (2,)
+    assert np.isfinite(sigma).all() and (sigma >= 0.0).all() and (sigma < 3.0).all()
+    np.testing.assert_allclose(graph(images), sigma, rtol=1e-6)
+
+
+@tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
+def graph(images):
+    return estimate_sigma(images)
+
+
+@tf.function(jit_compile=True)
+def compiled(images):
+    return estimate_sigma(images)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (33, 20), (3, 50)], ids=str)
+def test_estimate_in_a_graph(size):
+    images = np.random.default_rng(0).uniform(0.0, 1.0, (2, *size, 3)).astype("float32")
+    np.testing.assert_allclose(graph(images), estimate_sigma(images), rtol=1e-6)
+    np.testing.assert_allclose(compiled(images), estimate_sigma(images), rtol=1e-5)

@@ -1,0 +1,92 @@
+"""Tiles cover an image once, lie on the grid, and bring the context that was asked for."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bsdenoise.tiling import plan
+
+
+@st.composite
+def plans(draw):
+    """Height, width, tile, overlap and grid that fit together."""
+    grid = 2 ** draw(st.integers(0, 5))
+    overlap = grid * draw(st.integers(0, 6))
+    tile = 2 * overlap + grid * draw(st.integers(1, 8))
+    sides = st.integers(1, 12 * (tile - 2 * overlap))  # some hundred tiles at most
+    return draw(sides), draw(sides), tile, overlap, grid
+
+
+@settings(deadline=None)
+@given(plans())
+def test_every_pixel_is_kept_once(arguments):
+    height, width, tile, overlap, grid = arguments
+    image = np.arange(height * width).reshape(height, width)
+    count = np.zeros((height, width), int)
+    result = np.full((height, width), -1)
+    for piece in plan(height, width, tile, overlap, grid):
+        part = image[piece.window][piece.inner]
+        assert part.size > 0
+        assert result[piece.target].shape == part.shape
+        result[piece.target] = part
+        count[piece.target] += 1
+    np.testing.assert_array_equal(count, 1)
+    np.testing.assert_array_equal(result, image)
+
+
+@settings(deadline=None)
+@given(plans())
+def test_windows_lie_on_the_grid_and_inside(arguments):
+    height, width, tile, overlap, grid = arguments
+    for piece in plan(height, width, tile, overlap, grid):
+        for window, inner, target, size in zip(piece.window, piece.inner, piece.target, (height, width), strict=True):
+            assert 0 <= window.start < window.stop <= size
+            assert window.start % grid == 0
+            # So that padding to the grid, and the grid seen from the far side, are those of the whole image.
+            assert window.stop == size or window.stop % grid == 0
+            assert window.stop - window.start <= tile
+            assert target.start == window.start + inner.start and target.stop == window.start + inner.stop
+            assert window.start == 0 or target.start - window.start >= overlap
+            assert window.stop == size or window.stop - target.stop >= overlap
+
+
+@settings(deadline=None)
+@given(plans())
+def test_no_tile_is_needless(arguments):
+    """As many tiles as their kept parts ask for, so one for an image that fits."""
+    height, width, tile, overlap, grid = arguments
+    step = tile - 2 * overlap
+    expected = 1
+    for size in (height, width):
+        expected *= 1 if size <= tile else 1 + -(-(size - tile) // step)
+    assert len(list(plan(height, width, tile, overlap, grid))) == expected
+
+
+def test_an_example_by_hand():
+    pieces = list(plan(10, 20, tile=12, overlap=4, grid=4))
+    assert [(piece.window[1], piece.inner[1], piece.target[1]) for piece in pieces] == [
+        (slice(0, 12), slice(0, 8), slice(0, 8)),
+        (slice(4, 16), slice(4, 8), slice(8, 12)),
+        (slice(8, 20), slice(4, 12), slice(12, 20)),
+    ]
+    assert {(piece.window[0].stop, piece.inner[0].stop, piece.target[0].stop) for piece in pieces} == {(10, 10, 10)}
+
+
+@pytest.mark.parametrize(
+    "tile, overlap",
+    [(30, 8), (32, 6), (32, 16), (32, 24), (32, -8), (0, 0), (-32, 0), (16, 8)],
+    ids=[
+        "tile-off-grid",
+        "overlap-off-grid",
+        "nothing-left",
+        "less-than-nothing",
+        "negative",
+        "zero",
+        "below-zero",
+        "all",
+    ],
+)
+def test_wrong_tiles(tile, overlap):
+    with pytest.raises(ValueError, match=f"must be multiples of 8 with tile > 2 .* tile={tile}, overlap={overlap}"):
+        list(plan(100, 100, tile, overlap, grid=8))
