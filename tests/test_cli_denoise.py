@@ -169,12 +169,13 @@ def test_a_sigma_that_cannot_be_read_stops_before_the_first_file(tmp_path, use_m
     assert errors.startswith("bsdenoise: error: ")
 
 
-def test_a_sigma_above_the_range_of_the_file_fails_for_that_file(tmp_path, use_model, capsys):
-    use_model(1)
+def test_a_sigma_above_the_range_of_the_file_fails_for_that_file(tmp_path, tiny_denoiser_path, capsys):
     save(tmp_path / "in/deep.png", grey(dtype=np.uint16))
     save(tmp_path / "in/flat.png", grey())
-    assert denoise(tmp_path / "in", "--out", tmp_path / "out", "--sigma", "300") == 2
-    assert "flat.png" in capsys.readouterr().err
+    flags = ["--out", tmp_path / "out", "--sigma", "300", "--model", tiny_denoiser_path(1)]
+    assert cli.main(["denoise", str(tmp_path / "in"), *map(str, flags)]) == 2
+    errors = capsys.readouterr().err
+    assert "flat.png" in errors and "fraction of full scale" in errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["deep.png"]
 
 
