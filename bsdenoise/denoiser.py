@@ -151,7 +151,7 @@ class Denoiser(keras.Model):
         height, width = batch.shape[1:3]
         if tile is None and height * width <= MAX_UNTILED_PIXELS:
             return [ops.convert_to_numpy(moment) for moment in self.moments(batch, sigma)]
-        size = TILE if tile is None else tile
+        size = -(-TILE // self.grid) * self.grid if tile is None else tile
         if overlap is None:
             overlap = min(TILE_OVERLAP, size // 4 // self.grid * self.grid)
         results = [np.empty(batch.shape, "float32") for _ in range(3)]
