@@ -22,85 +22,85 @@ class TrainConfig:
     flags, training goes on from the last checkpoint.
     """
 
-    source: tyro.conf.Positional[str]
-    """Training images: a folder (searched recursively), a quoted glob, or an .npy file (N, H, W[, C])."""
+    #: Training images: a folder (searched recursively), a quoted glob, or an .npy file (N, H, W[, C]).
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
 
+    #: Run folder: configuration, log, checkpoints, samples and the trained denoiser.keras.
     out: Path
-    """Run folder: configuration, log, checkpoints, samples and the trained denoiser.keras."""
 
+    #: Noise of the images: gaussian:25 (standard deviation in the files' own units), gaussian:25/255 (a fraction of
+    #: full scale), gaussian:5-50 (a range, drawn per image; with --corrupt).
     noise: str
-    """Noise of the images: gaussian:25 (standard deviation in the files' own units), gaussian:25/255 (a fraction of
-    full scale), gaussian:5-50 (a range, drawn per image; with --corrupt)."""
 
+    #: Add that noise to clean images: fresh at each visit, or one fixed realisation per image. Default: the images are
+    #: noisy already.
     corrupt: Literal["fresh", "fixed"] | None = None
-    """Add that noise to clean images: fresh at each visit, or one fixed realisation per image. Default: the images are
-    noisy already."""
 
+    #: Covariance of the predicted colour: full, or diagonal (per component).
     method: Literal["full", "per_component"] = "full"
-    """Covariance of the predicted colour: full, or diagonal (per component)."""
 
+    #: What the network's triangular factor stands for: covariance of the clean pixel, or precision of the noisy one.
     factor: Literal["prior", "precision"] = "prior"
-    """What the network's triangular factor stands for: covariance of the clean pixel, or precision of the noisy one."""
 
+    #: Channels of the model; 1 takes the luminance of RGB images. Default: what the images have.
     channels: int | None = None
-    """Channels of the model; 1 takes the luminance of RGB images. Default: what the images have."""
 
+    #: Maps per encoder convolution; 48 in the paper.
     width: int = 48
-    """Maps per encoder convolution; 48 in the paper."""
 
+    #: How often the resolution is halved; 5 in the paper.
     depth: int = 5
-    """How often the resolution is halved; 5 in the paper."""
 
+    #: Number of crops shown.
     images: int = 1_200_000
-    """Number of crops shown."""
 
+    #: Crops per step, over all devices together.
     batch: int = 4
-    """Crops per step, over all devices together."""
 
+    #: Side of the square crops in pixels.
     crop: int = 256
-    """Side of the square crops in pixels."""
 
+    #: Mirror and turn the crops at random.
     augment: Switch = False
-    """Mirror and turn the crops at random."""
 
+    #: Adam's learning rate between the ramps.
     learning_rate: float = 3e-4
-    """Adam's learning rate between the ramps."""
 
+    #: Adam's decay of squared gradients.
     beta_2: float = 0.99
-    """Adam's decay of squared gradients."""
 
+    #: Fraction of the run in which the learning rate rises along a cosine.
     ramp_up: float = 0.1
-    """Fraction of the run in which the learning rate rises along a cosine."""
 
+    #: Fraction of the run in which it falls along a squared cosine.
     ramp_down: float = 0.3
-    """Fraction of the run in which it falls along a squared cosine."""
 
+    #: Decay per step of the moving average of the weights, which is what is validated and kept; 0 for none.
     ema: float = 0.999
-    """Decay per step of the moving average of the weights, which is what is validated and kept; 0 for none."""
 
+    #: Arithmetic of the network's body in training; what is saved is float32.
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the network's body in training; what is saved is float32."""
 
+    #: Compile the training step with XLA.
     xla: Switch = False
-    """Compile the training step with XLA."""
 
+    #: Seed of weights, order, crops and noise.
     seed: int = 0
-    """Seed of weights, order, crops and noise."""
 
+    #: Images held out for validation, at most a fifth of all.
     validation_images: int = 16
-    """Images held out for validation, at most a fifth of all."""
 
+    #: Largest side of the validation images; larger ones are cropped to their centre.
     validation_crop: int = 256
-    """Largest side of the validation images; larger ones are cropped to their centre."""
 
+    #: Steps between validations.
     validate_every: int = 1000
-    """Steps between validations."""
 
+    #: Steps between lines of the log.
     log_every: int = 50
-    """Steps between lines of the log."""
 
+    #: Minutes between checkpoints.
     checkpoint_minutes: float = 5.0
-    """Minutes between checkpoints."""
 
     @property
     def steps(self) -> int:

@@ -6,6 +6,7 @@ changes nothing.
 """
 
 import functools
+import statistics
 import threading
 import warnings
 import zlib
@@ -23,6 +24,7 @@ from bsdenoise.noise import GaussianNoise, estimate_sigma
 # First entries of random seeds, so that no two purposes share a stream.
 _ORDER, _EXAMPLE, _FIXED_NOISE, _HELD_OUT = range(4)
 SAMPLE_SIZE = 24  # images looked at before training: their type, and how much noise they show
+MAX_REPORTS = 30  # images that are left out with a line each
 MIN_ESTIMATE_SIZE = 16  # pixels on a side below which noise is not estimated
 
 
@@ -78,7 +80,10 @@ class ArraySource:
         array = array[np.newaxis] if single else array
         if array.ndim not in (3, 4) or array.size == 0:
             raise ValueError(f"{path}: expected images (N, H, W) or (N, H, W, C). Received: shape={array.shape}.")
-        images.full_scale(array.dtype)
+        try:
+            images.full_scale(array.dtype)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         return cls(path, array)
 
     def __len__(self) -> int:
@@ -111,8 +116,8 @@ class Sample:
     """What a look at some of the images told.
 
     Attributes:
-        channels: Number of channels of the first readable image.
-        full_scale: Full scale of its pixel type.
+        channels: Number of channels of most images.
+        full_scale: Full scale of the first readable image's pixel type.
         sigmas: Noise estimates, as fractions of full scale.
     """
 
@@ -136,15 +141,16 @@ def look_at(source: Source, relative_noise: bool) -> Sample:
     Raises:
         ValueError: If none can be read, or bit depths differ where the SPEC is in the files' own units.
     """
-    channels, full_scale, first, sigmas = 0, 0.0, "", []
+    channels, full_scale, first, sigmas = [], 0.0, "", []
     for index in np.unique(np.linspace(0, len(source) - 1, SAMPLE_SIZE).astype(int)):
         try:
             array = source.read(index)
         except (ValueError, OSError):
             continue  # reported when training meets it
+        channels.append(array.shape[2] if array.ndim == 3 else 1)
         scale = images.full_scale(array.dtype)
         if not full_scale:
-            channels, full_scale, first = (array.shape[2] if array.ndim == 3 else 1), scale, source.name(index)
+            full_scale, first = scale, source.name(index)
         elif scale != full_scale and not relative_noise:
             raise ValueError(
                 f"{source.name(index)} and {first} have different bit depths: "
@@ -155,7 +161,7 @@ def look_at(source: Source, relative_noise: bool) -> Sample:
             sigmas.append(float(estimate_sigma(unit[np.newaxis])[0]))
     if not full_scale:
         raise ValueError(f"None of the images could be read; the first is {source.name(0)}.")
-    return Sample(channels, full_scale, sigmas)
+    return Sample(statistics.mode(channels), full_scale, sigmas)
 
 
 @dataclass
@@ -269,12 +275,19 @@ class TrainingImages:
             if index in self._left_out:
                 return
             self._left_out.add(index)
+            count = len(self._left_out)
         name = self.source.name(index)
-        self.report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
+        if count <= MAX_REPORTS:
+            self.report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
+        if count == MAX_REPORTS:
+            self.report("whatever else is left out will not be named")
 
     def _read(self, index: int) -> np.ndarray:
         """Reads an image as float32 (H, W, C), full scale 1."""
-        array = images.to_channels(self.source.read(index), self.channels)
+        array = self.source.read(index)
+        if not self.corrupt and array.ndim == 3 and array.shape[2] != self.channels:
+            raise ValueError(f"it has {array.shape[2]} channels, not {self.channels}; luminance would change its noise")
+        array = images.to_channels(array, self.channels)
         if self.full_scale and images.full_scale(array.dtype) != self.full_scale:
             raise ValueError("its bit depth differs from the others'; the noise SPEC is in the files' own units")
         unit = images.to_unit(array)

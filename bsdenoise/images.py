@@ -9,7 +9,6 @@ turned the noisy one.
 import glob
 import io
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from bsdenoise import png
+from bsdenoise import files, png
 
 MAX_PNG_PIXELS = 2**28  # a header can claim terabytes; 2²⁸ is 16384×16384. For JPEG Pillow has a limit of its own.
 JPEG_QUALITY = 95  # above it files grow fast and change little, says Pillow's manual
@@ -194,15 +193,8 @@ def write(path: str | Path, array: np.ndarray, like: Picture | None = None) -> N
         data = entry.encode(array, like or Picture(array, entry.name))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    # Hidden, so that `find` never takes it for an image; opened plainly, so that its permissions follow the umask.
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _files_below(folder: Path) -> list[Path]:

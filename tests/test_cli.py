@@ -1,7 +1,10 @@
 """The command line as a whole: help, version, exit codes, and how errors look."""
 
+import importlib
 import importlib.metadata
+import os
 import resource
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -54,12 +57,42 @@ def test_no_command_prints_the_help_and_fails(capsys):
     assert "denoise" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["frobnicate"], ["denoise", "a.png"], [*DENOISE, "--nonsense"]], ids=str)
-def test_wrong_flags_exit_with_2(arguments, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["frobnicate"], ["frobnicate", "train, denoise, export"]),
+        (["denoise", "a.png"], ["--out", "--model"]),
+        ([*DENOISE, "--nonsense"], ["--nonsense"]),
+        (["train", "a", "--out", "b", "--noise", "gaussian:25", "--images", "1.5"], ["--images", "1.5"]),
+        (["train"], ["SOURCE", "--noise"]),
+    ],
+    ids=str,
+)
+def test_wrong_flags_give_one_line_and_exit_with_2(arguments, names, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 2
-    assert "bsdenoise" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert errors.startswith("bsdenoise: error: ") and errors.count("\n") == 1 and len(errors) < 300
+    assert all(name in errors for name in names)
+
+
+def test_sigterm_ends_a_command_by_an_exception(monkeypatch):
+    """So that whoever is writing a file can remove its half."""
+    cleaned = []
+
+    def run(settings):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(run=run))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(DENOISE)
+    assert stopped.value.code == 143 and cleaned
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_version(capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bsdenoise.data import ArraySource, FileSource, TrainingImages, look_at, open_source
+from bsdenoise.data import MAX_REPORTS, ArraySource, FileSource, TrainingImages, look_at, open_source
 from bsdenoise.noise import GaussianNoise
 
 NOISE = GaussianNoise(25 / 255, 25 / 255)
@@ -58,6 +58,12 @@ def test_array_shapes(tmp_path, shape, count):
 def test_broken_array_file(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"not numpy")
     with pytest.raises(ValueError, match="not a readable .npy"):
+        open_source(str(tmp_path / "a.npy"))
+
+
+def test_array_of_wrong_type(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((4, 4), "int64"))
+    with pytest.raises(ValueError, match=r"a\.npy: Pixels must be"):
         open_source(str(tmp_path / "a.npy"))
 
 
@@ -185,12 +191,32 @@ def test_validation_example(folder):
 
 def test_luminance_and_wrong_channels(folder):
     lines = []
-    assert _images(folder, channels=1).example(0)[0].shape == (16, 16, 1)
+    assert _images(folder, channels=1, corrupt="fresh").example(0)[0].shape == (16, 16, 1)
     Image.fromarray(np.zeros((40, 40), "uint8")).save(folder / "a_grey.png")
     data = _images(folder, report=lines.append)
     for number in range(8):
         data.example(number)
     assert len(lines) == 1 and "a_grey.png" in lines[0]
+    # The first file is grey, but most are not.
+    assert look_at(open_source(str(folder)), relative_noise=False).channels == 3
+
+
+def test_luminance_of_noisy_images_is_refused(folder):
+    """Its noise would not be the declared one."""
+    lines = []
+    data = _images(folder, channels=1, corrupt=None, report=lines.append)
+    with pytest.raises(ValueError, match="None of the 7"):
+        data.example(0)
+    assert all("luminance would change its noise" in line for line in lines) and len(lines) == 7
+
+
+def test_reports_of_images_left_out_come_to_an_end(tmp_path):
+    for number in range(MAX_REPORTS + 5):
+        Image.fromarray(np.zeros((8, 8, 3), "uint8")).save(tmp_path / f"{number}.png")
+    lines = []
+    with pytest.raises(ValueError, match="None of the"):
+        _images(tmp_path, report=lines.append).example(0)
+    assert len(lines) == MAX_REPORTS + 1 and "not be named" in lines[-1]
 
 
 def test_batches_are_the_examples_in_order_wherever_they_start(folder):

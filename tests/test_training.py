@@ -183,14 +183,27 @@ def test_same_folder_with_other_flags_is_refused(config):
     assert longer.step == 14
 
 
-def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(config):
-    config = dataclasses.replace(config, learning_rate=1e35, ramp_up=0.0, checkpoint_minutes=0.0)
+def test_diverging_run_stops_and_leaves_no_model(config):
+    config = dataclasses.replace(config, learning_rate=1e35, ramp_up=0.0)
     with pytest.raises(TrainingDivergedError, match="lower --learning-rate"):
         train(config)
-    if tf.train.latest_checkpoint(str(config.out / "checkpoints")):
-        for name, value in _checkpointed(config, config.out).items():
-            assert np.isfinite(value).all() or name.startswith("best_sure_psnr"), name
     assert not (config.out / "denoiser.keras").exists()
+
+
+def test_weights_that_turn_to_nan_never_reach_a_checkpoint(config, monkeypatch):
+    """A loss is computed before the update that spoils the weights: so the weights themselves are looked at."""
+    original = TrainingState.train_on
+
+    def train_on(self, noisy, sigma):
+        original(self, noisy, sigma)
+        if self.step == 5:
+            self.network.weights[0].assign(np.full(self.network.weights[0].shape, np.nan))
+
+    monkeypatch.setattr(TrainingState, "train_on", train_on)
+    with pytest.raises(TrainingDivergedError, match=r"weights are no longer finite at step 5.*ckpt-4"):
+        train(dataclasses.replace(config, checkpoint_minutes=0.0))
+    for name, value in _checkpointed(config, config.out).items():
+        assert np.isfinite(value).all() or name.startswith("best_sure_psnr"), name
 
 
 def test_a_run_is_reproducible_and_the_seed_matters(config, tmp_path):
@@ -334,6 +347,11 @@ def test_forgotten_corrupt_is_noticed(config, capsys):
         ({"ema": 1.0}, "--ema must be"),
         ({"beta_2": -1.0}, "--beta-2 must be"),
         ({"validation_images": 0}, "--validation-images must be"),
+        ({"channels": 0}, "--channels must be"),
+        ({"channels": 1, "corrupt": None}, "--channels 1 takes the luminance"),
+        ({"channels": 2}, "None of the images can be read"),
+        ({"seed": -1}, "--seed must not"),
+        ({"checkpoint_minutes": float("nan")}, "--checkpoint-minutes must be"),
         ({"learning_rate": 0.0}, "`learning_rate` must be positive"),
         ({"ramp_up": 0.8}, "together at most 1"),
     ],
@@ -344,6 +362,20 @@ def test_bad_flags(config, change, message):
         train(dataclasses.replace(config, **change))
 
 
+def test_a_run_that_failed_before_its_first_step_does_not_block_the_folder(config):
+    with pytest.raises(ValueError, match="None of the 5 images"):
+        train(dataclasses.replace(config, crop=64))
+    assert train(dataclasses.replace(config, images=4)).finished
+
+
+def test_unreadable_held_out_images_are_replaced_in_validation(config, source, tmp_path):
+    data, _ = loop._open_data(config)
+    for path in source.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / Path(data.source.name(int(data.held_out[0]))).name).write_bytes(b"broken")
+    assert train(dataclasses.replace(config, source=str(tmp_path), images=4)).finished
+
+
 def test_out_is_a_file(config, tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(ValueError, match="is a file"):
@@ -351,9 +383,12 @@ def test_out_is_a_file(config, tmp_path):
 
 
 def test_broken_config_in_the_run_folder(config):
-    config.out.mkdir()
+    train(dataclasses.replace(config, images=4))
     (config.out / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not a readable run configuration"):
+        train(config)
+    (config.out / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"checkpoints but no config\.json"):
         train(config)
 
 
@@ -375,9 +410,11 @@ def test_unfinished_model_file_replaces_nothing(config, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(denoiser, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    names = sorted(path.name for path in config.out.iterdir())
+    with pytest.raises(OSError, match="disk full.*denoiser.keras"):
         RunFolder(config.out, config).save_denoiser(denoiser)
     assert outcome.denoiser_path.read_bytes() == before
+    assert sorted(path.name for path in config.out.iterdir()) == names
 
 
 def test_validation_equals_a_twin(config):

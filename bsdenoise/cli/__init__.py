@@ -3,11 +3,15 @@
 Nothing heavy is imported until a command runs, so that `--help` answers at once.
 """
 
+import contextlib
 import importlib
+import io
 import os
+import re
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tyro
@@ -17,6 +21,7 @@ from bsdenoise import config
 
 COMMANDS: dict[str, Any] = {"train": config.TrainConfig, "denoise": config.DenoiseConfig, "export": config.ExportConfig}
 EXIT_FAILED = 2
+MAX_STATEMENT_INDENTATION = 4  # in tyro's messages; deeper lines repeat the help
 EXIT_INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
 
 
@@ -38,9 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             _parse(["--help"])
         except SystemExit:
             return EXIT_FAILED
-    command, settings = _parse(arguments)
     try:
-        return _run(command, settings)
+        with _terminating_by_exception():
+            return _run(*_parse(arguments))
+    except BrokenPipeError:  # the reader of our output has gone: no more to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("\nbsdenoise: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -71,16 +79,56 @@ def report(error: BaseException, where: object = None) -> None:
     print(f"bsdenoise: error: {message}", file=sys.stderr)
 
 
+@contextlib.contextmanager
+def _terminating_by_exception() -> Iterator[None]:
+    """Lets SIGTERM end the process by an exception, so that half-written files are removed on the way out."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)  # what shells report for a process that a signal ended
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not in the main thread: the caller looks after signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _parse(arguments: list[str]) -> tuple[str, Any]:
-    """Reads the command's name and its settings; exits with 0 after `--help` and with 2 after a mistake."""
-    settings = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="bsdenoise",
-        description="Self-supervised image denoising: train on noisy images only, then denoise.",
-        args=arguments,
-    )
+    """Reads the command's name and its settings; exits with 0 after `--help`, with 2 and one line after a mistake."""
+    mistakes = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(mistakes):
+            settings = tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                prog="bsdenoise",
+                description="Self-supervised image denoising: train on noisy images only, then denoise.",
+                args=arguments,
+            )
+    except SystemExit as stop:
+        if stop.code:
+            print(f"bsdenoise: error: {_one_line(mistakes.getvalue())}", file=sys.stderr)
+        raise
     command = next(name for name, kind in COMMANDS.items() if isinstance(settings, kind))
     return command, settings
+
+
+def _one_line(box: str) -> str:
+    """Shortens what tyro frames and explains in many lines: its statements and the flags they are about."""
+    words = []
+    for line in box.splitlines():
+        # Framed by "│ " on the left; by two spaces where the terminal cannot show that.
+        framed = re.fullmatch(r"(?:│ |  )(?P<indentation> *)(?P<text>[^ ─].*?)[ │]*", line)
+        if not framed or not framed["text"].strip("-"):
+            continue  # the frame, or a rule between two statements
+        if framed["text"].startswith("For full helptext"):
+            break
+        if len(framed["indentation"]) <= MAX_STATEMENT_INDENTATION:
+            words += framed["text"].split()
+    return f"{' '.join(words)} (bsdenoise COMMAND --help explains)"
 
 
 def _run(command: str, settings: Any) -> int:

@@ -35,7 +35,7 @@ def _held_back_stderr() -> Iterator[None]:
         os.dup2(held_back.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             held_back.seek(0)
             os.write(terminal, held_back.read())
             raise

@@ -1,6 +1,7 @@
 """Loading the model that a command was pointed at."""
 
 import textwrap
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ def load_denoiser(path: Path) -> Any:
     file = path / MODEL_NAME if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"{file}: no such model. Expected a .keras file, or a run folder with {MODEL_NAME}.")
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"{file}: not a .keras file.")
     libraries.load_keras()  # only now, so that a missing file is reported at once
     import keras
 

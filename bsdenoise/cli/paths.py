@@ -49,6 +49,9 @@ def plan(inputs: Sequence[str], out: Path, std: bool = False, overwrite: bool = 
         if out.is_file() or images.is_supported(out):
             raise ValueError(f"{out}: --out must be a folder where a folder, a glob or several files are denoised.")
         pairs = [(file, out / relative) for source in inputs for file, relative in _files(source, out)]
+    place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    if not place.is_dir() and place != out:
+        raise ValueError(f"{out}: cannot be made, because {place} is a file.")
     jobs: dict[tuple[Path, Path], Job] = {}
     for source, target in pairs:
         jobs.setdefault((_key(source), _key(target)), Job(source, target, _std_target(target) if std else None))

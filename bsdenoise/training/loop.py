@@ -185,13 +185,18 @@ class _Loop:
 
 def _check(config: TrainConfig) -> None:
     """Looks at the flags before anything is made."""
-    for name in ("width", "depth", "images", "batch", "crop", "log_every", "validate_every", "validation_crop"):
+    counts = ("width", "depth", "images", "batch", "crop", "log_every")
+    for name in (*counts, "validate_every", "validation_images", "validation_crop"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
     if not 0.0 <= config.ema < 1.0:
         raise ValueError(f"--ema must be at least 0 and below 1. Received: {config.ema}.")
-    if config.validation_images < 1:
-        raise ValueError(f"--validation-images must be at least 1. Received: {config.validation_images}.")
+    if config.channels is not None and config.channels < 1:
+        raise ValueError(f"--channels must be at least 1. Received: {config.channels}.")
+    if config.seed < 0:
+        raise ValueError(f"--seed must not be negative. Received: {config.seed}.")
+    if not config.checkpoint_minutes >= 0:
+        raise ValueError(f"--checkpoint-minutes must be at least 0. Received: {config.checkpoint_minutes}.")
     if not 0.0 <= config.beta_2 < 1.0:
         raise ValueError(f"--beta-2 must be at least 0 and below 1. Received: {config.beta_2}.")
 
@@ -202,6 +207,12 @@ def _open_data(config: TrainConfig) -> tuple[TrainingImages, Sample]:
     relative = noise_models.is_relative(config.noise)
     sample = look_at(source, relative)
     noise = noise_models.parse(config.noise, sample.full_scale)
+    channels = sample.channels if config.channels is None else config.channels
+    if not config.corrupt and channels == 1 and sample.channels == 3:
+        raise ValueError(
+            "--channels 1 takes the luminance, and the luminance of noisy colours has less noise than --noise says: "
+            "convert the images first and declare the noise that they have then."
+        )
     if not config.corrupt and not noise.is_known:
         raise ValueError(f"--noise {config.noise} draws sigma from a range, which needs --corrupt fresh or fixed.")
     if not config.corrupt and sample.median_sigma is not None:
@@ -212,7 +223,7 @@ def _open_data(config: TrainConfig) -> tuple[TrainingImages, Sample]:
             )
     data = TrainingImages(
         source,
-        config.channels or sample.channels,
+        channels,
         noise,
         config.corrupt,
         config.crop,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bsdenoise import images
+from bsdenoise import files, images
 from bsdenoise.config import TrainConfig
 from bsdenoise.likelihood import Posterior
 
 # What may differ when a run goes on: how long it lasts, and how it is watched.
-CHANGEABLE = ("images", "out", "log_every", "validate_every", "checkpoint_minutes")
+CHANGEABLE = ("images", "out", "validate_every", "checkpoint_minutes")
 _PACKAGES = ("bsdenoise", "tensorflow", "keras", "numpy")
 
 
@@ -36,8 +35,8 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{path}: is a file; --out names a folder.")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._check_same_run(config)
         self.checkpoints_path = self.path / "checkpoints"
+        self._check_same_run(config)
         self.denoiser_path = self.path / "denoiser.keras"
         self._log_path = self.path / "log.jsonl"
         self._events = tf.summary.create_file_writer(str(self.path / "tensorboard"))
@@ -49,12 +48,15 @@ class RunFolder:
             "facts": facts,
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         }
-        write_text(self.path / "config.json", json.dumps(content, indent=2) + "\n")
+        with files.replacing(self.path / "config.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
 
     def _check_same_run(self, config: TrainConfig) -> None:
         path = self.path / "config.json"
+        if not any(self.checkpoints_path.glob("*.index")):
+            return  # nothing was trained yet that other flags could spoil
         if not path.exists():
-            return
+            raise ValueError(f"{self.path} holds checkpoints but no config.json. Give another --out.")
         try:
             before = json.loads(path.read_text())["config"]
         except (ValueError, KeyError) as error:
@@ -76,7 +78,8 @@ class RunFolder:
                     lines.append(line + "\n")
             except ValueError:
                 continue  # a line cut off by a crash
-        write_text(self._log_path, "".join(lines))
+        with files.replacing(self._log_path) as temporary:
+            temporary.write_text("".join(lines))
 
     def log(self, kind: str, step: int, values: dict[str, float]) -> None:
         """Appends one line to log.jsonl, and the same numbers to TensorBoard."""
@@ -99,9 +102,8 @@ class RunFolder:
 
     def save_denoiser(self, denoiser) -> None:
         """Writes denoiser.keras, whole or not at all."""
-        temporary = self.path / ".denoiser.tmp.keras"
-        denoiser.save(temporary)
-        os.replace(temporary, self.denoiser_path)
+        with files.replacing(self.denoiser_path) as temporary:
+            denoiser.save(temporary)
 
     def close(self) -> None:
         """Writes out what is left of the TensorBoard events."""
@@ -123,13 +125,6 @@ def sample_picture(noisy, posterior: Posterior, sigma: float) -> np.ndarray:
     panels = [image[..., :shown] for image in (noisy, posterior.mean, posterior.denoised)]
     panels.append(np.repeat(uncertainty, shown, axis=-1))
     return images.from_unit(np.concatenate(panels, axis=1), np.uint8)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

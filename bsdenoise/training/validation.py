@@ -34,17 +34,26 @@ class Validation:
 
     def __init__(self, denoiser: Denoiser, data: TrainingImages, num_images: int, side: int):
         self.denoiser = denoiser
-        self.examples = []
-        chosen = data.held_out if len(data.held_out) else data.training[:num_images]
-        for index in chosen:
-            try:
-                self.examples.append(Example(*data.validation_example(int(index), side)))
-            except (ValueError, OSError) as error:
-                data.report(f"left out {data.source.name(int(index))} of validation: {error}")
+        self.examples = self._read(data, data.held_out, side, num_images)
         if not self.examples:
-            raise ValueError("None of the images held out for validation can be read.")
+            self.examples = self._read(data, data.training, side, num_images)
+        if not self.examples:
+            raise ValueError("None of the images can be read.")
         image = tf.TensorSpec((1, None, None, denoiser.channels), tf.float32)
         self._evaluate = tf.function(self._evaluate_one, input_signature=(image, tf.TensorSpec((1,), tf.float32)))
+
+    @staticmethod
+    def _read(data: TrainingImages, indices, side: int, most: int) -> list[Example]:
+        """Makes examples of the first readable images, `most` of them."""
+        examples = []
+        for index in indices:
+            if len(examples) == most:
+                break
+            try:
+                examples.append(Example(*data.validation_example(int(index), side)))
+            except (ValueError, OSError) as error:
+                data.report(f"left out {data.source.name(int(index))} of validation: {error}")
+        return examples
 
     def _evaluate_one(self, noisy, sigma):
         likelihood = self.denoiser.likelihood
