@@ -118,7 +118,7 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
 
 def _one_line(box: str) -> str:
     """Shortens what tyro frames and explains in many lines: its statements and the flags they are about."""
-    words = []
+    words: list[str] = []
     for line in box.splitlines():
         # Framed by "│ " on the left; by two spaces where the terminal cannot show that.
         framed = re.fullmatch(r"(?:│ |  )(?P<indentation> *)(?P<text>[^ ─].*?)[ │]*", line)
