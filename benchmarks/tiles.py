@@ -27,9 +27,9 @@ class Config:
     """A clean 8-bit image."""
     sigma: float = 25.0
     """Noise standard deviation in grey levels."""
-    tile: int = 384
+    tile: int = 512
     """Largest side of a tile in pixels."""
-    overlaps: tuple[int, ...] = (0, 32, 64, 96, 128)
+    overlaps: tuple[int, ...] = (0, 32, 64, 96, 128, 160)
     """Overlaps to try, in pixels."""
 
 

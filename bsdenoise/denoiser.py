@@ -9,8 +9,9 @@ from keras import ops
 from bsdenoise import layers, likelihood, losses, noise, tiling  # noqa: F401
 
 MAX_UNTILED_PIXELS = 2**20
-TILE = 768
-TILE_OVERLAP = 128  # the error this leaves is measured by benchmarks/tiles.py
+TILE = 1024
+REACH = 10  # of the U-Net to every side, in units of its pooling grid: 20 · 2^(depth − 1) − 5 pixels, rounded up
+MAX_OVERLAP = 160  # the reach at a depth of 4; benchmarks/tiles.py measures what smaller overlaps cost
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -109,8 +110,8 @@ class Denoiser(keras.Model):
                 25 / 255): a number, or one per image (B,). `None` takes the known one, or estimates it.
             tile: Largest side of a tile in pixels, a multiple of the pooling grid; `None` tiles above a megapixel.
             overlap: Context in pixels that a tile has on every inner side, a multiple of the pooling grid and less than
-                half a tile; `None` takes a quarter of a tile, 128 at most. From the reach of the network on (315
-                pixels at a depth of 5), the result is that of one pass over the whole image.
+                half a tile; `None` takes the reach of the network (155 pixels at a depth of 4, 315 at 5), but at most
+                160 pixels and a quarter of a tile. From the reach on, the result is that of one pass over the whole.
 
         Returns:
             float32 array of the shape of `noisy`.
@@ -153,7 +154,7 @@ class Denoiser(keras.Model):
             return [ops.convert_to_numpy(moment) for moment in self.moments(batch, sigma)]
         size = -(-TILE // self.grid) * self.grid if tile is None else tile
         if overlap is None:
-            overlap = min(TILE_OVERLAP, size // 4 // self.grid * self.grid)
+            overlap = min(REACH * self.grid, MAX_OVERLAP, size // 4) // self.grid * self.grid
         results = [np.empty(batch.shape, "float32") for _ in range(3)]
         for piece in tiling.plan(height, width, size, overlap, self.grid):
             for result, moment in zip(results, self.moments(batch[:, *piece.window], sigma), strict=True):

@@ -311,7 +311,7 @@ def test_overlap_of_tiles_by_default(rgb):
 def test_large_images_are_tiled_without_being_asked(rgb, monkeypatch):
     monkeypatch.setattr(module, "MAX_UNTILED_PIXELS", 60 * 50)
     monkeypatch.setattr(module, "TILE", 48)
-    monkeypatch.setattr(module, "TILE_OVERLAP", 10)
+    monkeypatch.setattr(module, "MAX_OVERLAP", 10)
     sizes = []
     moments = Denoiser.moments
 
