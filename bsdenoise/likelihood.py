@@ -38,6 +38,8 @@ MIN_ESTIMATED_MSE = 1e-10  # an estimate may fall below zero on small images: 10
 class Posterior:
     """What is known of the clean image after seeing the noisy one.
 
+    `Denoiser.posterior` gives it for one image as well: maps (H, W, C) or (H, W), and a number for `estimated_psnr`.
+
     Attributes:
         denoised: MAP estimate and posterior mean x̂, (B, H, W, C).
         mean: Prediction μ from the surroundings alone, (B, H, W, C).

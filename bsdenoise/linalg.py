@@ -76,18 +76,23 @@ class _DiagonalFactor:
         self.pivots = pivots
 
     def log_det(self):
+        """Gives log |S|, (...)."""
         return ops.sum(ops.log(self.pivots), axis=-1)
 
     def mahalanobis_sq(self, residual):
+        """Gives rᵀ S⁻¹ r, (...), for residuals r (..., C)."""
         return ops.sum(ops.square(residual) / self.pivots, axis=-1)
 
     def solve(self, residual):
+        """Gives S⁻¹ r, (..., C)."""
         return residual / self.pivots
 
     def inverse_diagonal(self):
+        """Gives the diagonal of S⁻¹, (..., C)."""
         return 1.0 / self.pivots
 
     def inverse(self):
+        """Gives S⁻¹ as matrices (..., C, C)."""
         return Diagonal(1.0 / self.pivots).matrix()
 
 

@@ -37,7 +37,7 @@ PART_BYTES = 15_000_000  # so that every file stays under 16 MB
 LEAVING_SHARE = 0.05  # of --minutes: kept back for the last steps under way and for saving
 BATCHES_AHEAD = 16
 ORDER, CROPS = 1, 2  # random streams: which images, and what is cut from them
-MAY_CHANGE = ("images", "out", "minutes", "save_every_minutes", "log_every", "session_steps", "workers")
+MAY_CHANGE = ("images", "out", "minutes", "save_every_minutes", "log_every", "call_steps", "workers")
 
 
 class Crops(keras.utils.PyDataset):
@@ -156,7 +156,7 @@ class Run(keras.callbacks.Callback):
         if (self.folder / "state.json").exists():
             self._restore()
         self.step = self.state["step"]
-        self.last_step = min(args.steps, self.step + (args.session_steps or args.steps))
+        self.last_step = min(args.steps, self.step + (args.call_steps or args.steps))
         self._saved_at = time.monotonic()
 
     @property
@@ -314,7 +314,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--ema", type=float, default=0.999, help="decay of the averaged weights that are kept for use; 0 for none")
     add("--seed", type=int, default=0, help="seed of weights, order, crops and noise")
     add("--minutes", type=float, help="leave in time to have ended after so many minutes")
-    add("--session-steps", type=_count, help="leave after so many steps")
+    add("--call-steps", type=_count, help="leave after so many steps")
     add("--save-every-minutes", type=float, default=2.0, help="minutes between saves")
     add("--log-every", type=_count, default=100, help="steps between lines of the log")
     add("--workers", type=_count, default=4, help="threads that cut crops")

@@ -148,7 +148,7 @@ def test_denoiser_holds_the_average_not_the_last_weights(whole_run):
 def test_continued_run_equals_uninterrupted_run_bit_for_bit(whole_run, folder):
     whole, _, denoised = whole_run
     arguments = ["--noise", "gaussian:25", "--steps", "100", "--ema", "0.9", "--log-every", "7"]
-    printed, _ = train(folder, "parts", "rgb", *arguments, "--session-steps", "45")
+    printed, _ = train(folder, "parts", "rgb", *arguments, "--call-steps", "45")
     assert "not finished" in printed
     run = folder / "parts"
     orphan = run / "state-00000063-0.npz.part"  # what a call that was killed while saving leaves
