@@ -8,6 +8,7 @@ an input holds is checked next, and every later op waits for these checks.
 tensors are named as the `TensorSpec`s and the dictionary of results say.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -72,9 +73,10 @@ def export_saved_model(denoiser: Denoiser, directory: str | Path) -> Path:
         archive.write_out(temporary, verbose=False)
         _check_target(directory)
         os.rename(temporary, directory)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, "cannot be written: no space left on device", str(directory)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # gone already if it was renamed
     return directory
 
 

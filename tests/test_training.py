@@ -179,8 +179,10 @@ def test_same_folder_with_other_flags_is_refused(config):
     train(config)
     with pytest.raises(ValueError, match=r"other flags \(crop was 16, now 24\)"):
         train(dataclasses.replace(config, crop=24))
+    assert not (config.out / "export" / "2").exists()
     longer = train(dataclasses.replace(config, images=56))
     assert longer.step == 14
+    assert (config.out / "export" / "2" / "saved_model.pb").exists()
 
 
 def test_diverging_run_stops_and_leaves_no_model(config):
@@ -243,6 +245,19 @@ def test_flags_train(config, change):
     assert denoiser.noise.is_known == (config.noise == "gaussian:25")
 
 
+def test_logged_loss_is_the_mean_since_the_last_line(config):
+    data, _ = loop._open_data(config)
+    states = [TrainingState(config, data, tf.distribute.get_strategy()) for _ in range(2)]
+    single = []
+    for noisy, sigma in data.batches(4, 0, 5):
+        for state in states:
+            state.train_on(noisy, sigma)
+        single.append(states[0].take_loss())
+        if len(single) == 2:
+            assert states[1].take_loss() == pytest.approx(np.mean(single), rel=1e-5)
+    assert states[1].take_loss() == pytest.approx(np.mean(single[2:]), rel=1e-5)
+
+
 def test_average_follows_the_weights(config):
     """The moving average equals a NumPy twin over the steps."""
     data, _ = loop._open_data(config)
@@ -280,7 +295,7 @@ def test_two_devices_train_as_one(config, tmp_path):
                 losses = []
                 for noisy, sigma in strategy.experimental_distribute_dataset(data.batches(batch, 0, 5)):
                     state.train_on(noisy, sigma)
-                    losses.append(state.take_loss(1))
+                    losses.append(state.take_loss())
                 results.append((losses, state.network.get_weights(), state.denoiser.network.get_weights()))
                 assert max(np.abs(a - b).max() for a, b in zip(before, state.network.get_weights())) > 1e-3
             assert strategy.num_replicas_in_sync == 2, strategy

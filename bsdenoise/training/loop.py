@@ -1,6 +1,7 @@
 """`train`: from a configuration to a trained denoiser in a run folder; continues a run that was interrupted."""
 
 import contextlib
+import errno
 import signal
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from bsdenoise import noise as noise_models
 from bsdenoise.config import TrainConfig
 from bsdenoise.data import Sample, TrainingImages, look_at, open_source
-from bsdenoise.export import export_saved_model
+from bsdenoise.export import export_saved_model, next_version
 from bsdenoise.training.distribution import choose_strategy, describe, hint
 from bsdenoise.training.run_folder import RunFolder
 from bsdenoise.training.step import TrainingState
@@ -76,13 +77,15 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
     folder.forget_after(state.step)
     _announce(config, data, state, strategy)
     loop = _Loop(config, data, state, folder, manager)
+    first_step = state.step
     try:
         received = loop.run()
     finally:
         folder.close()
     finished = state.step >= config.steps
-    if finished and not (folder.path / "export" / "1").exists():
-        export_saved_model(keras.models.load_model(folder.denoiser_path), folder.path / "export" / "1")
+    version = next_version(folder.path / "export")
+    if finished and (version == 1 or state.step > first_step):  # a run that was made longer exports its new best
+        export_saved_model(keras.models.load_model(folder.denoiser_path), folder.path / "export" / str(version))
     return Outcome(state.step, finished, received, float(state.best_sure_psnr), folder.denoiser_path)
 
 
@@ -117,8 +120,7 @@ class _Loop:
                         break
             except tf.errors.OpError as error:
                 raise self.data.failure or error from None
-            if step < config.steps or self.manager.latest_checkpoint is None or not _is_at(self.manager, step):
-                self._checkpoint(step)
+            self._checkpoint(step)
         return received[0] if received else None
 
     def _after(self, step: int, bar: tqdm) -> None:
@@ -132,8 +134,7 @@ class _Loop:
 
     def _log(self, step: int, bar: tqdm) -> None:
         """Reads the loss, which waits for the device: so not at every step."""
-        interval = (step - 1) % self.config.log_every + 1
-        loss = self.state.take_loss(interval)
+        loss = self.state.take_loss()
         self._require(np.isfinite(loss), f"The loss is {loss}", step)
         before, then = self.last_log
         self.last_log = (step, time.monotonic())
@@ -171,7 +172,11 @@ class _Loop:
         if not _is_at(self.manager, step):
             # A finite loss is not enough: it was computed from the weights before the last update.
             self._require(self.state.is_finite(), "The weights are no longer finite", step)
-            self.manager.save(checkpoint_number=step)
+            try:
+                self.manager.save(checkpoint_number=step)
+            except tf.errors.ResourceExhaustedError as error:
+                path = str(self.folder.checkpoints_path)
+                raise OSError(errno.ENOSPC, "cannot be written: no space left on device", path) from error
         self.last_checkpoint = time.monotonic()
 
     def _require(self, good: bool, what: str, step: int) -> None:

@@ -44,6 +44,7 @@ class TrainingState:
         if config.xla:
             self._loss_and_gradients = tf.function(self._loss_and_gradients, jit_compile=True)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float32)
+        self.loss_count = tf.Variable(0.0, dtype=tf.float32)
         self.best_sure_psnr = tf.Variable(-float("inf"), dtype=tf.float64)
 
     @property
@@ -58,6 +59,7 @@ class TrainingState:
             "optimizer": self.optimizer,
             "average": self.denoiser.network,
             "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
             "best_sure_psnr": self.best_sure_psnr,
         }
 
@@ -67,10 +69,11 @@ class TrainingState:
         values = [tf.convert_to_tensor(variable) for variable in variables]
         return all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in values if value.dtype.is_floating)
 
-    def take_loss(self, steps: int) -> float:
-        """Gives the mean loss of the last `steps` steps, and starts a new mean."""
-        mean = float(self.loss_sum) / max(steps, 1)
+    def take_loss(self) -> float:
+        """Gives the mean loss of the steps since it was last taken, and starts a new mean."""
+        mean = float(self.loss_sum) / float(self.loss_count)
         self.loss_sum.assign(0.0)
+        self.loss_count.assign(0.0)
         return mean
 
     @tf.function
@@ -78,6 +81,7 @@ class TrainingState:
         """Does one step on a global batch, distributed or not: noisy (B, H, W, C) and sigma (B,)."""
         losses = self.strategy.run(self._replica_step, args=(noisy, sigma))
         self.loss_sum.assign_add(self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None))
+        self.loss_count.assign_add(1.0)
         self._update_average()
 
     def _replica_step(self, noisy, sigma):
