@@ -490,3 +490,12 @@ def test_sample_picture(channels):
     picture = sample_picture(np.full(shape, 1.0), posterior, 0.1)
     assert picture.shape == (4, 20, 3 if channels == 3 else 1) and picture.dtype == np.uint8
     np.testing.assert_array_equal(picture[0, ::5, 0], [255, 64, 128, 128])
+
+
+def test_full_disk_while_saving_is_named(config, monkeypatch):
+    def fail(self, checkpoint_number=None):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", fail)
+    with pytest.raises(OSError, match=r"cannot be written: no space left.*checkpoints"):
+        train(dataclasses.replace(config, images=4))
