@@ -12,6 +12,10 @@ MAX_UNTILED_PIXELS = 2**20
 TILE = 1024
 REACH = 10  # of the U-Net to every side, in units of its pooling grid: 20 · 2^(depth − 1) − 5 pixels, rounded up
 MAX_OVERLAP = 160  # the reach at a depth of 4; benchmarks/tiles.py measures what smaller overlaps cost
+# Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
+# 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
+MAX_PHOTO_INTENSITY = 16.0
+MAX_FITTED_INTENSITY = 1e4
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -29,6 +33,8 @@ class Denoiser(keras.Model):
         clamp: "eigenvalue", "diagonal" or "none", as for `GaussianLikelihood`.
         offset: Intensity that the network sees as 0.
         scale: Difference of intensity that the network sees as 1, > 0.
+        fractional: Whether pixels are fractions of full scale, as those of integer images become; `False` for a model
+            of float images, whose units are their own.
         **kwargs: Arguments of `keras.Model`, such as `name`; outside of the network all is float32.
 
     Raises:
@@ -50,6 +56,7 @@ class Denoiser(keras.Model):
         clamp="eigenvalue",
         offset=0.0,
         scale=1.0,
+        fractional=True,
         **kwargs,
     ):
         # Whatever the policy of the network: another one would round the observed pixels on their way in.
@@ -67,12 +74,27 @@ class Denoiser(keras.Model):
         self.noise = noise
         self.offset = float(offset)
         self.scale = float(scale)
+        self.fractional = bool(fractional)
         self.built = True
 
     @property
     def grid(self) -> int:
         """Spacing in pixels of the network's pooling grid, 2^depth."""
         return self.network.get_layer("pad").multiple
+
+    @property
+    def intensities(self) -> tuple[float, float]:
+        """Least and greatest pixel value that is taken for an image in the right units."""
+        is_photo = self.fractional and self.scale == 1.0
+        reach = self.scale * (MAX_PHOTO_INTENSITY if is_photo else MAX_FITTED_INTENSITY)
+        return self.offset - reach, self.offset + reach
+
+    @property
+    def units(self) -> str:
+        """Says in words what the units of pixels and σ are."""
+        if self.fractional:
+            return "fractions of full scale (25 grey levels of 8 bits are 0.098)"
+        return f"those of the float images it was trained on, which span about {self.scale:g}"
 
     def call(self, image, sigma=None):
         """Denoises (B, H, W, C); `sigma`, a number or (B,), defaults to the model's own."""
@@ -165,6 +187,10 @@ class Denoiser(keras.Model):
         """Gives float32 (B, H, W, C), and the shape to give back."""
         array = np.asarray(noisy)
         if array.dtype.kind in "ui":
+            if not self.fractional:
+                raise ValueError(
+                    f"This model takes float images: its units are {self.units}. Received: dtype={array.dtype}."
+                )
             array = array.astype("float32") / np.float32(np.iinfo(array.dtype).max)
         elif array.dtype.kind != "f":
             raise ValueError(f"Images must hold integers or floats. Received: dtype={array.dtype}.")
@@ -186,6 +212,12 @@ class Denoiser(keras.Model):
             raise ValueError(f"The image is empty. Received: shape={array.shape}.")
         if not np.isfinite(batch).all():
             raise ValueError("The image holds NaN or infinite values.")
+        low, high = self.intensities
+        if batch.min() < low or batch.max() > high:
+            raise ValueError(
+                f"Pixels must lie between {low:g} and {high:g}: the units are {self.units}. "
+                f"Received: pixels from {batch.min():g} to {batch.max():g}."
+            )
         return batch, array.shape
 
     def _checked_sigma(self, sigma, batch):
@@ -197,8 +229,10 @@ class Denoiser(keras.Model):
             raise ValueError(f"`sigma` must be a number or one per image. Received: shape={sigma.shape}.")
         if not (np.isfinite(sigma) & (sigma > 0)).all():
             raise ValueError(f"`sigma` must be positive. Received: sigma={sigma}.")
-        if self.scale == 1.0 and (sigma > 1.0).any():
-            raise ValueError(f"`sigma` is a fraction of full scale: 25 grey levels is 0.098. Received: sigma={sigma}.")
+        if (sigma > self.scale).any():
+            raise ValueError(
+                f"`sigma` must be at most {self.scale:g}: its units are {self.units}. Received: sigma={sigma}."
+            )
         return np.broadcast_to(sigma, (len(batch),))
 
     def get_config(self):
@@ -212,6 +246,7 @@ class Denoiser(keras.Model):
             "clamp": self.likelihood.clamp,
             "offset": self.offset,
             "scale": self.scale,
+            "fractional": self.fractional,
         }
 
     @classmethod

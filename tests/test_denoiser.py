@@ -469,9 +469,36 @@ def test_sigma_of_wrong_shape(rgb, sigma):
 
 
 def test_sigma_in_grey_levels(rgb):
-    with pytest.raises(
-        ValueError, match=r"`sigma` is a fraction of full scale: 25 grey levels is 0\.098. Received: .*25"
-    ):
+    units = r"fractions of full scale \(25 grey levels of 8 bits are 0\.098\)"
+    with pytest.raises(ValueError, match=rf"`sigma` must be at most 1: its units are {units}. Received: .*25"):
         rgb.denoise(random_noisy(), sigma=25)
     scaled = build(scale=255.0)
     assert np.isfinite(scaled.denoise(255.0 * random_noisy(), sigma=25)).all()
+
+
+def test_pixels_in_grey_levels_are_told_from_fractions(rgb):
+    noisy = 255.0 * np.clip(random_noisy(), 0.1, 0.9)
+    with pytest.raises(ValueError, match=r"Pixels must lie between -16 and 16: the units are fractions of full scale"):
+        rgb.denoise(noisy)
+    with pytest.raises(ValueError, match="Received: pixels from .* to 1e[+]30"):
+        rgb.denoise(np.full((4, 4, 3), 1e30))
+    strong = random_noisy() + np.random.default_rng(0).standard_normal((2, 9, 7, 3))
+    assert np.isfinite(rgb.denoise(strong, sigma=1.0)).all()
+
+
+def test_a_fitted_scale_leaves_room_for_stars():
+    denoiser = build(offset=100.0, scale=4000.0, fractional=False)
+    image = 4000.0 * random_noisy()
+    image[0, 4, 4] = 1e6
+    assert np.isfinite(denoiser.denoise(image, sigma=400.0)).all()
+    with pytest.raises(ValueError, match="span about 4000. Received: pixels from .* to 1e[+]09"):
+        denoiser.denoise(np.full((4, 4, 3), 1e9))
+    with pytest.raises(ValueError, match="`sigma` must be at most 4000"):
+        denoiser.denoise(image, sigma=4001.0)
+
+
+def test_a_model_of_float_images_refuses_integers(tmp_path):
+    build(scale=4000.0, fractional=False).save(tmp_path / "m.keras")
+    denoiser = keras.models.load_model(tmp_path / "m.keras")
+    with pytest.raises(ValueError, match="takes float images: its units are those of the float images .*4000. Rec"):
+        denoiser.denoise(np.zeros((4, 4, 3), "uint16"))
