@@ -1,15 +1,18 @@
 """`bsdenoise denoise`: which file becomes which, units of sigma, and what is written."""
 
+import io
 import os
 import re
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from bsdenoise import cli, images
@@ -176,7 +179,7 @@ def test_a_sigma_above_the_range_of_the_file_fails_for_that_file(tmp_path, tiny_
     flags = ["--out", tmp_path / "out", "--sigma", "300", "--model", tiny_denoiser_path(1)]
     assert cli.main(["denoise", str(tmp_path / "in"), *map(str, flags)]) == 2
     errors = capsys.readouterr().err
-    assert "flat.png" in errors and "fraction of full scale" in errors
+    assert "flat.png: `sigma` must be at most 1" in errors and "fractions of full scale" in errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["deep.png"]
 
 
@@ -237,6 +240,212 @@ def test_std_of_a_stack_is_a_stack(tmp_path, use_model):
     ratio = images.read_array(tmp_path / "out/a-std.npy")
     assert ratio.shape == (2, 5, 7, 1)
     np.testing.assert_allclose(ratio, 0.2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (2, 5, 7, 1)], ids=str)
+def test_std_of_tiff_is_float_tiff(tmp_path, use_model, shape):
+    use_model(1)
+    save(tmp_path / "a.tif", grey(51, shape=shape))
+    assert denoise(tmp_path / "a.tif", "--out", tmp_path / "out", "--std") == 0
+    ratio = images.read_array(tmp_path / "out/a-std.tif")
+    assert (ratio.shape, ratio.dtype) == (shape, np.float32)
+    np.testing.assert_allclose(ratio, 0.2, rtol=1e-5)
+
+
+def test_std_of_a_microscope_stack_keeps_its_axes(tmp_path, use_model):
+    use_model(1)
+    save_tiff(tmp_path / "a.tif", (2, 3, 2, 5, 7), imagej=True, metadata={"axes": "TZCYX"})
+    assert denoise(tmp_path / "a.tif", "--out", tmp_path / "out", "--std") == 0
+    # The mean over channels has none.
+    assert axes_of(tmp_path / "out/a-std.tif") == ("shaped", "TZYX", (2, 3, 5, 7), np.float32)
+
+
+def test_the_uncertainties_of_one_name_in_several_formats_are_apart(tmp_path, use_model):
+    use_model(1)
+    names = ["a.png", "a.jpg", "a.jpeg", "a.tif", "a.tiff", "a.npy"]
+    for name in names:
+        save(tmp_path / "in" / name, grey())
+    assert denoise(tmp_path / "in", "--out", tmp_path / "out", "--std") == 0
+    uncertainties = ["a-std.npy", "a-std.png", "a-std.tif", "a-std.tiff", "a.jpeg-std.png", "a.jpg-std.png"]
+    assert written(tmp_path / "out") == sorted(names + uncertainties)
+
+
+# --- stacks and TIFF -----------------------------------------------------------------------------------------------
+
+
+def save_tiff(path, shape, dtype=np.uint8, **options):
+    pixels = np.random.default_rng(0).integers(0, 100, shape).astype(dtype) * 2
+    tifffile.imwrite(path, pixels, **{"photometric": "minisblack", **options})
+    return pixels
+
+
+def axes_of(path):
+    with tifffile.TiffFile(path) as tif:
+        (series,) = tif.series
+        return series.kind, series.axes, series.shape, series.dtype
+
+
+TIFFS = {
+    "pages": ((4, 5, 7), np.uint16, {"metadata": None}),
+    "float with time and depth": ((2, 3, 5, 7), np.float32, {"metadata": {"axes": "TZYX"}, "compression": "zlib"}),
+    "imagej": ((2, 3, 2, 5, 7), np.uint16, {"imagej": True, "metadata": {"axes": "TZCYX"}}),
+    "imagej rgb": ((3, 5, 7, 3), np.uint8, {"imagej": True, "photometric": "rgb", "metadata": {"axes": "ZYXS"}}),
+    "ome": ((2, 3, 2, 5, 7), np.uint16, {"ome": True, "metadata": {"axes": "TZCYX"}}),
+    "rgb in planes": ((3, 5, 7), np.uint8, {"photometric": "rgb", "planarconfig": "separate"}),
+    "5 channels": ((5, 5, 7), np.float64, {"metadata": {"axes": "CYX"}}),
+}
+
+
+@pytest.mark.parametrize(("shape", "dtype", "options"), TIFFS.values(), ids=TIFFS)
+def test_tiff_keeps_axes_type_and_kind(tmp_path, use_model, shape, dtype, options):
+    denoiser = use_model(1)
+    pixels = save_tiff(tmp_path / "a.tif", shape, dtype, **options)
+    assert denoise(tmp_path / "a.tif", "--out", tmp_path / "out") == 0
+    assert axes_of(tmp_path / "out/a.tif") == axes_of(tmp_path / "a.tif")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/a.tif"), pixels // 2)
+    assert len(denoiser.shapes) == pixels.size // 35
+
+
+def test_a_model_of_many_channels_takes_the_channels_of_each_image(tmp_path, use_model):
+    denoiser = use_model(2)
+    pixels = save_tiff(tmp_path / "a.ome.tif", (2, 3, 5, 7), np.uint16, metadata={"axes": "CZYX"})
+    assert denoise(tmp_path / "a.ome.tif", "--out", tmp_path / "out") == 0
+    assert denoiser.shapes == [(5, 7, 2)] * 3
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/a.ome.tif"), pixels // 2)
+
+
+def test_other_numbers_of_channels_are_refused(tmp_path, use_model, capsys):
+    use_model(2)
+    save_tiff(tmp_path / "a.tif", (5, 5, 7), metadata={"axes": "CYX"})
+    assert denoise(tmp_path / "a.tif", "--out", tmp_path / "out") == 2
+    assert "a.tif: an image with 5 channels cannot be denoised by a model for 2 channels" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, use_model, capsys):
+    denoiser = use_model(1)
+    save_tiff(tmp_path / "a.tif", (4, 5, 7))
+    assert denoise(tmp_path / "a.tif", "--out", tmp_path / "b.png") == 2
+    assert "b.png: PNG holds grey or RGB images. Received: shape=(4, 5, 7, 1)" in capsys.readouterr().err
+    assert denoiser.shapes == []
+
+
+def test_what_was_changed_on_reading_is_noted(tmp_path, use_model, capsys):
+    use_model(1)
+    Image.new("LA", (7, 5), (100, 50)).save(tmp_path / "a.png")
+    assert denoise(tmp_path / "a.png", "--out", tmp_path / "out") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"bsdenoise: note: {tmp_path / 'a.png'}: its alpha channel is dropped"
+    assert (images.read_array(tmp_path / "out/a.png") == 50).all()
+
+
+def test_the_progress_bar_counts_images(tmp_path, use_model, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    use_model(1)
+    (tmp_path / "in").mkdir()
+    save_tiff(tmp_path / "in/a.tif", (4, 5, 7))
+    save_tiff(tmp_path / "in/b.tif", (2, 5, 7))
+    (tmp_path / "in/c.png").write_bytes(b"no image")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert denoise(tmp_path / "in", "--out", tmp_path / "out") == 2
+    assert "7/7" in terminal.getvalue()  # a broken file counts for one
+
+
+def test_a_stack_needs_little_more_memory_than_its_result(tmp_path, use_model):
+    use_model(1)
+    pixels = save_tiff(tmp_path / "a.tif", (64, 64, 64), np.uint16)
+    denoise(tmp_path / "a.tif", "--out", tmp_path / "first")
+    tracemalloc.start()
+    assert denoise(tmp_path / "a.tif", "--out", tmp_path / "out") == 0
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert pixels.nbytes < peak < 1.5 * pixels.nbytes
+
+
+# --- units of the model --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def float_model_path(tmp_path):
+    """A small untrained model of float images that span about 2000, for σ of 10 to 100."""
+    import keras
+
+    from bsdenoise.denoiser import Denoiser
+    from bsdenoise.network import blind_spot_network
+    from bsdenoise.noise import GaussianNoise
+
+    keras.utils.set_random_seed(0)
+    noise = GaussianNoise(10 / 2000, 100 / 2000)
+    network = blind_spot_network(channels=1, width=4, depth=1)
+    Denoiser(network, noise, offset=100, scale=2000, fractional=False).save(tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+def noisy_counts(shape=(32, 32), sigma=50):
+    return (1000 + sigma * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+
+
+def run_real(source, out, model, *options):
+    return cli.main(["denoise", str(source), "--out", str(out), "--model", str(model), *map(str, options)])
+
+
+def test_sigma_of_float_files_is_in_their_own_units(tmp_path, float_model_path):
+    source = save(tmp_path / "a.tif", noisy_counts())
+    assert run_real(source, tmp_path / "out", float_model_path, "--sigma", 50) == 0
+    expected = models.load_denoiser(float_model_path).denoise(noisy_counts(), sigma=50.0)
+    np.testing.assert_allclose(images.read_array(tmp_path / "out/a.tif"), expected, rtol=1e-5)
+
+
+def test_sigma_beyond_the_scale_of_the_model_is_refused_by_it(tmp_path, float_model_path, capsys):
+    source = save(tmp_path / "a.tif", noisy_counts())
+    assert run_real(source, tmp_path / "out", float_model_path, "--sigma", 2500) == 2
+    assert "a.tif: `sigma` must be at most 2000" in capsys.readouterr().err
+
+
+def test_a_model_of_floats_refuses_integers(tmp_path, float_model_path, capsys):
+    save(tmp_path / "in/a.png", grey())
+    save(tmp_path / "in/b.tif", noisy_counts())
+    assert run_real(tmp_path / "in", tmp_path / "out", float_model_path) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        rf"bsdenoise: error: {tmp_path / 'in/a.png'}: This model takes float images.*dtype=uint8\.", lines[0]
+    )
+    (low,) = re.fullmatch(rf"{tmp_path / 'in/b.tif'}: sigma ([\d.]+) \(estimated\)", lines[1]).groups()
+    assert float(low) == pytest.approx(50, rel=0.2)
+    assert re.fullmatch(rf"1 written, 1 failed; sigma {low} \(estimated per image\)", lines[2])
+
+
+def test_a_model_of_integers_refuses_floats_of_other_units(tmp_path, tiny_denoiser_path, capsys):
+    source = save(tmp_path / "a.tif", noisy_counts())
+    assert run_real(source, tmp_path / "out", tiny_denoiser_path(1), "--sigma", 0.1) == 2
+    assert "a.tif: Pixels must lie between -16 and 16: the units are fractions of full scale" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (grey(255), "51.0"),
+        (grey(65535, np.uint16), "13107.0"),
+        (grey(1.0, np.float32), "0.2"),
+        (np.stack([grey(0, shape=(5, 7, 1)), grey(255, shape=(5, 7, 1))]), "25.5 to 51.0"),
+    ],
+    ids=["8 bits", "16 bits", "float", "stack"],
+)
+def test_each_file_has_its_estimated_sigma_said(tmp_path, use_model, capsys, array, expected):
+    use_model(1, is_known=False)
+    source = save(tmp_path / "a.tif", array)
+    assert denoise(source, "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().err.splitlines()[0] == f"{source}: sigma {expected} (estimated)"
+
+
+@pytest.mark.parametrize(("is_known", "options"), [(True, []), (False, ["--sigma", "25"])], ids=["known", "given"])
+def test_a_sigma_that_is_not_estimated_is_not_said(tmp_path, use_model, capsys, is_known, options):
+    use_model(1, is_known=is_known)
+    assert denoise(save(tmp_path / "a.png", grey()), "--out", tmp_path / "out", *options) == 0
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 # --- many files ----------------------------------------------------------------------------------------------------
@@ -457,7 +666,8 @@ def test_the_program_with_a_run_folder_from_the_outside(tmp_path, tiny_denoiser_
     lines = result.stderr.splitlines()
     assert result.returncode == 2
     assert result.stdout == ""
-    assert lines[0] == f"bsdenoise: error: {tmp_path / 'none.png'}: cannot be read: it is empty."
-    assert re.fullmatch(r"1 written, 1 failed; sigma [\d.]+/255 \(estimated per image\)", lines[1])
-    assert len(lines) == 2
+    assert re.fullmatch(rf"{tmp_path / 'a.png'}: sigma \d+\.\d \(estimated\)", lines[0])
+    assert lines[1] == f"bsdenoise: error: {tmp_path / 'none.png'}: cannot be read: it is empty."
+    assert re.fullmatch(r"1 written, 1 failed; sigma [\d.]+/255 \(estimated per image\)", lines[2])
+    assert len(lines) == 3
     assert written(tmp_path / "out") == ["a-std.png", "a.png"]

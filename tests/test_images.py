@@ -2,10 +2,13 @@
 
 import io
 import os
+import re
 import struct
+import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
 
 from bsdenoise import images
+from bsdenoise.formats import jpeg, png
 
 ICC_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 ORIENTATION_TAG = 0x0112
@@ -217,13 +221,23 @@ def save_npy(array):
     return lambda path: np.save(path, array)
 
 
+def npy_header(shape):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def save_ycck(path):
+    pixels = random_pixels((16, 16, 4))
+    path.write_bytes(imagecodecs.jpeg8_encode(pixels, colorspace="CMYK", outcolorspace="YCCK"))
+
+
 def corrupt_png(path):
     data = bytearray(plain_png(4, 4, 8, 0, [bytes(4)] * 4))
     data[45] ^= 0xFF
     path.write_bytes(data)
 
 
-TRANSPARENT = plain_png(1, 1, 8, 0, [b"\7"], extra=png_chunk(b"tRNS", b"\0\7"))
 ANIMATED = plain_png(1, 1, 8, 0, [b"\7"], extra=png_chunk(b"acTL", struct.pack(">II", 2, 0)))
 HUGE = plain_png(2**20, 2**20, 8, 0, [b"\7"])
 JPEG_BOMB = b"\xff\xd8\xff\xc0\x00\x0b\x08\xff\xff\xff\xff\x01\x01\x11\x00" + b"\xff\xd9"
@@ -240,15 +254,20 @@ REFUSED = {
     "jpeg marker only": ("a.jpg", save_bytes(b"\xff\xd8\xff\xe0"), "as JPEG: "),
     "jpeg bomb": ("a.jpg", save_bytes(JPEG_BOMB), "as JPEG: .*decompression bomb"),
     "png bomb": ("a.png", save_bytes(HUGE), "more than the limit"),
-    "palette": ("a.png", save_pillow("P"), "palette images are not supported"),
-    "alpha": ("a.png", save_pillow("RGBA"), "8-bit RGB with alpha images are not supported"),
-    "grey alpha": ("a.png", save_pillow("LA"), "8-bit grey with alpha images are not supported"),
-    "one bit": ("a.png", save_pillow("1"), "1-bit grey images are not supported"),
+    "one bit": ("a.png", save_pillow("1"), "1 bit per pixel .* no noise level to remove"),
+    "one bit of palette": ("a.png", save_pillow("P", bits=1), "1 bit per pixel .* no noise level to remove"),
+    "two bits": ("a.png", save_bytes(plain_png(4, 1, 2, 0, [b"\7"])), "2-bit grey images .*: rounding to 4 greys"),
+    "four bits": ("a.png", save_bytes(plain_png(2, 1, 4, 0, [b"\7"])), "4-bit grey images .*: rounding to 16 greys"),
+    "palette without colours": ("a.png", save_bytes(plain_png(1, 1, 8, 3, [b"\0"])), "palette is missing"),
     "unknown colours": ("a.png", save_bytes(plain_png(1, 1, 8, 5, [b"\7"])), "colour type 5 images are not supported"),
-    "transparent colour": ("a.png", save_bytes(TRANSPARENT), "a transparent colour are not supported"),
     "animation": ("a.png", save_bytes(ANIMATED), "animations are not supported"),
-    "cmyk": ("a.jpg", save_pillow("CMYK", "JPEG"), "CMYK images are not supported"),
+    "cmyk": ("a.jpg", save_pillow("CMYK", "JPEG"), "CMYK images are not supported: convert it to RGB"),
+    "ycck": ("a.jpg", save_ycck, "CMYK images are not supported"),
     "npy of objects": ("a.npy", save_npy(np.array([[{}]], object)), "as NPY: .*pickle"),
+    "npy of long doubles": ("a.npy", save_npy(np.zeros((3, 3), np.longdouble)), "uint8, uint16 or floats"),
+    "npy of terabytes": ("a.npy", save_bytes(npy_header((2**20, 2**20))), "ends early: 8796093022208 bytes"),
+    "npy of version 3": ("a.npy", save_bytes(b"\x93NUMPY\3\0" + bytes(9)), r"version \(3, 0\) .* not supported"),
+    "npy cut in half": ("a.npy", save_bytes(npy_header((9, 9)) + bytes(300)), "ends early: 648 bytes"),
     "npy of integers": ("a.npy", save_npy(np.zeros((3, 3), int)), "uint8, uint16 or floats. Received: dtype=int64"),
     "npy with one axis": ("a.npy", save_npy(np.zeros(3)), r"shape must be \(H, W\)"),
     "npy without pixels": ("a.npy", save_npy(np.zeros((3, 0))), "nothing empty"),
@@ -267,6 +286,43 @@ def test_bad_files_are_refused_in_one_line_that_names_them(tmp_path, name, save,
     assert "\n" not in str(caught.value)
 
 
+def encoded(kind, mode="RGB", **options):
+    pixels = random_pixels((40, 30, 4))
+    Image.fromarray(pixels).convert(mode).save(file := io.BytesIO(), kind, **options)
+    return file.getvalue()
+
+
+HOSTILE = {
+    "png": encoded("PNG"),
+    "png with alpha and profile": encoded("PNG", "RGBA", icc_profile=ICC_PROFILE),
+    "png with palette": encoded("PNG", "P", transparency=3),
+    "jpeg": encoded("JPEG", exif=exif_bytes()),
+    "npy": npy_header((9, 9)) + bytes(648),
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_bytes_give_nothing_but_one_line(data, capfd):
+    ends = range(0, len(data) - 16, 64)
+    rng = np.random.default_rng(0)
+    broken = [data[:end] for end in ends]
+    for number in range(150):
+        flipped = bytearray(data)
+        for position in rng.integers(0, len(data) if number % 2 else 200, 3):
+            flipped[position] = rng.integers(256)
+        broken.append(bytes(flipped))
+    refused = []
+    for number, content in enumerate(broken):
+        try:
+            images.decode(content, "name")
+        except ValueError as error:
+            assert re.fullmatch(r"name: cannot be read[^\n]*", str(error))
+            refused.append(number)
+    assert refused[: len(ends)] == list(range(len(ends)))  # all that are cut off
+    assert len(refused) > len(ends)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.png"):
         images.read(tmp_path / "a.png")
@@ -275,6 +331,137 @@ def test_a_missing_file_is_an_os_error(tmp_path):
 def test_content_counts_more_than_the_suffix(tmp_path):
     Image.fromarray(smooth_pixels()).save(tmp_path / "a.png", "JPEG")
     assert images.read(tmp_path / "a.png").format == "JPEG"
+
+
+# --- notes ---------------------------------------------------------------------------------------------------------
+
+ALPHA = "its alpha channel is dropped"
+COLOUR = "its transparent colour is dropped"
+
+
+@pytest.mark.parametrize(
+    ("mode", "note"),
+    [("RGBA", ALPHA), ("LA", ALPHA), ("RGB", COLOUR), ("L", COLOUR)],
+)
+def test_transparency_is_dropped_with_a_note(tmp_path, mode, note):
+    pixels = random_pixels((7, 9, {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode]))
+    colour = {"L": 7, "RGB": (1, 2, 3)}.get(mode)
+    options = {} if colour is None else {"transparency": colour}
+    Image.fromarray(pixels[..., 0] if mode == "L" else pixels).save(tmp_path / "a.png", **options)
+    picture = images.read(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.array, pixels[..., 0] if "L" in mode else pixels[..., :3])
+    assert picture.notes == (note,)
+    images.write(tmp_path / "b.png", picture.array, like=picture)
+    assert images.read(tmp_path / "b.png").notes == ()
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(4, 1), (6, 3)], ids=["grey", "rgb"])
+def test_16_bit_alpha_is_dropped_too(tmp_path, colour_type, channels):
+    pixels = random_pixels((3, 4, channels + 1), np.uint16)
+    (tmp_path / "a.png").write_bytes(plain_png(4, 3, 16, colour_type, [row.astype(">u2").tobytes() for row in pixels]))
+    expected = pixels[..., 0] if channels == 1 else pixels[..., :3]
+    np.testing.assert_array_equal(images.read_array(tmp_path / "a.png"), expected)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("is_grey", [False, True], ids=["rgb", "grey"])
+def test_palettes_become_colours_with_a_note(tmp_path, bits, is_grey):
+    colours = random_pixels((2**bits, 1 if is_grey else 3)) * np.ones((1, 3), np.uint8)
+    indices = np.random.default_rng(0).integers(0, 2**bits, (5, 8), np.uint8)
+    packed = np.packbits(np.unpackbits(indices[..., np.newaxis], axis=-1)[..., 8 - bits :].reshape(5, -1), axis=-1)
+    extra = png_chunk(b"PLTE", colours.tobytes())
+    (tmp_path / "a.png").write_bytes(plain_png(8, 5, bits, 3, [row.tobytes() for row in packed], extra=extra))
+    picture = images.read(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.array, colours[indices][..., 0] if is_grey else colours[indices])
+    (note,) = picture.notes
+    assert note.startswith(f"its palette is turned into {'grey' if is_grey else 'RGB'}")
+
+
+def test_a_transparent_palette_colour_is_noted_beside_the_palette(tmp_path):
+    image = Image.fromarray(random_pixels((5, 8)) % 4).convert("P")
+    image.putpalette(bytes(range(12)))
+    image.save(tmp_path / "a.png", transparency=2)
+    picture = images.read(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.array, np.asarray(image.convert("RGB")))
+    assert (len(picture.notes), picture.notes[1]) == (2, COLOUR)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.npy"])
+def test_nothing_to_note(tmp_path, name):
+    images.write(tmp_path / name, smooth_pixels())
+    assert images.read(tmp_path / name).notes == ()
+
+
+# --- one image of a file -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3), (4, 6, 5, 2), (1, 6, 5, 1)], ids=str)
+def test_images_of_an_array_are_read_one_by_one(tmp_path, shape, order):
+    values = np.asarray(random_pixels(shape, np.uint16).astype(">u2"), order=order)
+    np.save(tmp_path / "a.npy", values)
+    count = shape[0] if len(shape) == 4 else 1
+    assert images.count(tmp_path / "a.npy") == count
+    for index in range(count):
+        expected = values[index] if len(shape) == 4 else values
+        np.testing.assert_array_equal(images.read_image(tmp_path / "a.npy", index).array, expected)
+    np.testing.assert_array_equal(images.read_array(tmp_path / "a.npy"), values)
+    for index in (-1, count):
+        with pytest.raises(ValueError, match=rf"a\.npy: .* no image {index}, it holds {count}, counted from 0"):
+            images.read_image(tmp_path / "a.npy", index)
+
+
+def test_one_image_of_an_array_costs_the_memory_of_one(tmp_path):
+    values = np.zeros((64, 64, 64, 3), np.float32)
+    np.save(tmp_path / "a.npy", values)
+    tracemalloc.start()
+    images.read_image(tmp_path / "a.npy", 63)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * values[0].nbytes
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_picture_is_one_image_with_all_its_metadata(tagged, name):
+    path = tagged / name.replace("a.", "source.")
+    assert images.count(path) == 1
+    part, whole = images.read_image(path), images.read(path)
+    np.testing.assert_array_equal(part.array, whole.array)
+    assert (part.format, part.metadata) == (whole.format, whole.metadata)
+
+
+def test_headers_are_known_without_the_pixels(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(plain_png(5, 3, 16, 6, [b"no pixels"]))
+    assert images.count(path) == 1
+    with images.opened(path) as file:
+        assert (file.shape, file.dtype, file.notes, len(file)) == ((3, 5, 3), np.uint16, (ALPHA,), 1)
+        with pytest.raises(ValueError, match=r"a\.png: cannot be read as PNG"):
+            file.read(0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_headers_are_read_without_the_rest(kind):
+    Image.fromarray(random_pixels((400, 300, 3))).save(file := io.BytesIO(), kind)
+    size, num_read = len(file.getvalue()), 0
+
+    class Counted(io.BytesIO):
+        def read(self, *arguments):
+            nonlocal num_read
+            num_read += len(data := super().read(*arguments))
+            return data
+
+    found = {"PNG": png, "JPEG": jpeg}[kind].open_file(Counted(file.getvalue()))
+    assert found.shape == (400, 300, 3)
+    assert num_read < size / 10
+
+
+def test_bytes_are_read_as_the_file_is(tagged):
+    for name in ("source.png", "source.jpg"):
+        picture = images.decode((tagged / name).read_bytes(), "somewhere")
+        np.testing.assert_array_equal(picture.array, images.read_array(tagged / name))
+    with pytest.raises(ValueError, match="^somewhere: cannot be read: it is empty"):
+        images.decode(b"", "somewhere")
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -309,6 +496,20 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == [path]
     assert (images.read_array(path) == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "message"),
+    [
+        ("a.png", (2, 5, 4, 1), np.uint8, r"a\.png: PNG holds grey or RGB images"),
+        ("a.jpg", (5, 4), np.uint16, r"a\.jpg: JPEG holds uint8 pixels"),
+        ("a.tif", (5, 4), np.int8, r"a\.tif: Pixels must be uint8, uint16 or floats"),
+        ("a.bmp", (5, 4), np.uint8, r"a\.bmp: unknown kind of image file"),
+    ],
+)
+def test_what_cannot_be_written_is_known_before(tmp_path, name, shape, dtype, message):
+    with pytest.raises(ValueError, match=message):
+        images.check_writable(tmp_path / name, shape, dtype)
 
 
 def test_the_file_appears_only_when_it_is_complete(tmp_path, monkeypatch):

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from bsdenoise import images
 
+NUMBER_SUFFIXES = (".npy", ".tif", ".tiff")  # of formats that hold the uncertainty as numbers
+PICTURE_SUFFIX = ".png"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -90,8 +93,10 @@ def _single_target(source: Path, out: Path) -> Path:
 
 
 def _std_target(target: Path) -> Path:
-    suffix = ".npy" if target.suffix.lower() == ".npy" else ".png"
-    return target.with_name(f"{target.stem}-std{suffix}")
+    """Names the uncertainty of a target, NAME-std; of a JPEG NAME.jpg-std.png, lest a.jpg and a.png have the same."""
+    if target.suffix.lower() in (*NUMBER_SUFFIXES, PICTURE_SUFFIX):
+        return target.with_name(f"{target.stem}-std{target.suffix}")
+    return target.with_name(f"{target.name}-std{PICTURE_SUFFIX}")
 
 
 def _check(jobs: list[Job], overwrite: bool) -> None:

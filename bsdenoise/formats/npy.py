@@ -1,0 +1,55 @@
+"""NumPy's `.npy` files, (H, W), (H, W, C) or (N, H, W, C), read image by image."""
+
+import io
+import math
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from bsdenoise.formats.pixels import ImageFile, Picture, full_scale
+
+SIGNATURE = b"\x93NUMPY"
+_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def open_file(file: BinaryIO) -> ImageFile:
+    """Reads the header.
+
+    Raises:
+        ValueError: If it is broken, or the array is not of images.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADER_READERS:
+        raise ValueError(f"version {version} of the .npy format is not supported")
+    shape, is_fortran, dtype = _HEADER_READERS[version](file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are not unpickled")
+    if len(shape) not in (2, 3, 4) or 0 in shape:
+        raise ValueError(f"the shape must be (H, W), (H, W, C) or (N, H, W, C), nothing empty. Received: {shape}")
+    full_scale(dtype)
+    start = file.tell()
+    size = math.prod(shape) * dtype.itemsize
+    if file.seek(0, io.SEEK_END) < start + size:
+        raise ValueError(f"it ends early: {size} bytes of pixels were expected")
+    native = dtype.newbyteorder("=")
+    image_shape = shape[-3:]
+    image_size = math.prod(image_shape) * dtype.itemsize
+
+    def decode(index: int) -> np.ndarray:
+        if is_fortran:  # axes are stored the other way round: an image is not in one piece
+            file.seek(0)
+            array = np.load(file, allow_pickle=False)
+            return np.ascontiguousarray(array[index] if array.ndim == 4 else array, native)
+        file.seek(start + index * image_size)
+        return np.frombuffer(bytearray(file.read(image_size)), dtype).reshape(image_shape).astype(native, copy=False)
+
+    return ImageFile("NPY", shape, native, decode)
+
+
+def check(shape: tuple[int, ...], dtype: Any) -> None:
+    """Takes every array."""
+
+
+def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
+    """Writes an array."""
+    np.save(file, array, allow_pickle=False)
