@@ -19,7 +19,12 @@ import tyro
 import bsdenoise
 from bsdenoise import config
 
-COMMANDS: dict[str, Any] = {"train": config.TrainConfig, "denoise": config.DenoiseConfig, "export": config.ExportConfig}
+COMMANDS: dict[str, Any] = {
+    "train": config.TrainConfig,
+    "denoise": config.DenoiseConfig,
+    "evaluate": config.EvaluateConfig,
+    "export": config.ExportConfig,
+}
 EXIT_FAILED = 2
 MAX_STATEMENT_INDENTATION = 4  # in tyro's messages; deeper lines repeat the help
 EXIT_INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended

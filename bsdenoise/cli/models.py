@@ -11,15 +11,25 @@ MODEL_NAME = "denoiser.keras"  # in a run folder
 MAX_REASON = 200  # characters
 
 
+def find(path: Path) -> Path:
+    """Gives the `.keras` file that is meant by a file or a run folder.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    file = path / MODEL_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"{file}: no such model. Expected a .keras file, or a run folder with {MODEL_NAME}.")
+    return file
+
+
 def load_denoiser(path: Path) -> Any:
     """Loads the `Denoiser` of a `.keras` file, or of a run folder.
 
     Raises:
         ValueError: If there is none, or it is not a denoiser; the message names the file.
     """
-    file = path / MODEL_NAME if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(f"{file}: no such model. Expected a .keras file, or a run folder with {MODEL_NAME}.")
+    file = find(path)
     if not zipfile.is_zipfile(file):
         raise ValueError(f"{file}: not a .keras file.")
     libraries.load_keras()  # only now, so that a missing file is reported at once

@@ -1,0 +1,1 @@
+"""How good is a denoiser: clean images with known noise, or real pairs; metrics, records, tables."""

@@ -1,0 +1,198 @@
+"""What is measured: clean images with noise added, the same for every method, or real pairs of noisy and clean.
+
+The noise of an image is a function of its pixels and of the number of the draw, of nothing else: neither the name nor
+the place of the folder, nor which other images or methods are measured beside it. It is neither clipped nor rounded,
+and scales with σ. This is the protocol of Laine, Lehtinen, Aila (2019).
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bsdenoise import images, noise
+
+GREY, RGB = 1, 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image to denoise, and what is needed to judge the result.
+
+    Attributes:
+        noisy: float32 (H, W, C); full scale 1 for integer files, else in the file's own units.
+        clean: float32 (H, W, C), in the same units.
+        sigma: Noise standard deviation in those units; `None` if the method must know it by itself.
+        levels: Greatest value of the clean file's integer type; `None` for float files.
+        notes: What was done to the file's pixels, in words.
+    """
+
+    noisy: np.ndarray
+    clean: np.ndarray
+    sigma: float | None
+    levels: int | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def peak(self) -> float:
+        """Full scale of integer files; of float files the range of the clean image."""
+        if self.levels is not None:
+            return 1.0
+        return float(self.clean.max() - self.clean.min()) or 1.0
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a set, not read yet.
+
+    Attributes:
+        dataset: Name of its set.
+        name: Its path below the folder of the set; with "[k]" behind it for image k of a stack.
+        path: The clean file.
+        index: Number of the image in the file.
+        noisy_path: The noisy file of a real pair.
+        draw: Number of the noise draw.
+    """
+
+    dataset: str
+    name: str
+    path: Path
+    index: int = 0
+    noisy_path: Path | None = None
+    draw: int = 0
+
+    def digest(self) -> str:
+        """Gives a checksum of the files."""
+        digest = hashlib.sha256(self.path.read_bytes())
+        if self.noisy_path is not None:
+            digest.update(self.noisy_path.read_bytes())
+        return digest.hexdigest()[:16]
+
+
+def clean_items(folders: Sequence[str], draws: Sequence[int], every: int) -> list[Item]:
+    """Lists the images of folders of clean images, each as often as noise is drawn for it.
+
+    Args:
+        folders: Folders, files or globs; each is a set of its own.
+        draws: Number of noise draws, one for all sets or one for each.
+        every: Only every so many images of a set, in the order of their names, beginning with the first.
+
+    Raises:
+        ValueError: If a folder holds no image, or the numbers do not fit.
+    """
+    if len(draws) not in (1, len(folders)):
+        raise ValueError(f"--draws takes one number, or one for each of {len(folders)} --data. Received: {len(draws)}.")
+    if min(draws) < 1 or every < 1:
+        raise ValueError(f"--draws and --every must be at least 1. Received: {min(*draws, every)}.")
+    counts = list(draws) * (len(folders) // len(draws))
+    items = []
+    for folder, name, count in zip(folders, _set_names(folders), counts, strict=True):
+        found = list(_images_of(folder, name))[::every]
+        items += [replace(item, draw=draw) for item in found for draw in range(count)]
+    return items
+
+
+def paired_items(noisy_folder: str, clean_folder: str, every: int) -> list[Item]:
+    """Lists real pairs: files of the same name, whatever their suffix, below two folders.
+
+    Raises:
+        ValueError: If a folder holds no image, or an image has no partner.
+    """
+    if every < 1:
+        raise ValueError(f"--every must be at least 1. Received: {every}.")
+    (name,) = _set_names([clean_folder])
+    noisy = {_stem(item): item for item in _images_of(noisy_folder, name)}
+    clean = {_stem(item): item for item in _images_of(clean_folder, name)}
+    alone = sorted(noisy.keys() ^ clean.keys())
+    if alone:
+        folder = noisy_folder if alone[0] in noisy else clean_folder
+        raise ValueError(
+            f"{len(alone)} image(s) have no partner, the first is {alone[0]} in {folder}. "
+            "Noisy and clean files must have the same names."
+        )
+    return [replace(clean[stem], noisy_path=noisy[stem].path) for stem in sorted(clean)][::every]
+
+
+def read_clean(item: Item, channels: int, spec: str) -> Case:
+    """Reads a clean image and adds its noise.
+
+    Args:
+        item: Which image and draw.
+        channels: Number of channels of the method: colour becomes luminance for 1, grey is repeated for 3.
+        spec: Noise SPEC.
+
+    Raises:
+        ValueError: If the file is broken, or has other channels.
+        OSError: If it cannot be opened.
+    """
+    array, notes = _read(item.path, item.index)
+    if channels == RGB and array.shape[-1] == GREY:
+        # The noise is added afterwards, so it is independent in each of the three.
+        array, notes = np.repeat(array, RGB, axis=-1), (*notes, "grey, taken as RGB with three equal channels")
+    array = images.to_channels(array, channels)
+    clean = images.to_unit(array)
+    model = noise.parse(spec, images.full_scale(array.dtype))
+    rng = np.random.default_rng([*_seed(array), item.draw])
+    sigma = float(np.float32(model.draw_sigma(rng)))
+    return Case(model.corrupt(clean, np.float32(sigma), rng), clean, sigma, _levels(array), notes)
+
+
+def read_pair(item: Item, channels: int) -> Case:
+    """Reads a noisy and a clean image of the same size and type, and with as many channels as the method takes.
+
+    Raises:
+        ValueError: If a file is broken, has other channels, or the two do not fit together.
+        OSError: If one cannot be opened.
+    """
+    if item.noisy_path is None:
+        raise ValueError(f"{item.path}: has no noisy partner.")
+    noisy, notes = _read(item.noisy_path, item.index)
+    clean, _ = _read(item.path, item.index)
+    if noisy.shape[-1] != channels:
+        # Neither luminance nor repeated channels would have the noise that the method expects.
+        raise ValueError(f"{item.noisy_path}: has {noisy.shape[-1]} channel(s); the model takes {channels}.")
+    if noisy.shape != clean.shape or images.full_scale(noisy.dtype) != images.full_scale(clean.dtype):
+        raise ValueError(
+            f"{item.noisy_path}: its partner has another size or bit depth. "
+            f"Received: {noisy.shape} {noisy.dtype} and {clean.shape} {clean.dtype}."
+        )
+    return Case(images.to_unit(noisy), images.to_unit(clean), None, _levels(clean), notes)
+
+
+def _images_of(folder: str, name: str) -> Iterator[Item]:
+    base = Path(folder)
+    for path in images.find(folder):
+        below = path.relative_to(base) if base.is_dir() else Path(path.name)
+        count = images.count(path)
+        for index in range(count):
+            yield Item(name, below.as_posix() + (f"[{index}]" if count > 1 else ""), path, index)
+
+
+def _stem(item: Item) -> str:
+    """Gives the name that the partners of a pair share."""
+    path = Path(item.name)
+    return (path.parent / path.name.removesuffix(path.suffix)).as_posix() + (f"[{item.index}]" if item.index else "")
+
+
+def _set_names(folders: Sequence[str]) -> list[str]:
+    """Names sets by their folders; by all that was given where two folders have the same name."""
+    short = [Path(folder).resolve().name for folder in folders]
+    return [name if short.count(name) == 1 else folder for name, folder in zip(short, folders, strict=True)]
+
+
+def _read(path: Path, index: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Reads (H, W, C), and what was done to the pixels on the way."""
+    picture = images.read_image(path, index)
+    return picture.array[..., np.newaxis] if picture.array.ndim == 2 else picture.array, picture.notes
+
+
+def _levels(array: np.ndarray) -> int | None:
+    return None if array.dtype.kind == "f" else int(images.full_scale(array.dtype))
+
+
+def _seed(array: np.ndarray) -> list[int]:
+    """Gives numbers that stand for an image: its shape and a checksum of its pixels."""
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
+    return [*array.shape, int.from_bytes(digest[:8], "little")]

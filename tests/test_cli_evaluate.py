@@ -1,0 +1,138 @@
+"""`bsdenoise evaluate` as its users call it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bsdenoise import cli
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(rng.integers(0, 255, (14, 12, 3), "uint8")).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def call(tiny_denoiser_path, capsys):
+    def run(*arguments, model=True):
+        model_flags = ["--model", str(tiny_denoiser_path(3))] if model else []
+        code = cli.main(["evaluate", *model_flags, *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_tables_and_files(call, folder, tmp_path):
+    out = tmp_path / "result"
+    code, text, errors = call(
+        *("--data", folder, "--noise", "gaussian:25", "--draws", 2, "--out", out, "--json", tmp_path / "r.json")
+    )
+    assert code == 0, errors
+    results = json.loads((out / "results.json").read_text())
+    assert results == json.loads((tmp_path / "r.json").read_text())
+    assert len(results["images"]) == 6
+    (row,) = results["summary"]
+    assert row["psnr"] == pytest.approx(np.mean([image["psnr"] for image in results["images"]]))
+    assert f"{row['psnr']:.2f}" in text
+    assert f"{row['psnr']:.2f}" in (out / "table.md").read_text()
+    (parsed,) = csv.DictReader((out / "table.csv").read_text().splitlines())
+    assert float(parsed["psnr"]) == row["psnr"]
+    assert sorted(path.name for path in out.iterdir()) == ["records.jsonl", "results.json", "table.csv", "table.md"]
+
+
+def test_models_side_by_side(call, folder, tiny_denoiser_path, tmp_path):
+    other = tiny_denoiser_path(3, high=50 / 255)
+    code, text, errors = call(
+        "--model", other, "--data", folder, "--noise", "gaussian:25", "--json", tmp_path / "r.json"
+    )
+    assert code == 0, errors
+    results = json.loads((tmp_path / "r.json").read_text())
+    first, second = results["summary"]
+    (difference,) = results["differences"]
+    assert difference["psnr"] == pytest.approx(second["psnr"] - first["psnr"])
+    noisy = [image["psnr_noisy"] for image in results["images"]]
+    assert noisy[:3] == noisy[3:]
+    assert "compared with" in text
+
+
+def test_an_interrupted_evaluation_goes_on(call, folder, tmp_path, monkeypatch):
+    from bsdenoise.evaluation import records
+
+    flags = ("--data", folder, "--noise", "gaussian:25", "--out", tmp_path / "out")
+    measure, measured = records.measure, []
+
+    def stop_at_third(*arguments):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(measure(*arguments))
+        return measured[-1]
+
+    monkeypatch.setattr(records, "measure", stop_at_third)
+    assert call(*flags)[0] == 130
+    monkeypatch.setattr(records, "measure", lambda *arguments: measured.append(measure(*arguments)) or measured[-1])
+    assert call(*flags)[0] == 0
+    assert len(measured) == 3
+
+
+def test_a_bad_image_is_named_and_the_others_count(call, folder, tmp_path):
+    (folder / "b.png").write_bytes(b"no image")
+    code, text, errors = call("--data", folder, "--noise", "gaussian:25", "--json", tmp_path / "r.json")
+    assert code == 2
+    assert "b.png: cannot be read" in errors
+    assert "1 of 3 could not be measured" in errors
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert (results["failed"], results["summary"][0]["images"]) == (1, 2)
+
+
+MISTAKES = {
+    "nothing": ([], "Expected either --data with --noise, or --noisy with --clean"),
+    "noise_alone": (["--noise", "gaussian:25"], "Expected either --data with --noise"),
+    "data_alone": (["--data", "."], "--noise says which noise is added to --data"),
+    "both": (["--data", ".", "--noise", "gaussian:25", "--noisy", ".", "--clean", "."], "Expected either"),
+    "noisy_alone": (["--noisy", "."], "Expected either"),
+    "pairs_with_noise": (["--noisy", ".", "--clean", ".", "--noise", "gaussian:25"], "go without it"),
+    "bad_noise": (["--data", ".", "--noise", "poisson:3"], "A noise SPEC reads"),
+    "bad_sigma": (["--data", ".", "--noise", "gaussian:25", "--sigma", "x"], "A sigma reads"),
+    "two_sigmas": (["--data", ".", "--noise", "gaussian:25", "--sigma", "2", "--own-sigma"], "exclude each other"),
+    "no_folder": (["--data", "missing", "--noise", "gaussian:25"], "missing: no such file or folder"),
+    "no_model": (["--model", "missing.keras", "--data", ".", "--noise", "gaussian:25"], "no such model"),
+    "out_is_a_file": (["--data", ".", "--noise", "gaussian:25", "--out", "a.png"], "a.png: is a file"),
+}
+
+
+@pytest.mark.parametrize("arguments, message", MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_get_one_line(arguments, message, call, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    code, text, errors = call(*arguments)
+    assert code == 2
+    assert text == ""
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_model_given_twice(call, folder, tiny_denoiser_path):
+    code, _, errors = call("--model", tiny_denoiser_path(3), "--data", folder, "--noise", "gaussian:25")
+    assert code == 2
+    assert "A --model is given twice" in errors
+
+
+def test_no_model_given(call, folder):
+    code, _, errors = call("--data", folder, "--noise", "gaussian:25", model=False)
+    assert code == 2
+    assert "Expected at least one --model" in errors
+
+
+def test_nothing_measured(call, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((4, 4, 2), "float32"))
+    code, _, errors = call("--data", tmp_path, "--noise", "gaussian:0.1")
+    assert code == 2
+    assert "No image could be measured" in errors

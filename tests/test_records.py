@@ -1,0 +1,136 @@
+"""What is measured of one image, and what an interrupted evaluation keeps."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from bsdenoise.evaluation import cases, metrics, records
+
+SPEC = "gaussian:25"
+
+
+@pytest.fixture
+def model(tiny_denoiser_path):
+    path = tiny_denoiser_path(3)
+    return records.Model("tiny", path, keras.models.load_model(path))
+
+
+@pytest.fixture
+def items(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rng.integers(0, 255, (13, 12, 3), "uint8")).save(folder / name)
+    return cases.clean_items([str(folder)], (1,), 1)
+
+
+def measure(model, items, protocol=None, path=None, **listeners):
+    def fail(item, error):
+        raise AssertionError(item) from error
+
+    protocol = protocol or records.Protocol(SPEC)
+    return list(records.measure_all([model], items, protocol, records.Store(path), **({"failed": fail} | listeners)))
+
+
+def test_a_record_holds_what_the_parts_say(model, items):
+    record = measure(model, items)[0]
+    case = cases.read_clean(items[0], 3, SPEC)
+    post = model.denoiser.posterior(case.noisy, sigma=25 / 255)
+    eight_bits = np.clip(post.denoised * 255 + 0.5, 0, 255).astype("uint8") / 255.0
+    assert record.psnr == pytest.approx(metrics.psnr(eight_bits, case.clean, 1.0), abs=1e-5)
+    assert record.psnr_unrounded == pytest.approx(metrics.psnr(post.denoised, case.clean, 1.0), abs=1e-5)
+    assert record.psnr != pytest.approx(record.psnr_unrounded, abs=1e-4)
+    assert record.psnr_noisy == pytest.approx(-20 * np.log10(25 / 255), abs=0.8)
+    assert record.sure_psnr == pytest.approx(post.estimated_psnr, abs=1e-5)
+    assert record.ssim == pytest.approx(metrics.ssim(eight_bits, case.clean, 1.0), abs=1e-5)
+    expected = np.mean((post.denoised - case.clean) ** 2) / np.mean(post.std**2)
+    assert record.calibration == pytest.approx(expected, rel=1e-4)
+    assert (record.height, record.width, record.channels) == (13, 12, 3)
+    assert record.seconds > 0
+
+
+def test_which_sigma_the_model_is_told(model, items, tiny_denoiser_path):
+    assert measure(model, items, records.Protocol(SPEC))[0].sigma_used == pytest.approx(25 / 255)
+    assert measure(model, items, records.Protocol(SPEC, sigma="30"))[0].sigma_used == pytest.approx(30 / 255)
+    path = tiny_denoiser_path(3, high=50 / 255)
+    blind = records.Model("range", path, keras.models.load_model(path))
+    record = measure(blind, items, records.Protocol("gaussian:40", own_sigma=True))[0]
+    case = cases.read_clean(items[0], 3, "gaussian:40")
+    assert record.sigma_used == pytest.approx(float(blind.denoiser.own_sigma(case.noisy[None])[0]))
+    assert record.sigma == pytest.approx(40 / 255)
+
+
+def test_real_pairs_take_the_models_own_sigma(model, tmp_path):
+    rng = np.random.default_rng(0)
+    clean = rng.integers(50, 200, (13, 12, 3), "uint8")
+    for name, image in (("clean", clean), ("noisy", clean + rng.integers(0, 50, clean.shape, "uint8"))):
+        (tmp_path / name).mkdir()
+        Image.fromarray(image).save(tmp_path / name / "x.png")
+    items = cases.paired_items(str(tmp_path / "noisy"), str(tmp_path / "clean"), 1)
+    (record,) = measure(model, items, records.Protocol(None))
+    assert record.sigma is None
+    assert record.sigma_used == pytest.approx(25 / 255)
+
+
+def test_finished_images_are_not_measured_again(model, items, tmp_path):
+    path = tmp_path / "out" / "records.jsonl"
+    first = measure(model, items[:1], path=path)
+    path.write_text(path.read_text() + '{"key": "half a li')  # as a crash leaves it
+    both = measure(model, items, path=path)
+    assert both[0] == first[0]  # the time that it took included
+    third = measure(model, items, path=path)
+    assert third == both
+    lines = path.read_text().splitlines()
+    assert sum('"record"' in line for line in lines) == 2
+
+
+def test_what_has_changed_is_measured_again(model, items, tmp_path):
+    path = tmp_path / "records.jsonl"
+    first = measure(model, items, path=path)
+    other_noise = measure(model, items, records.Protocol("gaussian:30"), path=path)
+    assert other_noise[0].psnr_noisy < first[0].psnr_noisy
+    Image.fromarray(np.full((13, 12, 3), 100, "uint8")).save(items[0].path)
+    again = measure(model, items, path=path)
+    assert again[0].psnr_noisy != first[0].psnr_noisy
+    assert again[1] == first[1]
+
+
+def test_a_record_of_another_version_is_measured_again(model, items, tmp_path):
+    path = tmp_path / "records.jsonl"
+    measure(model, items[:1], path=path)
+    entry = json.loads(path.read_text())
+    del entry["record"]["ssim"]
+    path.write_text(json.dumps(entry) + "\n")
+    assert measure(model, items[:1], path=path)[0].ssim is not None
+
+
+def test_a_bad_image_does_not_stop_the_others(model, items):
+    items[0].path.write_bytes(b"no image")
+    failures = []
+    result = measure(model, items, failed=lambda item, error: failures.append((item, str(error))))
+    assert [record.image for record in result] == ["b.png"]
+    ((item, message),) = failures
+    assert item is items[0]
+    assert "a.png: cannot be read" in message
+
+
+def test_conversions_are_noted_once(model, tmp_path):
+    Image.fromarray(np.full((13, 12), 100, "uint8")).save(tmp_path / "grey.png")
+    lines = []
+    measure(model, cases.clean_items([str(tmp_path)], (2,), 1), note=lines.append)
+    assert len(lines) == 1
+    assert lines[0].endswith("grey.png: grey, taken as RGB with three equal channels")
+
+
+def test_images_in_other_units_than_the_models(model, tmp_path):
+    np.save(tmp_path / "float.npy", np.random.default_rng(0).uniform(size=(12, 13, 3)).astype("float32"))
+    failures = []
+    items = cases.clean_items([str(tmp_path)], (1,), 1)
+    measure(model, items, records.Protocol("gaussian:0.1"), failed=lambda _, error: failures.append(str(error)))
+    assert failures == [
+        "the model takes integer images: its units are fractions of full scale (25 grey levels of 8 bits are 0.098)."
+    ]
