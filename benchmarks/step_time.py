@@ -39,7 +39,7 @@ def make_calls(config: Config, precision: str):
     import tensorflow as tf
 
     from bsdenoise.config import TrainConfig
-    from bsdenoise.data import TrainingImages
+    from bsdenoise.data.crops import TrainingImages
     from bsdenoise.noise import GaussianNoise
     from bsdenoise.training.step import TrainingState
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 import bsdenoise
 from bsdenoise.config import TrainConfig
-from bsdenoise.training import distribution, loop
+from bsdenoise.training import distribution, loop, preparation
 from bsdenoise.training.loop import TrainingDivergedError, train
 from bsdenoise.training.run_folder import RunFolder, sample_picture
 from bsdenoise.training.schedule import RampUpDown
@@ -246,7 +246,7 @@ def test_flags_train(config, change):
 
 
 def test_logged_loss_is_the_mean_since_the_last_line(config):
-    data, _ = loop._open_data(config)
+    data, _ = preparation.open_data(config)
     states = [TrainingState(config, data, tf.distribute.get_strategy()) for _ in range(2)]
     single = []
     for noisy, sigma in data.batches(4, 0, 5):
@@ -260,7 +260,7 @@ def test_logged_loss_is_the_mean_since_the_last_line(config):
 
 def test_average_follows_the_weights(config):
     """The moving average equals a NumPy twin over the steps."""
-    data, _ = loop._open_data(config)
+    data, _ = preparation.open_data(config)
     state = TrainingState(config, data, tf.distribute.get_strategy())
     expected = [weight.numpy() for weight in state.network.weights]
     for done, (noisy, sigma) in enumerate(data.batches(4, 0, 4), start=1):
@@ -282,14 +282,14 @@ def test_two_devices_train_as_one(config, tmp_path):
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
         from bsdenoise.config import TrainConfig
-        from bsdenoise.training import distribution, loop
+        from bsdenoise.training import distribution, loop, preparation
         from bsdenoise.training.step import TrainingState
         for batch in (4, 3):
             config = TrainConfig(source=sys.argv[1], out=None, noise="gaussian:5-50", corrupt="fresh", width=4, depth=2,
                                  crop=16, batch=batch, images=5 * batch, learning_rate=1e-3, ramp_up=0.0)
             results = []
             for strategy in (tf.distribute.OneDeviceStrategy("CPU:0"), distribution.choose_strategy()):
-                data, _ = loop._open_data(config)
+                data, _ = preparation.open_data(config)
                 state = TrainingState(config, data, strategy)
                 before = state.network.get_weights()
                 losses = []
@@ -355,7 +355,13 @@ def test_forgotten_corrupt_is_noticed(config, capsys):
     [
         ({"source": "missing"}, "missing: no such file or folder"),
         ({"noise": "gauss:25"}, "noise SPEC reads"),
-        ({"noise": "gaussian:300"}, "0 < sigma <= 1"),
+        ({"noise": "gaussian:300"}, "sigma of 300, and the images span only 255 .from 0 to 255"),
+        ({"noise": "gaussian:300/255"}, "0 < sigma <= 1"),
+        ({"noise": "gaussian:50-5"}, "lower end first. Received: 0.196"),
+        ({"min_side": 0}, "--min-side must be at least 1"),
+        ({"max_side": 15}, "--max-side must be at least the side of a crop"),
+        ({"min_side": 60, "max_side": 50}, "--max-side must be at least .* --min-side"),
+        ({"min_side": 100}, "None of the 6 images has sides of at least 100"),
         ({"noise": "gaussian:5-50", "corrupt": None}, "needs --corrupt"),
         ({"crop": 0}, "--crop must be at least 1"),
         ({"crop": 64}, "None of the 5 images can be used"),
@@ -384,7 +390,7 @@ def test_a_run_that_failed_before_its_first_step_does_not_block_the_folder(confi
 
 
 def test_unreadable_held_out_images_are_replaced_in_validation(config, source, tmp_path):
-    data, _ = loop._open_data(config)
+    data, _ = preparation.open_data(config)
     for path in source.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / Path(data.source.name(int(data.held_out[0]))).name).write_bytes(b"broken")
@@ -434,7 +440,7 @@ def test_unfinished_model_file_replaces_nothing(config, monkeypatch):
 
 def test_validation_equals_a_twin(config):
     """Validation numbers against what the denoiser and plain NumPy give for the same images."""
-    data, _ = loop._open_data(config)
+    data, _ = preparation.open_data(config)
     state = TrainingState(config, data, tf.distribute.get_strategy())
     values, posterior = Validation(state.denoiser, data, 16, 30)()
     noisy, sigma, clean = data.validation_example(int(data.held_out[0]), 30)

@@ -12,19 +12,17 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from bsdenoise import noise as noise_models
 from bsdenoise.config import TrainConfig
-from bsdenoise.data import Sample, TrainingImages, look_at, open_source
+from bsdenoise.data.crops import TrainingImages
 from bsdenoise.export import export_saved_model, next_version
+from bsdenoise.training import preparation
 from bsdenoise.training.distribution import choose_strategy, describe, hint
-from bsdenoise.training.run_folder import RunFolder
+from bsdenoise.training.run_folder import RunFolder, earlier_facts
 from bsdenoise.training.step import TrainingState
 from bsdenoise.training.validation import Validation
 
 KEPT_CHECKPOINTS = 2
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
-FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
-MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
 
 
 class TrainingDivergedError(ValueError):
@@ -64,8 +62,8 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
         ValueError: If the source, the noise SPEC or the run folder cannot be used.
         TrainingDivergedError: If the loss turns to NaN; the last good checkpoint stays.
     """
-    _check(config)
-    data, sample = _open_data(config)
+    preparation.check(config)
+    data, sample = preparation.open_data(config, earlier_facts(config.out))
     folder = RunFolder(config.out, config)
     strategy = strategy or choose_strategy()
     state = TrainingState(config, data, strategy)
@@ -73,7 +71,7 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
         tf.train.Checkpoint(**state.trackables()), str(folder.checkpoints_path), max_to_keep=KEPT_CHECKPOINTS
     )
     _restore(manager)
-    folder.write_config(config, _facts(data, sample))
+    folder.write_config(config, preparation.facts(data, sample))
     folder.forget_after(state.step)
     _announce(config, data, state, strategy)
     loop = _Loop(config, data, state, folder, manager)
@@ -186,71 +184,6 @@ class _Loop:
                 f"{what} at step {step}. Try a lower --learning-rate, or --precision float32. "
                 f"Last good checkpoint: {kept}."
             )
-
-
-def _check(config: TrainConfig) -> None:
-    """Looks at the flags before anything is made."""
-    counts = ("width", "depth", "images", "batch", "crop", "log_every")
-    for name in (*counts, "validate_every", "validation_images", "validation_crop"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
-    if not 0.0 <= config.ema < 1.0:
-        raise ValueError(f"--ema must be at least 0 and below 1. Received: {config.ema}.")
-    if config.channels is not None and config.channels < 1:
-        raise ValueError(f"--channels must be at least 1. Received: {config.channels}.")
-    if config.seed < 0:
-        raise ValueError(f"--seed must not be negative. Received: {config.seed}.")
-    if not config.checkpoint_minutes >= 0:
-        raise ValueError(f"--checkpoint-minutes must be at least 0. Received: {config.checkpoint_minutes}.")
-    if not 0.0 <= config.beta_2 < 1.0:
-        raise ValueError(f"--beta-2 must be at least 0 and below 1. Received: {config.beta_2}.")
-
-
-def _open_data(config: TrainConfig) -> tuple[TrainingImages, Sample]:
-    """Opens the source, looks at some of its images, and says what seems wrong with them."""
-    source = open_source(config.source)
-    relative = noise_models.is_relative(config.noise)
-    sample = look_at(source, relative)
-    noise = noise_models.parse(config.noise, sample.full_scale)
-    channels = sample.channels if config.channels is None else config.channels
-    if not config.corrupt and channels == 1 and sample.channels == 3:
-        raise ValueError(
-            "--channels 1 takes the luminance, and the luminance of noisy colours has less noise than --noise says: "
-            "convert the images first and declare the noise that they have then."
-        )
-    if not config.corrupt and not noise.is_known:
-        raise ValueError(f"--noise {config.noise} draws sigma from a range, which needs --corrupt fresh or fixed.")
-    if not config.corrupt and sample.median_sigma is not None:
-        if sample.median_sigma < FORGOTTEN_CORRUPT_RATIO * noise.low:
-            tqdm.write(
-                f"warning: the images show noise of about {sample.median_sigma * sample.full_scale:.3g} where --noise "
-                f"{config.noise} says {noise.low * sample.full_scale:.3g}. If they are clean, add --corrupt fresh."
-            )
-    data = TrainingImages(
-        source,
-        channels,
-        noise,
-        config.corrupt,
-        config.crop,
-        full_scale=None if relative else sample.full_scale,
-        seed=config.seed,
-        augment=config.augment,
-        num_held_out=min(config.validation_images, len(source) // MIN_HELD_OUT_RATIO),
-        report=lambda line: tqdm.write(f"warning: {line}"),
-    )
-    return data, sample
-
-
-def _facts(data: TrainingImages, sample: Sample) -> dict:
-    """Says what was found out about the data, for config.json."""
-    return {
-        "num_images": len(data.source),
-        "num_held_out": len(data.held_out),
-        "channels": data.channels,
-        "full_scale": sample.full_scale,
-        "sigma": [data.noise.low, data.noise.high],
-        "estimated_sigma": sample.median_sigma,
-    }
 
 
 def _announce(config: TrainConfig, data: TrainingImages, state: TrainingState, strategy) -> None:

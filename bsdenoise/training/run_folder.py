@@ -16,6 +16,7 @@ from bsdenoise.likelihood import Posterior
 
 # What may differ when a run goes on: how long it lasts, and how it is watched.
 CHANGEABLE = ("images", "out", "validate_every", "checkpoint_minutes")
+CHECKPOINTS = "checkpoints"
 _PACKAGES = ("bsdenoise", "tensorflow", "keras", "numpy")
 
 
@@ -35,7 +36,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{path}: is a file; --out names a folder.")
         self.path.mkdir(parents=True, exist_ok=True)
-        self.checkpoints_path = self.path / "checkpoints"
+        self.checkpoints_path = self.path / CHECKPOINTS
         self._check_same_run(config)
         self.denoiser_path = self.path / "denoiser.keras"
         self._log_path = self.path / "log.jsonl"
@@ -52,16 +53,10 @@ class RunFolder:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
 
     def _check_same_run(self, config: TrainConfig) -> None:
-        path = self.path / "config.json"
-        if not any(self.checkpoints_path.glob("*.index")):
-            return  # nothing was trained yet that other flags could spoil
-        if not path.exists():
-            raise ValueError(f"{self.path} holds checkpoints but no config.json. Give another --out.")
-        try:
-            before = json.loads(path.read_text())["config"]
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"{path}: not a readable run configuration ({error}).") from error
-        now = _plain(config)
+        content = _earlier_run(self.path)
+        if content is None:
+            return
+        before, now = content["config"], _plain(config)
         changed = [name for name in now if name not in CHANGEABLE and before.get(name) != now[name]]
         if changed:
             details = ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
@@ -110,6 +105,16 @@ class RunFolder:
         self._events.close()
 
 
+def earlier_facts(path: Path) -> dict[str, Any] | None:
+    """Gives what a run that goes on found out about its data when it began; `None` if there is no such run.
+
+    Raises:
+        ValueError: If the folder holds checkpoints without a readable configuration.
+    """
+    content = _earlier_run(Path(path))
+    return None if content is None else content.get("facts", {})
+
+
 def sample_picture(noisy, posterior: Posterior, sigma: float) -> np.ndarray:
     """Joins noisy, mean, denoised and uncertainty to one uint8 picture (H, 4W, 1 or 3).
 
@@ -125,6 +130,22 @@ def sample_picture(noisy, posterior: Posterior, sigma: float) -> np.ndarray:
     panels = [image[..., :shown] for image in (noisy, posterior.mean, posterior.denoised)]
     panels.append(np.repeat(uncertainty, shown, axis=-1))
     return images.from_unit(np.concatenate(panels, axis=1), np.uint8)
+
+
+def _earlier_run(path: Path) -> dict[str, Any] | None:
+    """Reads config.json of a folder with checkpoints; without, nothing was trained yet that other flags could spoil."""
+    if not any((path / CHECKPOINTS).glob("*.index")):
+        return None
+    file = path / "config.json"
+    if not file.exists():
+        raise ValueError(f"{path} holds checkpoints but no config.json. Give another --out.")
+    try:
+        content = json.loads(file.read_text())
+        if not isinstance(content["config"], dict):
+            raise ValueError("no flags in it")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not a readable run configuration ({error}).") from error
+    return content
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

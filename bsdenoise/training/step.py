@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from bsdenoise.config import TrainConfig
-from bsdenoise.data import TrainingImages
+from bsdenoise.data.crops import TrainingImages
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.losses import GaussianNLL
 from bsdenoise.network import blind_spot_network
@@ -18,7 +18,7 @@ class TrainingState:
 
     Args:
         config: The run's flags.
-        data: The training images, for channels and noise.
+        data: The training images, for channels, noise and units.
         strategy: The devices.
     """
 
@@ -38,7 +38,13 @@ class TrainingState:
             self.optimizer.build(self.network.trainable_variables)
         # The average lives in float32 on one device, in the network that is validated and saved.
         self.denoiser = Denoiser(
-            blind_spot_network(**size, dtype="float32"), data.noise, factor=config.factor, diagonal=diagonal
+            blind_spot_network(**size, dtype="float32"),
+            data.noise,
+            factor=config.factor,
+            diagonal=diagonal,
+            offset=data.offset,
+            scale=data.scale,
+            fractional=data.fractional,
         )
         self.denoiser.network.set_weights(self.network.get_weights())
         if config.xla:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from bsdenoise.data import TrainingImages
+from bsdenoise.data.crops import TrainingImages
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.likelihood import Posterior, psnr_from_mse, stein_mse
 

@@ -1,10 +1,12 @@
-"""Tests of SOURCE → training crops."""
+"""Tests of a numbered set of images → training crops."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bsdenoise.data import MAX_REPORTS, ArraySource, FileSource, TrainingImages, look_at, open_source
+from bsdenoise.data.crops import TrainingImages
+from bsdenoise.data.sources import MAX_REPORTS, FileSource, open_source
+from bsdenoise.images import Picture
 from bsdenoise.noise import GaussianNoise
 
 NOISE = GaussianNoise(25 / 255, 25 / 255)
@@ -32,45 +34,6 @@ def _place(crop):
     """Gives the number of the image and the place of its upper left pixel that a clean crop came from."""
     corner = np.rint(crop[0, 0] * 255).astype(int)
     return corner[2] // 20, corner[0] // 3, corner[1] // 3
-
-
-def test_source_kinds(folder, tmp_path):
-    assert len(open_source(str(folder))) == 7
-    assert len(open_source(str(folder / "*.png"))) == 6
-    assert len(open_source(str(folder / "image0.png"))) == 1
-    np.save(tmp_path / "stack.npy", np.zeros((5, 20, 30, 3), "uint8"))
-    source = open_source(str(tmp_path / "stack.npy"))
-    assert isinstance(source, ArraySource) and len(source) == 5
-    assert source.read(2).shape == (20, 30, 3)
-    assert isinstance(source.array, np.memmap)
-
-
-@pytest.mark.parametrize(
-    ("shape", "count"),
-    [((20, 30), 1), ((20, 30, 3), 1), ((4, 20, 30), 4), ((4, 20, 30, 1), 4)],
-    ids=["grey", "colour", "greys", "grey batch"],
-)
-def test_array_shapes(tmp_path, shape, count):
-    np.save(tmp_path / "a.npy", np.zeros(shape, "uint16"))
-    assert len(open_source(str(tmp_path / "a.npy"))) == count
-
-
-def test_broken_array_file(tmp_path):
-    (tmp_path / "a.npy").write_bytes(b"not numpy")
-    with pytest.raises(ValueError, match="not a readable .npy"):
-        open_source(str(tmp_path / "a.npy"))
-
-
-def test_array_of_wrong_type(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros((4, 4), "int64"))
-    with pytest.raises(ValueError, match=r"a\.npy: Pixels must be"):
-        open_source(str(tmp_path / "a.npy"))
-
-
-def test_array_of_wrong_rank(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros(9, "uint8"))
-    with pytest.raises(ValueError, match="expected images"):
-        open_source(str(tmp_path / "a.npy"))
 
 
 def test_every_image_once_an_epoch(folder):
@@ -183,7 +146,7 @@ def test_validation_example(folder):
     assert noisy.shape == clean.shape == (20, 20, 3) and sigma == np.float32(NOISE.low)
     assert np.std(noisy - clean) == pytest.approx(NOISE.low, rel=0.1)
     np.testing.assert_array_equal(noisy, data.validation_example(data.held_out[0], 20)[0])
-    image = data.source.read(data.held_out[0])
+    image = data.source.read(data.held_out[0]).array
     top, left = (image.shape[0] - 20) // 2, (image.shape[1] - 20) // 2
     np.testing.assert_allclose(clean * 255, image[top : top + 20, left : left + 20], atol=1e-4)
     assert _images(folder).validation_example(0, 20)[2] is None
@@ -197,8 +160,6 @@ def test_luminance_and_wrong_channels(folder):
     for number in range(8):
         data.example(number)
     assert len(lines) == 1 and "a_grey.png" in lines[0]
-    # The first file is grey, but most are not.
-    assert look_at(open_source(str(folder)), relative_noise=False).channels == 3
 
 
 def test_luminance_of_noisy_images_is_refused(folder):
@@ -229,22 +190,8 @@ def test_batches_are_the_examples_in_order_wherever_they_start(folder):
         np.testing.assert_array_equal(sigma, [level for _, level in expected])
 
 
-def test_sample_of_a_source(folder):
-    sample = look_at(open_source(str(folder)), relative_noise=False)
-    assert (sample.channels, sample.full_scale) == (3, 255.0)
-    assert sample.median_sigma < 0.01
-    rng = np.random.default_rng(0)
-    np.save(folder / "noise.npy", (rng.normal(0.5, 0.1, (4, 64, 64))).astype("float32"))
-    sample = look_at(open_source(str(folder / "noise.npy")), relative_noise=False)
-    assert (sample.channels, sample.full_scale) == (1, 1.0)
-    assert sample.median_sigma == pytest.approx(0.1, rel=0.1)
-
-
-def test_mixed_bit_depths(folder):
+def test_bit_depths_that_differ_are_left_out(folder):
     np.save(folder / "deep.npy", np.zeros((40, 40, 3), "uint16"))
-    with pytest.raises(ValueError, match="different bit depths"):
-        look_at(open_source(str(folder)), relative_noise=False)
-    assert look_at(open_source(str(folder)), relative_noise=True).full_scale in (255.0, 65535.0)
     lines = []
     data = _images(folder, full_scale=255.0, report=lines.append)
     for number in range(8):
@@ -252,7 +199,64 @@ def test_mixed_bit_depths(folder):
     assert len(lines) == 1 and "bit depth" in lines[0]
 
 
-def test_nothing_readable(tmp_path):
-    (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(ValueError, match="None of the images could be read"):
-        look_at(open_source(str(tmp_path)), relative_noise=False)
+@pytest.mark.parametrize("fractional", [True, False], ids=["integers", "floats"])
+def test_other_kind_of_numbers_is_left_out(folder, fractional):
+    np.save(folder / "floats.npy", np.zeros((40, 40, 3), "float32"))
+    lines = []
+    data = _images(folder, fractional=fractional, report=lines.append)
+    for number in range(8):
+        data.example(number)
+    assert len(lines) == (1 if fractional else 7)
+    assert all(("floats.npy" in line) == fractional and "no common units" in line for line in lines)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float64"])
+def test_examples_are_in_units_of_the_range(tmp_path, dtype):
+    """Pixels and noise against a twin that goes back to the files' own units."""
+    rng = np.random.default_rng(0)
+    stack = (100 + 4000 * rng.uniform(size=(3, 24, 20, 2))).astype(dtype)
+    np.save(tmp_path / "stack.npy", stack)
+    full = 65535 if dtype == "uint16" else 1
+    settings = {"channels": 2, "noise": GaussianNoise(0.05, 0.05), "offset": 100 / full, "scale": 4000 / full}
+    settings |= {"fractional": dtype == "uint16", "crop": 16}
+    data = _images(tmp_path / "stack.npy", num_held_out=1, **settings)
+    for number in range(4):
+        crop, sigma = data.example(number)
+        assert sigma == np.float32(0.05)
+        counts = crop * 4000.0 + 100.0
+        windows = np.lib.stride_tricks.sliding_window_view(stack, (16, 16), (1, 2)).transpose(0, 1, 2, 4, 5, 3)
+        assert np.abs(windows - counts).max(axis=(3, 4, 5)).min() < 1e-2
+    noisy = _images(tmp_path / "stack.npy", corrupt="fresh", **settings)
+    clean = _images(tmp_path / "stack.npy", **settings)
+    residuals = [noisy.example(number)[0] - clean.example(number)[0] for number in range(60)]
+    assert np.std(residuals) == pytest.approx(0.05, rel=0.02)
+    noisy, sigma, clean = _images(tmp_path / "stack.npy", corrupt="fixed", **settings).validation_example(1, 99)
+    np.testing.assert_allclose(clean * 4000.0 + 100.0, stack[1], atol=1e-2)
+    assert np.std(noisy - clean) == pytest.approx(0.05, rel=0.1)
+
+
+def test_eight_bits_are_not_touched(folder):
+    """Bit for bit the pixels over 255 in float32."""
+    data = _images(folder)
+    clean = data.validation_example(0, 99)[0]
+    np.testing.assert_array_equal(clean, data.source.read(0).array.astype("float32") / np.float32(255))
+
+
+def test_changes_on_reading_are_named_once_per_kind():
+    class Noted:
+        """Images with two kinds of notes; the first kind was said before."""
+
+        def __len__(self):
+            return 6
+
+        def name(self, index):
+            return f"image {index}"
+
+        def read(self, index):
+            return Picture(np.zeros((20, 20), "uint8"), "PNG", notes=("said", "new") if index % 2 else ("said",))
+
+    lines = []
+    data = TrainingImages(Noted(), 1, NOISE, None, 16, remark=lines.append, remarked={"said"})
+    for number in range(12):
+        data.example(number)
+    assert len(lines) == 1 and ": new;" in lines[0] and int(lines[0].split(":")[0][-1]) % 2 == 1

@@ -1,0 +1,190 @@
+"""A numbered set of images → noisy training crops.
+
+Example k of a run is a function of (seed, k) alone: which image, which crop, which noise. So a run that is continued
+at any step sees what it would have seen, without touching the images before; and the number of threads or devices
+changes nothing.
+"""
+
+import functools
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from bsdenoise import images
+from bsdenoise.data.sources import MAX_REPORTS, Source
+from bsdenoise.noise import GaussianNoise
+
+# First entries of random seeds, so that no two purposes share a stream.
+_ORDER, _EXAMPLE, _FIXED_NOISE, _HELD_OUT = range(4)
+
+
+@dataclass
+class TrainingImages:
+    """Examples for training and validation, drawn from a source.
+
+    All that they hold is normalised, σ too: (pixel − offset) / scale and σ / scale, the units of network and loss.
+    `_read` is the one place where that is done; a `Denoiser` undoes it by itself.
+
+    Args:
+        source: The images.
+        channels: Number of channels of an example; 1 turns RGB into luminance.
+        noise: The noise model, with standard deviations as fractions of `scale`.
+        corrupt: "fresh" draws noise anew at each visit; "fixed" gives each image one noise realisation for ever,
+            whatever the seed; `None` takes images as noisy already.
+        crop: Side of the square crops, in pixels.
+        full_scale: Full scale of the files' pixel type if all must share it, else `None`.
+        seed: Seed of order, crops and fresh noise.
+        augment: Whether crops are mirrored and turned at random.
+        num_held_out: Number of images kept for validation.
+        report: Called with one line for each image that is left out.
+        offset: Pixel value that becomes 0; for integer files a fraction of full scale, as all pixel values.
+        scale: Difference of pixel values that becomes 1, > 0.
+        fractional: Whether files must hold integers, whose pixels become fractions of full scale; else floats.
+        remark: Called with one line for each kind of change that reading makes to images, at the first of them.
+        remarked: The kinds of change that need no line any more.
+        failure: Set when no image is left to train on: the reader threads' own error, for the main thread.
+    """
+
+    source: Source
+    channels: int
+    noise: GaussianNoise
+    corrupt: str | None
+    crop: int
+    full_scale: float | None = None
+    seed: int = 0
+    augment: bool = False
+    num_held_out: int = 0
+    report: Callable[[str], None] = warnings.warn
+    offset: float = 0.0
+    scale: float = 1.0
+    fractional: bool = True
+    remark: Callable[[str], None] = warnings.warn
+    remarked: set[str] = field(default_factory=set)
+    failure: ValueError | None = None
+    _left_out: set[int] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self):
+        """Splits the images into those to train on and those held out."""
+        shuffled = np.random.default_rng((_HELD_OUT, len(self.source))).permutation(len(self.source))
+        self.held_out = np.sort(shuffled[: self.num_held_out])
+        self.training = np.sort(shuffled[self.num_held_out :])
+        self._order = functools.lru_cache(maxsize=3)(self._shuffle)
+
+    def example(self, number: int) -> tuple[np.ndarray, np.float32]:
+        """Makes training example `number` of the run: a noisy crop (crop, crop, C), and its σ."""
+        rng = np.random.default_rng((self.seed, _EXAMPLE, number))
+        index, image = self._pick(number)
+        sigma = np.float32(self.noise.draw_sigma(rng))
+        if self.corrupt == "fixed":
+            image, sigma = self._corrupt_for_ever(image)
+        top, left = (int(rng.integers(side - self.crop + 1)) for side in image.shape[:2])
+        crop = image[top : top + self.crop, left : left + self.crop]
+        if self.augment:
+            crop = np.rot90(crop[:, ::-1] if rng.integers(2) else crop, rng.integers(4))
+        if self.corrupt == "fresh":
+            crop = self.noise.corrupt(crop, sigma, rng)
+        return np.ascontiguousarray(crop, "float32"), sigma
+
+    def validation_example(self, index: int, side: int) -> tuple[np.ndarray, np.float32, np.ndarray | None]:
+        """Makes the centre of an image, at most `side` pixels wide and high: noisy, σ, and clean if that is known.
+
+        The noise is the image's own for ever, so that validations of a run can be compared.
+        """
+        clean, noisy, sigma = self._read(index), None, np.float32(self.noise.low)
+        if self.corrupt:
+            noisy, sigma = self._corrupt_for_ever(clean)
+        window = tuple(slice(max(size - side, 0) // 2, max(size - side, 0) // 2 + side) for size in clean.shape[:2])
+        if noisy is None:
+            return clean[window], sigma, None
+        return noisy[window].astype("float32"), sigma, clean[window]
+
+    def batches(self, batch: int, first: int, last: int) -> tf.data.Dataset:
+        """Streams global batches `first` to `last` − 1 as pairs: noisy (batch, crop, crop, C) and sigma (batch,)."""
+
+        def load(number):
+            noisy, sigma = tf.numpy_function(self.example, [number], (tf.float32, tf.float32), stateful=False)
+            return tf.ensure_shape(noisy, (self.crop, self.crop, self.channels)), tf.ensure_shape(sigma, ())
+
+        examples = tf.data.Dataset.range(first * batch, last * batch)
+        loaded = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return loaded.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        """Orders the training images for one epoch."""
+        return np.random.default_rng((self.seed, _ORDER, epoch)).permutation(self.training)
+
+    def _pick(self, number: int) -> tuple[int, np.ndarray]:
+        """Reads the image of an example; where it is unusable, the next one in the epoch's order."""
+        epoch, position = divmod(number, len(self.training))
+        order = self._order(epoch)
+        for offset in range(len(order)):
+            index = int(order[(position + offset) % len(order)])
+            if index in self._left_out:
+                continue
+            try:
+                image = self._read(index)
+                if min(image.shape[:2]) < self.crop:
+                    height, width = image.shape[:2]
+                    raise ValueError(f"{width}×{height} pixels are less than the crop of {self.crop}×{self.crop}")
+                return index, image
+            except (ValueError, OSError) as error:
+                self._leave_out(index, error)
+        self.failure = ValueError(
+            f"None of the {len(order)} images can be used for training. Are they whole, and at least "
+            f"{self.crop}×{self.crop} pixels (--crop)?"
+        )
+        raise self.failure
+
+    def _leave_out(self, index: int, error: Exception) -> None:
+        """Reports an image once, and never tries it again."""
+        with self._lock:
+            if index in self._left_out:
+                return
+            self._left_out.add(index)
+            count = len(self._left_out)
+        name = self.source.name(index)
+        if count <= MAX_REPORTS:
+            self.report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
+        if count == MAX_REPORTS:
+            self.report("whatever else is left out will not be named")
+
+    def _read(self, index: int) -> np.ndarray:
+        """Reads an image as normalised float32 (H, W, C)."""
+        picture = self.source.read(index)
+        array = picture.array
+        if not self.corrupt and array.ndim == 3 and array.shape[2] != self.channels:
+            raise ValueError(f"it has {array.shape[2]} channels, not {self.channels}; luminance would change its noise")
+        if (array.dtype.kind != "f") != self.fractional:
+            kinds = ("integers", "floats") if self.fractional else ("floats", "integers")
+            raise ValueError(f"it holds {kinds[1]}, the others {kinds[0]}; they have no common units")
+        array = images.to_channels(array, self.channels)
+        if self.full_scale and images.full_scale(array.dtype) != self.full_scale:
+            raise ValueError("its bit depth differs from the others'; the noise SPEC is in the files' own units")
+        unit = images.to_unit(array)
+        if not np.isfinite(unit).all():
+            raise ValueError("holds NaN or infinite values")
+        self._remark_on(index, picture.notes)
+        if (self.offset, self.scale) == (0.0, 1.0):
+            return unit
+        return (unit - np.float32(self.offset)) / np.float32(self.scale)
+
+    def _remark_on(self, index: int, notes: tuple[str, ...]) -> None:
+        """Says once per kind what reading changed."""
+        for note in notes:
+            with self._lock:
+                if note in self.remarked:
+                    continue
+                self.remarked.add(note)
+            self.remark(f"{self.source.name(index)}: {note}; nothing more is said of others like it")
+
+    def _corrupt_for_ever(self, image: np.ndarray) -> tuple[np.ndarray, np.float32]:
+        """Adds the noise that belongs to an image, whole, before any crop: seeded by its pixels."""
+        rng = np.random.default_rng((_FIXED_NOISE, zlib.crc32(np.ascontiguousarray(image)), *image.shape))
+        sigma = np.float32(self.noise.draw_sigma(rng))
+        return self.noise.corrupt(image, sigma, rng), sigma

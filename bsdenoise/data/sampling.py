@@ -1,0 +1,144 @@
+"""A look at some of the training images before the training: their type, channels, noise and range of intensities."""
+
+import statistics
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bsdenoise import images
+from bsdenoise.data.sources import Source
+from bsdenoise.noise import estimate_sigma
+
+SAMPLE_SIZE = 24  # images that are looked at
+MIN_ESTIMATE_SIZE = 16  # pixels on a side below which noise is not estimated
+PIXELS_PER_IMAGE = 2**16  # drawn from each image for the range of intensities, at most; 24 images give 1.5 million
+RANGE_PERCENTILES = (0.1, 99.9)
+_DRAW = 0  # seed: the range must be the same whenever it is fitted
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a look at some of the images told.
+
+    Attributes:
+        channels: Number of channels of most images.
+        full_scale: Full scale of the first readable image's pixel type.
+        sigmas: Noise estimates, as fractions of full scale.
+        fractional: Whether the files hold integers, so that pixels are fractions of full scale.
+        offset: Pixel value that becomes 0.
+        scale: Difference of pixel values that becomes 1, > 0.
+        notes: What was changed on reading, each kind once, with the name of the first image it was met in.
+    """
+
+    channels: int
+    full_scale: float
+    sigmas: list[float]
+    fractional: bool = True
+    offset: float = 0.0
+    scale: float = 1.0
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def median_sigma(self) -> float | None:
+        """Median of the noise estimates; `None` if there is none."""
+        return float(np.median(self.sigmas)) if self.sigmas else None
+
+
+def look_at(source: Source, relative_noise: bool) -> Sample:
+    """Reads a few images, spread over the source.
+
+    Photographs of 8 bits keep their pixels as fractions of full scale: offset 0, scale 1. For anything else the range
+    is fitted to the sample. It depends on the source alone.
+
+    Args:
+        source: The images.
+        relative_noise: Whether the noise SPEC is a fraction of full scale, so that bit depths may differ.
+
+    Raises:
+        ValueError: If none can be read, bit depths differ where the SPEC is in the files' own units, or some files
+            hold integers and others floats.
+    """
+    channels, dtypes, sigmas, pixels = [], [], [], []
+    notes: dict[str, str] = {}
+    first = ""
+    for index in np.unique(np.linspace(0, len(source) - 1, SAMPLE_SIZE).astype(int)):
+        try:
+            picture = source.read(int(index))
+            unit = images.to_unit(picture.array)
+        except (ValueError, OSError):
+            continue  # reported when training meets it
+        if not np.isfinite(unit).all():
+            continue  # likewise
+        name = source.name(int(index))
+        first = first or name
+        dtypes.append(picture.array.dtype)
+        _check_alike(dtypes[0], first, dtypes[-1], name, relative_noise)
+        unit = unit if unit.ndim == 3 else unit[..., np.newaxis]
+        channels.append(unit.shape[2])
+        pixels.append(_draw(unit, int(index)))
+        for note in picture.notes:
+            notes.setdefault(note, name)
+        if min(unit.shape[:2]) >= MIN_ESTIMATE_SIZE:
+            sigmas.append(float(estimate_sigma(unit[np.newaxis])[0]))
+    if not dtypes:
+        raise ValueError(f"None of the images could be read; the first is {source.name(0)}.")
+    is_photo = np.uint8 in dtypes
+    offset, scale = (0.0, 1.0) if is_photo else fit_range(np.concatenate(pixels))
+    return Sample(
+        statistics.mode(channels),
+        images.full_scale(dtypes[0]),
+        sigmas,
+        fractional=dtypes[0].kind != "f",
+        offset=offset,
+        scale=scale,
+        notes=notes,
+    )
+
+
+def fit_range(pixels: np.ndarray) -> tuple[float, float]:
+    """Fits offset and scale, so that most of (pixel − offset) / scale lies between 0 and 1.
+
+    They are the 0.1 percentile and its distance to the 99.9 percentile. Extremes would not do: one hot pixel of a
+    camera that reads 65535 among values of some hundreds would leave the network with numbers near 0 only. Mean and
+    standard deviation suffer from it too. One pixel in a thousand is more than cameras have of defects and cosmic
+    rays, and little enough that sparse bright spots, as of stars or fluorescent beads, are not all left out; those
+    that are stay what they are, as nothing is clipped. Noise widens the range by about three of its standard
+    deviations at either end, which does no harm.
+
+    Where these percentiles coincide, as of images that are constant but for a few spots, the range is that of all
+    pixels; where all are equal, scale is their magnitude, or 1 for zeros.
+
+    Args:
+        pixels: Finite numbers, at least one.
+
+    Returns:
+        Offset, and scale > 0.
+    """
+    low, high = np.percentile(pixels.astype(np.float64), RANGE_PERCENTILES)
+    if not high > low:
+        low, high = float(pixels.min()), float(pixels.max())
+    if not high > low:
+        return float(low), float(abs(low)) or 1.0
+    return float(low), float(high - low)
+
+
+def _draw(image: np.ndarray, index: int) -> np.ndarray:
+    """Draws pixels of (H, W, C): all of a small image, of a large one so many that it does not outweigh the others."""
+    flat = image.reshape(-1, image.shape[2])
+    if len(flat) > PIXELS_PER_IMAGE:
+        flat = flat[np.random.default_rng((_DRAW, index)).integers(len(flat), size=PIXELS_PER_IMAGE)]
+    return flat.ravel()
+
+
+def _check_alike(one: np.dtype, one_name: str, other: np.dtype, other_name: str, relative_noise: bool) -> None:
+    """Refuses pixel types that have no common units."""
+    if (one.kind == "f") != (other.kind == "f"):
+        integers, floats = (other_name, one_name) if one.kind == "f" else (one_name, other_name)
+        raise ValueError(
+            f"{integers} holds integers and {floats} floats, which have no common units. Convert one kind."
+        )
+    if images.full_scale(one) != images.full_scale(other) and not relative_noise:
+        raise ValueError(
+            f"{other_name} and {one_name} have different bit depths: "
+            "give the noise as a fraction of full scale, such as gaussian:25/255."
+        )

@@ -1,0 +1,186 @@
+"""From flags to training images: checks, a look at the images, their noise and range, and what to say about them."""
+
+from typing import Any
+
+from tqdm import tqdm
+
+from bsdenoise import noise as noise_models
+from bsdenoise.config import TrainConfig
+from bsdenoise.data.crops import TrainingImages
+from bsdenoise.data.sampling import Sample, look_at
+from bsdenoise.data.sources import Source, open_source, select
+from bsdenoise.noise import GaussianNoise
+
+FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
+MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
+_NO_LIMIT = 2.0**100  # a full scale that no σ exceeds; by a power of two nothing is rounded
+
+
+def check(config: TrainConfig) -> None:
+    """Looks at the flags before anything is made.
+
+    Raises:
+        ValueError: If one is out of range.
+    """
+    counts = ("width", "depth", "images", "batch", "crop", "log_every")
+    for name in (*counts, "validate_every", "validation_images", "validation_crop"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
+    if not 0.0 <= config.ema < 1.0:
+        raise ValueError(f"--ema must be at least 0 and below 1. Received: {config.ema}.")
+    if config.channels is not None and config.channels < 1:
+        raise ValueError(f"--channels must be at least 1. Received: {config.channels}.")
+    if config.seed < 0:
+        raise ValueError(f"--seed must not be negative. Received: {config.seed}.")
+    if not config.checkpoint_minutes >= 0:
+        raise ValueError(f"--checkpoint-minutes must be at least 0. Received: {config.checkpoint_minutes}.")
+    if not 0.0 <= config.beta_2 < 1.0:
+        raise ValueError(f"--beta-2 must be at least 0 and below 1. Received: {config.beta_2}.")
+    if config.min_side is not None and config.min_side < 1:
+        raise ValueError(f"--min-side must be at least 1. Received: {config.min_side}.")
+    least = max(config.crop, config.min_side or 1)
+    if config.max_side is not None and config.max_side < least:
+        raise ValueError(
+            f"--max-side must be at least the side of a crop (--crop {config.crop}) and --min-side. "
+            f"Received: {config.max_side}."
+        )
+
+
+def open_data(config: TrainConfig, earlier: dict[str, Any] | None = None) -> tuple[TrainingImages, Sample]:
+    """Opens the source, looks at some of its images, and says what was found and what seems wrong.
+
+    Args:
+        config: The run's flags.
+        earlier: The facts of the run that goes on. Its offset and scale hold: a network knows no others. A new fit
+            would give the same only if nobody had touched the files.
+
+    Raises:
+        ValueError: If the source or the noise SPEC cannot be used, or they do not fit each other.
+    """
+    source = _open_selected(config)
+    relative = noise_models.is_relative(config.noise)
+    sample = look_at(source, relative)
+    offset, scale = sample.offset, sample.scale
+    if earlier is not None:
+        offset, scale = float(earlier.get("offset", 0.0)), float(earlier.get("scale", 1.0))
+        if earlier.get("num_images", len(source)) != len(source):
+            _warn(f"SOURCE had {earlier['num_images']} images when this run began and has {len(source)} now")
+    noise = _normalised_noise(config.noise, sample.full_scale, offset, scale)
+    channels = sample.channels if config.channels is None else config.channels
+    if not config.corrupt and channels == 1 and sample.channels == 3:
+        raise ValueError(
+            "--channels 1 takes the luminance, and the luminance of noisy colours has less noise than --noise says: "
+            "convert the images first and declare the noise that they have then."
+        )
+    if not config.corrupt and not noise.is_known:
+        raise ValueError(f"--noise {config.noise} draws sigma from a range, which needs --corrupt fresh or fixed.")
+    for note, name in sample.notes.items():
+        _note(f"{name}: {note}; nothing more is said of others like it")
+    data = TrainingImages(
+        source,
+        channels,
+        noise,
+        config.corrupt,
+        config.crop,
+        full_scale=None if relative else sample.full_scale,
+        seed=config.seed,
+        augment=config.augment,
+        num_held_out=min(config.validation_images, len(source) // MIN_HELD_OUT_RATIO),
+        report=_warn,
+        offset=offset,
+        scale=scale,
+        fractional=sample.fractional,
+        remark=_note,
+        remarked=set(sample.notes),
+    )
+    _announce_range(data, sample)
+    _warn_of_clean_images(config, data, sample)
+    return data, sample
+
+
+def facts(data: TrainingImages, sample: Sample) -> dict[str, Any]:
+    """Says what was found out about the data, for config.json.
+
+    `offset`, `scale`, `sigma` and `estimated_sigma` are pixel values: fractions of full scale where `fractional`.
+    """
+    return {
+        "num_images": len(data.source),
+        "num_held_out": len(data.held_out),
+        "channels": data.channels,
+        "full_scale": sample.full_scale,
+        "fractional": data.fractional,
+        "offset": data.offset,
+        "scale": data.scale,
+        "sigma": [data.noise.low * data.scale, data.noise.high * data.scale],
+        "estimated_sigma": sample.median_sigma,
+    }
+
+
+def _open_selected(config: TrainConfig) -> Source:
+    """Opens the source, and keeps the images of the wanted sizes."""
+    found = open_source(config.source)
+    source = select(found, config.min_side, config.max_side, _warn)
+    if source is not found:
+        tqdm.write(f"{len(source)} of {len(found)} images have sides within --min-side and --max-side")
+    return source
+
+
+def _normalised_noise(spec: str, full_scale: float, offset: float, scale: float) -> GaussianNoise:
+    """Reads a noise SPEC in units of `scale`, a pixel value.
+
+    Raises:
+        ValueError: If it cannot be read, or σ is more than `scale`: there would be nothing to see in such noise.
+    """
+    low, high = _sigmas(spec, full_scale)
+    if high > scale:
+        raise ValueError(
+            f"--noise {spec} has a sigma of {high * full_scale:.5g}, and the images span only "
+            f"{scale * full_scale:.5g} (from {offset * full_scale:.5g} to {(offset + scale) * full_scale:.5g}), both "
+            "in the files' own units."
+        )
+    return GaussianNoise(low / scale, high / scale)
+
+
+def _sigmas(spec: str, full_scale: float) -> tuple[float, float]:
+    """Gives least and greatest σ of a SPEC as pixel values, above 1 if need be."""
+    try:
+        level = noise_models.parse(spec, full_scale)
+        return level.low, level.high
+    except ValueError as error:
+        try:
+            level = noise_models.parse(spec, _NO_LIMIT)
+        except ValueError:
+            raise error from None
+    return level.low * _NO_LIMIT / full_scale, level.high * _NO_LIMIT / full_scale
+
+
+def _announce_range(data: TrainingImages, sample: Sample) -> None:
+    """Says in the files' own units what range of intensities was fitted, unless nothing was."""
+    if (data.offset, data.scale) == (0.0, 1.0):
+        return
+    unit = sample.full_scale
+    low, high = (level * data.scale * unit for level in (data.noise.low, data.noise.high))
+    sigma = f"{low:.4g}" if data.noise.is_known else f"{low:.4g} to {high:.4g}"
+    tqdm.write(
+        f"most pixels lie between {data.offset * unit:.5g} and {(data.offset + data.scale) * unit:.5g}, which the "
+        f"network sees as 0 and 1; sigma is {sigma} (all in the files' own units)"
+    )
+
+
+def _warn_of_clean_images(config: TrainConfig, data: TrainingImages, sample: Sample) -> None:
+    """Says so if the images show far less noise than was declared."""
+    declared = data.noise.low * data.scale
+    if config.corrupt or sample.median_sigma is None or sample.median_sigma >= FORGOTTEN_CORRUPT_RATIO * declared:
+        return
+    _warn(
+        f"the images show noise of about {sample.median_sigma * sample.full_scale:.3g} where --noise {config.noise} "
+        f"says {declared * sample.full_scale:.3g}. If they are clean, add --corrupt fresh."
+    )
+
+
+def _warn(line: str) -> None:
+    tqdm.write(f"warning: {line}")
+
+
+def _note(line: str) -> None:
+    tqdm.write(f"note: {line}")
