@@ -8,10 +8,6 @@ from keras import ops
 # Layers and losses are imported so that they register themselves with Keras.
 from bsdenoise import layers, likelihood, losses, noise, tiling  # noqa: F401
 
-MAX_UNTILED_PIXELS = 2**20
-TILE = 1024
-REACH = 10  # of the U-Net to every side, in units of its pooling grid: 20 · 2^(depth − 1) − 5 pixels, rounded up
-MAX_OVERLAP = 160  # the reach at a depth of 4; benchmarks/tiles.py measures what smaller overlaps cost
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
 MAX_PHOTO_INTENSITY = 16.0
@@ -172,11 +168,9 @@ class Denoiser(keras.Model):
     def _tiled_moments(self, batch, sigma, tile, overlap):
         """Computes the three moments of a batch, tile by tile, as arrays."""
         height, width = batch.shape[1:3]
-        if tile is None and height * width <= MAX_UNTILED_PIXELS:
+        if tile is None and tiling.padded_pixels(height, width, self.grid) <= tiling.MAX_UNTILED_PIXELS:
             return [ops.convert_to_numpy(moment) for moment in self.moments(batch, sigma)]
-        size = -(-TILE // self.grid) * self.grid if tile is None else tile
-        if overlap is None:
-            overlap = min(REACH * self.grid, MAX_OVERLAP, size // 4) // self.grid * self.grid
+        size, overlap = tiling.choose(self.grid, tile, overlap)
         results = [np.empty(batch.shape, "float32") for _ in range(3)]
         for piece in tiling.plan(height, width, size, overlap, self.grid):
             for result, moment in zip(results, self.moments(batch[:, *piece.window], sigma), strict=True):

@@ -1,11 +1,8 @@
 """The SavedModel that TF-Serving runs: the whole denoising step in one graph, pixels or image files in, the same out.
 
-A model server calls the graph without looking at shapes or values first, so the graph itself must. The shape of
-each input is pinned by its very first op: a wrong rank that reaches a convolution can end the server's process. What
-an input holds is checked next, and every later op waits for these checks.
-
-`keras.export.ExportArchive` writes it: it finds the variables by itself, and makes each function a signature whose
-tensors are named as the `TensorSpec`s and the dictionary of results say.
+What the graph is made of besides the network (checks, image files, tiles) is in `bsdenoise.graph`; here are the
+signatures, and how they are written. `keras.export.ExportArchive` does it: it finds the variables by itself, and
+makes each function a signature whose tensors are named as the `TensorSpec`s and the dictionary of results say.
 """
 
 import errno
@@ -17,20 +14,29 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from bsdenoise import likelihood
+from bsdenoise import likelihood, tiling
 from bsdenoise.denoiser import Denoiser
+from bsdenoise.graph import checks, files
+from bsdenoise.graph.tiles import Tiles, compute
 
 FILE_CHANNELS = (1, 3)  # what PNG and JPEG hold without an alpha channel
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_HEADER_BYTES = 33  # signature and IHDR chunk (PNG specification, sections 5.2 and 11.2.2)
-PNG_BITS_BYTE = 24  # bit depth; the colour type follows
-PNG_COLOUR_TYPES = {1: 0, 3: 2}  # grey and truecolour, by number of channels
-JPEG_START = b"\xff\xd8\xff"
-UINT8_MAX = 255.0
-UINT16_MAX = 65535.0
+# 8192 × 8192. The largest camera sensors have 61 megapixels, and an RGB image of so many is 0.8 GB as float32: below
+# the 2 GiB that a message to a server can have, and a few such requests fit into a server's memory.
+DEFAULT_MAX_PIXELS = 2**26
+MOST_PIXELS = 2**29  # at least as many are too large for TensorFlow's image decoders, and for a message to a server
+# A batch of images far smaller than the network's grid is worked on as one with so many times the pixels at most.
+MAX_PADDING = 4
 
 
-def export_saved_model(denoiser: Denoiser, directory: str | Path) -> Path:
+def export_saved_model(
+    denoiser: Denoiser,
+    directory: str | Path,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    tile: int | None = None,
+    overlap: int | None = None,
+    untiled_pixels: int | None = None,
+) -> Path:
     """Writes a denoiser as a TensorFlow SavedModel, whole or not at all.
 
     One graph serves all image and batch sizes. Its signatures, of which the `encoded` pair exists for grey and RGB:
@@ -43,16 +49,26 @@ def export_saved_model(denoiser: Denoiser, directory: str | Path) -> Path:
     | `encoded_with_sigma` | `image_bytes`, `sigma` | `denoised_bytes` |
     | `posterior` | `image`, `sigma` | `denoised`, `mean`, `std`, `estimated_psnr` (B,) |
 
+    What cannot be denoised is refused before anything is computed, with an `InvalidArgumentError` of one sentence.
+    Large images are computed one tile at a time, as `Denoiser.denoise` does it.
+
     Args:
         denoiser: The denoiser; its network must compute in float32.
         directory: The version folder to make, such as `export/1`. It may exist if it is empty.
+        max_pixels: Largest B·H·W of `image`, and largest H·W of each image file, which is read from its header before
+            it is decoded. Beside one tile, a request takes 50 to 100 bytes of memory per RGB pixel, with the default
+            7 GB at most; `benchmarks/graph_memory.py` measures it.
+        tile: Largest side of a tile in pixels, a multiple of the pooling grid; smaller ones need less memory.
+        overlap: Context in pixels that a tile has on every inner side, as for `Denoiser.denoise`.
+        untiled_pixels: Images, and batches of images, of at most as many pixels are computed in one pass. By default a
+            megapixel, or one tile if `tile` is smaller.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: If the folder holds something, the network does not compute in float32, or Keras does not run on
-            TensorFlow.
+        ValueError: If the folder holds something, the network does not compute in float32, Keras does not run on
+            TensorFlow, or `max_pixels`, `tile`, `overlap` or `untiled_pixels` does not fit.
         OSError: If the folder cannot be written.
 
     Example:
@@ -63,8 +79,13 @@ def export_saved_model(denoiser: Denoiser, directory: str | Path) -> Path:
     directory = Path(directory)
     _check_target(directory)
     _check_denoiser(denoiser)
+    if not 1 <= max_pixels < MOST_PIXELS:
+        raise ValueError(
+            f"`max_pixels` must be at least 1 and less than {MOST_PIXELS}. Received: max_pixels={max_pixels}."
+        )
+    tiles = _tiles(denoiser.grid, tile, overlap, untiled_pixels)
     archive = keras.export.ExportArchive()
-    for name, (function, specs) in _signatures(denoiser).items():
+    for name, (function, specs) in _signatures(denoiser, max_pixels, tiles).items():
         archive.add_endpoint(name, function, specs)
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, to be renamed; its name is no number, so a server that watches the folder passes over it.
@@ -126,50 +147,74 @@ def _layers(model):
             yield from _layers(layer)
 
 
-def _signatures(denoiser):
+def _tiles(grid, tile, overlap, untiled_pixels):
+    """Chooses what is not given, and checks what is."""
+    size, overlap = tiling.choose(grid, tile, overlap)
+    if untiled_pixels is None:
+        untiled_pixels = tiling.MAX_UNTILED_PIXELS if tile is None else min(tiling.MAX_UNTILED_PIXELS, tile**2)
+    if untiled_pixels < 0:
+        raise ValueError(f"`untiled_pixels` must not be negative. Received: untiled_pixels={untiled_pixels}.")
+    return Tiles(grid, size, overlap, untiled_pixels)
+
+
+def _signatures(denoiser, max_pixels, tiles):
     """Gives the function and the input specs of each signature."""
-    channels = denoiser.channels
+    channels, scale = denoiser.channels, denoiser.scale
     image = tf.TensorSpec((None, None, None, channels), tf.float32, "image")
     image_bytes = tf.TensorSpec((None,), tf.string, "image_bytes")
     sigma = tf.TensorSpec((None,), tf.float32, "sigma")
     # One function that all signatures call, so that the network stands in the file once.
     moments = tf.function(denoiser.moments, input_signature=(image, sigma), autograph=False)
 
+    def checked_image(image):
+        image = checks.image(image, channels, denoiser.intensities, denoiser.units, max_pixels)
+        return checks.padding(image, denoiser.grid, max(MAX_PADDING * max_pixels, tiling.MAX_UNTILED_PIXELS))
+
+    def checked_sigma(sigma, batch):
+        return checks.sigma(sigma, batch, scale, denoiser.units)
+
+    def first_alone(image, sigma, denoised, mean, variance):
+        return [denoised], []
+
     def denoise(image, sigma=None):
-        denoised = moments(image, denoiser.own_sigma(image) if sigma is None else sigma)[0]
-        return tf.ensure_shape(denoised, (None, None, None, channels))
+        sigma = _own_sigma(denoiser, image) if sigma is None else sigma
+        (denoised,), _ = compute(moments, first_alone, image, sigma, tiles, pictures=1, means=0)
+        return tf.ensure_shape(denoised, image.shape)
 
     def serving_default(image):
-        return {"denoised": denoise(_checked_image(image, channels))}
+        return {"denoised": denoise(checked_image(image))}
 
     def with_sigma(image, sigma):
-        image = _checked_image(image, channels)
-        return {"denoised": denoise(image, _checked_sigma(sigma, tf.shape(image)[0], denoiser.scale))}
+        image = checked_image(image)
+        return {"denoised": denoise(image, checked_sigma(sigma, tf.shape(image)[0]))}
+
+    def joined(image, sigma, denoised, mean, variance):
+        # The estimated error is relative to full scale.
+        error = likelihood.stein_mse(denoised / scale, image / scale, sigma / scale, variance / scale**2)
+        return [denoised, mean, tf.sqrt(tf.maximum(variance, 0.0))], [error]
 
     def posterior(image, sigma):
-        image = _checked_image(image, channels)
-        sigma = _checked_sigma(sigma, tf.shape(image)[0], denoiser.scale)
-        denoised, mean, variance = moments(image, sigma)
-        scale = denoiser.scale  # the estimated PSNR is relative to full scale
-        whole = likelihood.posterior(denoised / scale, image / scale, mean / scale, variance / scale**2, sigma / scale)
-        return {
-            "denoised": denoised,
-            "mean": mean,
-            "std": whole.std * scale,
-            "estimated_psnr": whole.estimated_psnr,
+        image = checked_image(image)
+        sigma = checked_sigma(sigma, tf.shape(image)[0])
+        pictures, (error,) = compute(moments, joined, image, sigma, tiles, pictures=3, means=1)
+        named = zip(("denoised", "mean", "std"), pictures, strict=True)
+        return {name: tf.ensure_shape(picture, image.shape) for name, picture in named} | {
+            "estimated_psnr": tf.ensure_shape(likelihood.psnr_from_mse(error), (None,))
         }
 
     def denoise_file(data, sigma=None):
-        image, full_scale = _decode(data, channels)
+        image, full_scale = files.decode(data, channels)
         denoised = denoise(image[None], None if sigma is None else sigma[None])
-        return _encode_png(denoised[0], full_scale)
+        return files.encode_png(denoised[0], full_scale)
 
     def encoded(image_bytes):
-        return {"denoised_bytes": _one_by_one(denoise_file, _checked_bytes(image_bytes))}
+        return {"denoised_bytes": _one_by_one(denoise_file, files.checked_files(image_bytes, channels, max_pixels))}
 
     def encoded_with_sigma(image_bytes, sigma):
-        image_bytes = _checked_bytes(image_bytes)
-        sigma = _checked_sigma(sigma, tf.size(image_bytes), denoiser.scale)
+        # Pinned first: the checks of the files need no σ.
+        sigma = tf.ensure_shape(sigma, (None,))
+        image_bytes = files.checked_files(image_bytes, channels, max_pixels)
+        sigma = checked_sigma(sigma, tf.size(image_bytes))
         return {"denoised_bytes": _one_by_one(lambda pair: denoise_file(*pair), (image_bytes, sigma))}
 
     table = {
@@ -182,113 +227,20 @@ def _signatures(denoiser):
     return {name: table[name] for name in signature_names(channels)}
 
 
-def _checked_image(image, channels):
-    """Pins the shape (B, H, W, C), and refuses images that are empty or hold NaN or infinite values."""
-    image = tf.ensure_shape(image, (None, None, None, channels))
-    checks = [
-        _check(tf.size(image) > 0, "image is empty: batch, height and width must be at least 1"),
-        _check(tf.reduce_all(tf.math.is_finite(image)), "image holds NaN or infinite values"),
-    ]
-    return _after(checks, image)
-
-
-def _checked_bytes(image_bytes):
-    """Pins the shape (B,)."""
-    image_bytes = tf.ensure_shape(image_bytes, (None,))
-    return _after([_check(tf.size(image_bytes) > 0, "image_bytes is empty: send at least one image")], image_bytes)
-
-
-def _checked_sigma(sigma, batch, scale):
-    """Pins the shape (B,), and refuses what is no standard deviation."""
-    sigma = tf.ensure_shape(sigma, (None,))
-    is_positive = tf.reduce_all(tf.math.is_finite(sigma) & (sigma > 0.0))
-    checks = [
-        _check(tf.size(sigma) == batch, "sigma must hold one number per image. Received:", sigma),
-        _check(is_positive, "sigma must be positive and finite. Received:", sigma),
-    ]
-    if scale == 1.0:
-        sentence = "sigma is a fraction of full scale: 25 grey levels is 0.098. Received:"
-        # NaN is not greater than 1: it gets the sentence above.
-        checks.append(_check(~tf.reduce_any(sigma > 1.0), sentence, sigma))
-    return _after(checks, sigma)
-
-
-def _check(condition, sentence, *values):
-    return tf.debugging.Assert(condition, [sentence, *values])
-
-
-def _after(checks, tensor):
-    """Gives the tensor once the checks have passed, so that nothing is computed from one that fails."""
-    with tf.control_dependencies(checks):
-        return tf.identity(tensor)
+def _own_sigma(denoiser, image):
+    """Gives the model's own σ of each image, (B,): an estimate takes several times the memory of what it looks at."""
+    if denoiser.noise.is_known:
+        return denoiser.own_sigma(image)
+    one = tf.TensorSpec((), tf.float32)
+    numbers = tf.range(tf.shape(image)[0])
+    return tf.map_fn(
+        lambda number: denoiser.own_sigma(image[number : number + 1])[0],
+        numbers,
+        parallel_iterations=1,
+        fn_output_signature=one,
+    )
 
 
 def _one_by_one(function, elements):
     """Applies a function to each image file in turn: sizes differ, and the memory is that of one image."""
     return tf.map_fn(function, elements, parallel_iterations=1, fn_output_signature=tf.TensorSpec((), tf.string))
-
-
-def _decode(data, channels):
-    """Decodes a PNG or JPEG file of 8 or 16 bits.
-
-    EXIF orientation is not applied, as everywhere in this package.
-
-    Returns:
-        float32 image (H, W, C) in [0, 1], and the pixel value that became 1.
-    """
-    is_png = (tf.strings.substr(data, 0, len(PNG_SIGNATURE)) == PNG_SIGNATURE) & (
-        tf.strings.length(data) >= PNG_HEADER_BYTES
-    )
-    is_jpeg = tf.strings.substr(data, 0, len(JPEG_START)) == JPEG_START
-    known = _check(is_png | is_jpeg, "image_bytes must hold PNG or JPEG files: an element holds neither")
-    data = _after([known], data)
-    pixels, full_scale = tf.cond(is_png, lambda: _decode_png(data, channels), lambda: _decode_jpeg(data, channels))
-    pixels = tf.ensure_shape(pixels, (None, None, channels))
-    return pixels / full_scale, full_scale
-
-
-def _decode_png(data, channels):
-    """Gives float32 pixel values and the greatest one of the file's bit depth.
-
-    `tf.io.decode_image` does not tell 16 bits from 8, so the header is read here.
-    """
-    header = tf.io.decode_raw(tf.strings.substr(data, PNG_BITS_BYTE, 2), tf.uint8)
-    bits, colour_type = header[0], header[1]
-    checks = [
-        _check((bits == 8) | (bits == 16), "image_bytes: PNG files must have 8 or 16 bits. Received:", bits),
-        _check(colour_type == PNG_COLOUR_TYPES[channels], f"image_bytes: {_expected_kind(channels, 'PNG')}"),
-    ]
-    data = _after(checks, data)
-
-    def pixels(dtype):
-        return tf.cast(tf.io.decode_png(data, dtype=dtype), tf.float32)
-
-    return tf.cond(
-        bits == 16,
-        lambda: (pixels(tf.uint16), tf.constant(UINT16_MAX)),
-        lambda: (pixels(tf.uint8), tf.constant(UINT8_MAX)),
-    )
-
-
-def _decode_jpeg(data, channels):
-    """Gives float32 pixel values and 255."""
-    components = tf.io.extract_jpeg_shape(data)[2]
-    data = _after([_check(components == channels, f"image_bytes: {_expected_kind(channels, 'JPEG')}")], data)
-    # TensorFlow's default decoding differs from other decoders by up to 21 grey levels.
-    pixels = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE")
-    return tf.cast(pixels, tf.float32), tf.constant(UINT8_MAX)
-
-
-def _expected_kind(channels, name):
-    kind = "grey" if channels == 1 else "RGB"
-    return f"this model takes {kind} images without alpha channel; a {name} file is of another kind"
-
-
-def _encode_png(image, full_scale):
-    """Rounds an image in [0, 1] to the bits that the file had, as `bsdenoise.images.from_unit` does, and encodes it."""
-    values = tf.clip_by_value(tf.floor(image * full_scale + 0.5), 0.0, full_scale)
-    return tf.cond(
-        full_scale > UINT8_MAX,
-        lambda: tf.io.encode_png(tf.cast(values, tf.uint16)),
-        lambda: tf.io.encode_png(tf.cast(values, tf.uint8)),
-    )

@@ -7,6 +7,11 @@ rotations; the margins, where a tile lacks context, are computed twice and dropp
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+MAX_UNTILED_PIXELS = 2**20
+TILE = 1024
+REACH = 10  # of the U-Net to every side, in units of its pooling grid: 20 · 2^(depth − 1) − 5 pixels, rounded up
+MAX_OVERLAP = 160  # the reach at a depth of 4; benchmarks/tiles.py measures what smaller overlaps cost
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -21,6 +26,34 @@ class Tile:
     window: tuple[slice, slice]
     inner: tuple[slice, slice]
     target: tuple[slice, slice]
+
+
+def choose(grid: int, tile: int | None = None, overlap: int | None = None) -> tuple[int, int]:
+    """Chooses tile and overlap where they are not given, and checks them.
+
+    Args:
+        grid: Spacing of the pooling grid, 2^depth of the network.
+        tile: Largest side of a tile in pixels, a multiple of `grid`.
+        overlap: Context in pixels on every inner side, a multiple of `grid`; by default the reach of the network, but
+            at most 160 pixels and a quarter of a tile.
+
+    Raises:
+        ValueError: If `tile` or `overlap` is off the grid, or `tile` leaves nothing between two overlaps.
+    """
+    size = -(-TILE // grid) * grid if tile is None else tile
+    if overlap is None:
+        overlap = min(REACH * grid, MAX_OVERLAP, size // 4) // grid * grid
+    if size % grid or overlap % grid or overlap < 0 or size <= 2 * overlap:
+        raise ValueError(
+            f"`tile` and `overlap` must be multiples of {grid} with tile > 2 * overlap. "
+            f"Received: tile={size}, overlap={overlap}."
+        )
+    return size, overlap
+
+
+def padded_pixels(height: int, width: int, grid: int) -> int:
+    """Counts the pixels that the network computes for an image, each side filled up to the pooling grid."""
+    return -(-height // grid) * grid * (-(-width // grid) * grid)
 
 
 def plan(height: int, width: int, tile: int, overlap: int, grid: int) -> Iterator[Tile]:
@@ -39,11 +72,7 @@ def plan(height: int, width: int, tile: int, overlap: int, grid: int) -> Iterato
     Raises:
         ValueError: If `tile` or `overlap` is off the grid, or `tile` leaves nothing between two overlaps.
     """
-    if tile % grid or overlap % grid or overlap < 0 or tile <= 2 * overlap:
-        raise ValueError(
-            f"`tile` and `overlap` must be multiples of {grid} with tile > 2 * overlap. "
-            f"Received: tile={tile}, overlap={overlap}."
-        )
+    tile, overlap = choose(grid, tile, overlap)
     for row_window, row_inner, row_target in _spans(height, tile, overlap):
         for column_window, column_inner, column_target in _spans(width, tile, overlap):
             yield Tile((row_window, column_window), (row_inner, column_inner), (row_target, column_target))

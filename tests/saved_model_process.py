@@ -1,11 +1,12 @@
 """Runs SavedModels as a model server does: a process of its own that cannot import bsdenoise.
 
-Started by `test_export.py`. Reads pickled requests (route, folder, signature, inputs) from stdin and writes pickled
-answers to stdout: ("ok", outputs) or ("error", type of the error, message).
+Started by `exported.py`. Reads pickled requests (route, folder, signature, inputs) from stdin and writes pickled
+answers to stdout: ("ok", outputs) or ("error", type of the error, message). Route "peak" asks for memory instead.
 """
 
 import os
 import pickle
+import resource
 import sys
 
 sys.modules["bsdenoise"] = None  # from here on, importing it fails
@@ -60,6 +61,10 @@ def main():
             route, folder, signature, inputs = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+        if route == "peak":
+            pickle.dump(("ok", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), ANSWERS)
+            ANSWERS.flush()
+            continue
         try:
             model = loaded.setdefault(folder, Loaded(folder))
             outputs = getattr(model, route)(signature, inputs)

@@ -10,7 +10,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from bsdenoise import denoiser as module
+from bsdenoise import tiling
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.network import blind_spot_network
 from bsdenoise.noise import GaussianNoise, estimate_sigma
@@ -309,9 +309,9 @@ def test_overlap_of_tiles_by_default(rgb):
 
 
 def test_large_images_are_tiled_without_being_asked(rgb, monkeypatch):
-    monkeypatch.setattr(module, "MAX_UNTILED_PIXELS", 60 * 50)
-    monkeypatch.setattr(module, "TILE", 48)
-    monkeypatch.setattr(module, "MAX_OVERLAP", 10)
+    monkeypatch.setattr(tiling, "MAX_UNTILED_PIXELS", 60 * 50)
+    monkeypatch.setattr(tiling, "TILE", 48)
+    monkeypatch.setattr(tiling, "MAX_OVERLAP", 10)
     sizes = []
     moments = Denoiser.moments
 
@@ -328,6 +328,18 @@ def test_large_images_are_tiled_without_being_asked(rgb, monkeypatch):
     tiled = rgb.denoise(larger)
     assert len(sizes) == 4 and max(max(size) for size in sizes) == 48
     np.testing.assert_array_equal(tiled, rgb.denoise(larger, tile=48, overlap=10))
+
+
+def test_thin_images_are_tiled_as_what_they_are_padded_to(monkeypatch):
+    """A row of pixels is as much work as the strip that the network fills it up to."""
+    denoiser = build(channels=1, depth=2)
+    monkeypatch.setattr(tiling, "MAX_UNTILED_PIXELS", 400)
+    monkeypatch.setattr(tiling, "TILE", 32)
+    row = random_noisy(1, 150, 1)
+    np.testing.assert_array_equal(denoiser.denoise(row), denoiser.denoise(row, tile=32))
+    assert np.abs(denoiser.denoise(row) - denoiser.denoise(row, tile=1 << 20)).max() > 0
+    short = row[:, :, :100]
+    np.testing.assert_array_equal(denoiser.denoise(short), denoiser.denoise(short, tile=1 << 20))
 
 
 def test_sigma_is_estimated_on_the_whole_image(ranged):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsdenoise.tiling import plan
+from bsdenoise.tiling import choose, padded_pixels, plan
 
 
 @st.composite
@@ -90,3 +90,25 @@ def test_an_example_by_hand():
 def test_wrong_tiles(tile, overlap):
     with pytest.raises(ValueError, match=f"must be multiples of 8 with tile > 2 .* tile={tile}, overlap={overlap}"):
         list(plan(100, 100, tile, overlap, grid=8))
+
+
+@pytest.mark.parametrize(
+    "grid, tile, overlap, expected",
+    [
+        (32, None, None, (1024, 160)),  # a depth of 5
+        (4, None, None, (1024, 40)),  # its reach
+        (48, None, None, (1056, 144)),  # no multiple of the grid: the next one up, the next one down
+        (16, 256, None, (256, 64)),  # at most a quarter of a tile
+        (16, None, 32, (1024, 32)),
+        (16, 64, 0, (64, 0)),
+    ],
+)
+def test_what_is_not_given_is_chosen(grid, tile, overlap, expected):
+    assert choose(grid, tile, overlap) == expected
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 6))
+def test_pixels_with_padding(height, width, depth):
+    grid = 2**depth
+    rows, columns = (next(n for n in range(size, size + grid) if n % grid == 0) for size in (height, width))
+    assert padded_pixels(height, width, grid) == rows * columns

@@ -21,9 +21,13 @@ def run(config: ExportConfig) -> int:
     from bsdenoise import export  # here, because it loads TensorFlow
 
     version = export.next_version(config.out) if config.version is None else config.version
-    folder = export.export_saved_model(denoiser, config.out / str(version))
-    noise = denoiser.noise
-    sigma = f"{noise.low:.4g}" if noise.is_known else f"estimated per image, {noise.low:.4g} to {noise.high:.4g}"
-    print(f"{folder}: {denoiser.channels} channel(s); its own sigma: {sigma}, as a fraction of full scale")
+    folder = export.export_saved_model(
+        denoiser, config.out / str(version), max_pixels=config.max_pixels, tile=config.tile
+    )
+    low, high = denoiser.noise.low * denoiser.scale, denoiser.noise.high * denoiser.scale
+    sigma = f"{low:.4g}" if denoiser.noise.is_known else f"estimated per image, {low:.4g} to {high:.4g}"
+    print(f"{folder}: {denoiser.channels} channel(s); its own sigma: {sigma}")
+    print(f"units of pixels and sigma: {denoiser.units}")
     print(f"signatures: {', '.join(export.signature_names(denoiser.channels))}")
+    print(f"limit: {config.max_pixels} pixels per request and per image file")
     return 0
