@@ -146,8 +146,10 @@ class Denoiser(keras.Model):
         Args and errors as for `denoise`.
 
         Returns:
-            A `Posterior` of float32 arrays; `estimated_psnr` is a number for one image, (B,) for a batch. It takes the
-            noise to be unclipped and unquantised: for 8-bit files it is an approximation.
+            A `Posterior` of float32 arrays; `estimated_psnr` is a number for one image, (B,) for a batch, for a peak of
+            the model's `scale`. It takes the noise to be unclipped and unquantised: for 8-bit files it is an
+            approximation. It is as good as σ: where σ was estimated and texture was taken for noise, it is far too
+            high, up to its limit of 100 dB.
         """
         batch, restore_shape = self._as_batch(noisy)
         sigma = self._checked_sigma(sigma, batch)

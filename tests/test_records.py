@@ -62,6 +62,8 @@ def test_which_sigma_the_model_is_told(model, items, tiny_denoiser_path):
     case = cases.read_clean(items[0], 3, "gaussian:40")
     assert record.sigma_used == pytest.approx(float(blind.denoiser.own_sigma(case.noisy[None])[0]))
     assert record.sigma == pytest.approx(40 / 255)
+    assert record.sure_psnr is None  # worth nothing with an estimated sigma
+    assert measure(blind, items, records.Protocol("gaussian:40"))[0].sure_psnr is not None
 
 
 def test_real_pairs_take_the_models_own_sigma(model, tmp_path):

@@ -72,7 +72,8 @@ class Record:
         psnr_unrounded: The same without rounding.
         psnr_mean: PSNR of the prediction from the surroundings alone, not rounded.
         ssim: Structural similarity of the rounded result; `None` for images under 11 pixels.
-        sure_psnr: What the model itself expects `psnr_unrounded` to be, without the clean image.
+        sure_psnr: What the model itself expects `psnr_unrounded` to be, without the clean image; `None` where σ was
+            estimated: an estimate that takes texture for noise leaves nothing of it.
         calibration: Squared error over the posterior variance, 1 for a model that knows how sure it is.
         seconds: Time to denoise.
     """
@@ -91,7 +92,7 @@ class Record:
     psnr_unrounded: float
     psnr_mean: float
     ssim: float | None
-    sure_psnr: float
+    sure_psnr: float | None
     calibration: float
     seconds: float
 
@@ -202,6 +203,7 @@ def measure(model: Model, item: Item, case: Case, protocol: Protocol) -> Record:
         sigma = None
     elif protocol.sigma is not None:
         sigma = noise.parse_level(protocol.sigma, float(case.levels or 1))
+    is_estimate = sigma is None and not denoiser.noise.is_known
     used = float(denoiser.own_sigma(case.noisy[np.newaxis])[0]) if sigma is None else sigma
     start = time.perf_counter()
     result = denoiser.posterior(case.noisy, sigma=used, tile=protocol.tile)
@@ -224,7 +226,7 @@ def measure(model: Model, item: Item, case: Case, protocol: Protocol) -> Record:
         psnr_unrounded=psnr(result.denoised, clean, peak),
         psnr_mean=psnr(result.mean, clean, peak),
         ssim=ssim(final, expected, peak),
-        sure_psnr=result.estimated_psnr + float(20.0 * np.log10(peak / denoiser.scale)),
+        sure_psnr=None if is_estimate else result.estimated_psnr + float(20.0 * np.log10(peak / denoiser.scale)),
         calibration=float(np.mean(squared_error) / np.mean(np.square(result.std, dtype=np.float64))),
         seconds=seconds,
     )

@@ -61,7 +61,7 @@ class Row:
         psnr_unrounded: Mean PSNR without rounding.
         psnr_mean: Mean PSNR of the prediction from the surroundings alone.
         ssim: Mean structural similarity; `None` if no image is large enough.
-        sure_psnr: Mean PSNR that the model itself expected.
+        sure_psnr: Mean PSNR that the model itself expected; `None` where it estimated σ.
         calibration: Mean of squared error over posterior variance.
         seconds_per_megapixel: Time of all over size of all.
     """
@@ -77,7 +77,7 @@ class Row:
     psnr_unrounded: float
     psnr_mean: float
     ssim: float | None
-    sure_psnr: float
+    sure_psnr: float | None
     calibration: float
     seconds_per_megapixel: float
 
