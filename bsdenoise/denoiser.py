@@ -76,7 +76,7 @@ class Denoiser(keras.Model):
     @property
     def grid(self) -> int:
         """Spacing in pixels of the network's pooling grid, 2^depth."""
-        return self.network.get_layer("pad").multiple
+        return 2 ** sum(layer.name.startswith("pool") for layer in self.network.layers)
 
     @property
     def intensities(self) -> tuple[float, float]:

@@ -176,11 +176,13 @@ class RotateStack(keras.layers.Layer):
         90° then at 270°.
     """
 
+    UPRIGHT = (0, 2)  # quarter turns in the first stack
+    SIDEWAYS = (1, 3)  # and in the second
+
     def call(self, inputs):
         """Gives the upright pair and the sideways pair of rotations."""
-        upright = ops.concatenate([inputs, rotate(inputs, 2)], axis=0)
-        sideways = ops.concatenate([rotate(inputs, 1), rotate(inputs, 3)], axis=0)
-        return upright, sideways
+        stacks = ([rotate(inputs, turns) for turns in pair] for pair in (self.UPRIGHT, self.SIDEWAYS))
+        return tuple(ops.concatenate(stack, axis=0) for stack in stacks)
 
     def compute_output_shape(self, input_shape):
         """Gives the shapes of the two stacks."""
@@ -215,33 +217,66 @@ class RotateUnstack(keras.layers.Layer):
         return (batch and batch // 2, height, width, 4 * features)
 
 
+def _checked_turns(turns) -> tuple[int, ...]:
+    """Reads numbers of quarter turns."""
+    if not isinstance(turns, tuple | list) or not turns or not all(turn in range(4) for turn in turns):
+        raise ValueError(f"`turns` must be quarter turns from 0 to 3, one or more. Received: turns={turns!r}.")
+    return tuple(turns)
+
+
+def _by_turns(inputs, turns, function):
+    """Applies `function(maps, rows_at_end, columns_at_end)` to each rotation in a stack.
+
+    The two flags say where the bottom and the right of the image are after so many quarter turns: at the end of the
+    maps' rows, and of their columns, or at the beginning. (A single quarter turn takes the right to the top and the
+    bottom to the right.)
+    """
+    batch = ops.shape(inputs)[0] // len(turns)
+    parts = [
+        function(inputs[index * batch : (index + 1) * batch], turn in (0, 3), turn in (0, 1))
+        for index, turn in enumerate(turns)
+    ]
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)
+
+
 @keras.saving.register_keras_serializable(package="bsdenoise")
 class PadToMultiple(keras.layers.Layer):
-    """Pads with zeros at the bottom and on the right until both sides are multiples of a number.
+    """Pads with zeros at the bottom and on the right of the image until both sides are multiples of a number.
 
-    Zeros, not reflection: a reflected border would show the network a pixel's own noise next to that pixel.
+    Zeros, not reflection: a reflected border would show the network a pixel's own noise next to that pixel. In a stack
+    of rotations each map is padded where the image's bottom and right have gone, so that all share one pooling grid.
 
     Args:
-        multiple: The number, ≥ 1; a U-Net of depth d needs 2^d.
+        multiple: The number, ≥ 1.
+        turns: Quarter turns of the images that are stacked along the batch, in equal parts.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Input shape: (B, H, W, C).
     Output shape: (B, ⌈H/m⌉m, ⌈W/m⌉m, C).
 
     Raises:
-        ValueError: If `multiple` is not positive.
+        ValueError: If `multiple` is not positive, or `turns` are not from 0 to 3.
     """
 
-    def __init__(self, multiple, **kwargs):
+    def __init__(self, multiple, turns=(0,), **kwargs):
         super().__init__(**kwargs)
         if not isinstance(multiple, int) or multiple < 1:
             raise ValueError(f"`multiple` must be a positive integer. Received: multiple={multiple!r}.")
         self.multiple = multiple
+        self.turns = _checked_turns(turns)
 
     def call(self, inputs):
         """Pads (B, H, W, C)."""
-        shape = ops.shape(inputs)
-        return ops.pad(inputs, ((0, 0), (0, -shape[1] % self.multiple), (0, -shape[2] % self.multiple), (0, 0)))
+        rows, columns = (-size % self.multiple for size in ops.shape(inputs)[1:3])
+        if isinstance(rows, int) and isinstance(columns, int) and rows == columns == 0:
+            return inputs  # known beforehand: no copy
+
+        def pad(maps, rows_at_end, columns_at_end):
+            row_padding = (0, rows) if rows_at_end else (rows, 0)
+            column_padding = (0, columns) if columns_at_end else (columns, 0)
+            return ops.pad(maps, ((0, 0), row_padding, column_padding, (0, 0)))
+
+        return _by_turns(inputs, self.turns, pad)
 
     def compute_output_shape(self, input_shape):
         """Gives the padded shape; an unknown side stays unknown."""
@@ -251,24 +286,47 @@ class PadToMultiple(keras.layers.Layer):
 
     def get_config(self):
         """Gives the arguments from which the layer can be made again."""
-        return {**super().get_config(), "multiple": self.multiple}
+        return {**super().get_config(), "multiple": self.multiple, "turns": self.turns}
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
 class CropLike(keras.layers.Layer):
-    """Crops maps at the bottom and on the right to the size of a reference image.
+    """Undoes `PadToMultiple`: crops maps to the size of a reference at the bottom and on the right of the image.
+
+    Args:
+        turns: Quarter turns of the images that are stacked along the batch, in equal parts.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Input shape: A pair: maps (B, H', W', F) and the reference (B, H, W, C), with H' ≥ H and W' ≥ W.
     Output shape: (B, H, W, F).
+
+    Raises:
+        ValueError: If `turns` are not from 0 to 3.
     """
+
+    def __init__(self, turns=(0,), **kwargs):
+        super().__init__(**kwargs)
+        self.turns = _checked_turns(turns)
 
     def call(self, inputs):
         """Crops the first of the pair to the size of the second."""
         maps, reference = inputs
-        shape = ops.shape(reference)
-        return maps[:, : shape[1], : shape[2]]
+        height, width = ops.shape(reference)[1:3]
+        rows, columns = ops.shape(maps)[1] - height, ops.shape(maps)[2] - width
+        if isinstance(rows, int) and isinstance(columns, int) and rows == columns == 0:
+            return maps
+
+        def crop(part, rows_at_end, columns_at_end):
+            top, left = 0 if rows_at_end else rows, 0 if columns_at_end else columns
+            return part[:, top : top + height, left : left + width]
+
+        return _by_turns(maps, self.turns, crop)
 
     def compute_output_shape(self, input_shape):
         """Gives (B, H, W, F)."""
         maps, reference = input_shape
         return (*reference[:3], maps[-1])
+
+    def get_config(self):
+        """Gives the arguments from which the layer can be made again."""
+        return {**super().get_config(), "turns": self.turns}

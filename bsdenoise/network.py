@@ -4,6 +4,7 @@ import keras
 
 from bsdenoise.layers import CropLike, PadToMultiple, RotateStack, RotateUnstack, ShiftConv2D, ShiftDownsample
 
+POOLING_FACTOR = 2
 LEAKY_SLOPE = 0.1  # Laine et al. 2019, Appendix A
 LAST_GAIN = 1.0  # the last layer is linear, so He's factor 2 for rectifiers becomes 1
 
@@ -36,12 +37,12 @@ def blind_spot_network(channels=3, width=48, depth=5, num_outputs=None, pooling=
         1269129
     """
     image = _checked_input(channels, width, depth, num_outputs)
-    padded = PadToMultiple(2**depth, dtype=dtype, name="pad")(image)
-    body = _unet_body(channels, width, depth, pooling, dtype, shifted=True)
-    upright, sideways = RotateStack(dtype=dtype, name="rotate_stack")(padded)
-    maps = RotateUnstack(dtype=dtype, name="rotate_unstack")((body(upright), body(sideways)))
+    body = _UNetBody(width, depth, pooling, dtype, shifted=True)
+    upright, sideways = RotateStack(dtype=dtype, name="rotate_stack")(image)
+    stacks = body(upright, RotateStack.UPRIGHT, "_upright"), body(sideways, RotateStack.SIDEWAYS, "_sideways")
+    maps = RotateUnstack(dtype=dtype, name="rotate_unstack")(stacks)
     maps = _head(maps, (8 * width, 2 * width), num_outputs or num_gaussian_outputs(channels), dtype)
-    return keras.Model(image, CropLike(dtype="float32", name="crop")((maps, image)), name="blind_spot_network")
+    return keras.Model(image, maps, name="blind_spot_network")
 
 
 def unet(channels=3, width=48, depth=5, num_outputs=None, pooling="max", dtype=None):
@@ -50,10 +51,9 @@ def unet(channels=3, width=48, depth=5, num_outputs=None, pooling="max", dtype=N
     Args and returns as for `blind_spot_network`.
     """
     image = _checked_input(channels, width, depth, num_outputs)
-    padded = PadToMultiple(2**depth, dtype=dtype, name="pad")(image)
-    maps = _unet_body(channels, width, depth, pooling, dtype, shifted=False)(padded)
+    maps = _UNetBody(width, depth, pooling, dtype, shifted=False)(image, (0,), "")
     maps = _head(maps, (2 * width, 2 * width), num_outputs or num_gaussian_outputs(channels), dtype)
-    return keras.Model(image, CropLike(dtype="float32", name="crop")((maps, image)), name="unet")
+    return keras.Model(image, maps, name="unet")
 
 
 def _checked_input(channels, width, depth, num_outputs):
@@ -67,40 +67,58 @@ def _checked_input(channels, width, depth, num_outputs):
     return keras.Input((None, None, channels), name="image")
 
 
-def _unet_body(channels, width, depth, pooling, dtype, shifted):
-    """Builds the encoder and decoder, from (B, H, W, C) to (B, H, W, 2·width); H and W multiples of 2^depth."""
-    pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
-    if pooling not in pools:
-        raise ValueError(f"`pooling` must be 'max' or 'average'. Received: pooling={pooling!r}.")
+class _UNetBody:
+    """Encoder and decoder, from (B, H, W, C) to (B, H, W, 2·width): their layers, to be applied to several stacks.
 
-    def conv(filters, name):
-        activation = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"{name}_relu")
+    Where a pooling meets an odd side, the maps get one more row or column of zeros, which goes again after upsampling.
+    (Zeros around the image, once for all poolings, are simpler, but seen as a black frame: `benchmarks/padding.py`.)
+    """
+
+    def __init__(self, width, depth, pooling, dtype, shifted):
+        pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
+        if pooling not in pools:
+            raise ValueError(f"`pooling` must be 'max' or 'average'. Received: pooling={pooling!r}.")
+        self.dtype = dtype
+        levels = range(1, depth + 1)
+        encoder = {f"enc_conv{level}": width for level in range(depth + 2)}
+        decoder = {f"dec_conv{level}{part}": 2 * width for level in levels for part in "ab"}
+        self.convs = {name: self._conv(name, filters, shifted) for name, filters in (encoder | decoder).items()}
         if shifted:
-            layer = ShiftConv2D(filters, 3, dtype=dtype, name=name)
+            self.pools = [ShiftDownsample(pooling, dtype=dtype, name=f"pool{level}") for level in levels]
         else:
-            layer = keras.layers.Conv2D(
-                filters, 3, padding="same", kernel_initializer="he_normal", dtype=dtype, name=name
-            )
-        return lambda x: activation(layer(x))
+            self.pools = [pools[pooling](2, dtype=dtype, name=f"pool{level}") for level in levels]
+        self.upsamplings = [keras.layers.UpSampling2D(2, dtype=dtype, name=f"upsample{level}") for level in levels]
 
-    def downsample(name):
+    def __call__(self, image, turns, suffix):
+        """Applies the layers to a stack of images, turned by so many quarter turns; `suffix` marks its own layers."""
+        dtype, depth = self.dtype, len(self.pools)
+        maps = self._apply("enc_conv0", image)
+        skips = [image]
+        for level in range(1, depth + 1):
+            maps = self._apply(f"enc_conv{level}", maps)
+            maps = PadToMultiple(POOLING_FACTOR, turns, dtype=dtype, name=f"pad{level}{suffix}")(maps)
+            maps = self.pools[level - 1](maps)
+            skips.append(maps)
+        maps = self._apply(f"enc_conv{depth + 1}", maps)
+        for level in range(depth, 0, -1):
+            skip = skips[level - 1]
+            maps = self.upsamplings[level - 1](maps)
+            maps = CropLike(turns, dtype=dtype, name=f"crop{level}{suffix}")((maps, skip))
+            maps = keras.layers.Concatenate(dtype=dtype, name=f"concat{level}{suffix}")([maps, skip])
+            maps = self._apply(f"dec_conv{level}b", self._apply(f"dec_conv{level}a", maps))
+        return maps
+
+    def _conv(self, name, filters, shifted):
+        """Makes a 3×3 convolution and its leaky ReLU."""
+        activation = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=self.dtype, name=f"{name}_relu")
         if shifted:
-            return ShiftDownsample(pooling, dtype=dtype, name=name)
-        return pools[pooling](2, dtype=dtype, name=name)
+            return ShiftConv2D(filters, 3, dtype=self.dtype, name=name), activation
+        kind = {"padding": "same", "kernel_initializer": "he_normal", "dtype": self.dtype, "name": name}
+        return keras.layers.Conv2D(filters, 3, **kind), activation
 
-    image = keras.Input((None, None, channels), name="body_input")
-    maps = conv(width, "enc_conv0")(image)
-    skips = [image]
-    for level in range(1, depth + 1):
-        maps = downsample(f"pool{level}")(conv(width, f"enc_conv{level}")(maps))
-        skips.append(maps)
-    maps = conv(width, f"enc_conv{depth + 1}")(maps)
-    for level in range(depth, 0, -1):
-        maps = keras.layers.UpSampling2D(2, dtype=dtype, name=f"upsample{level}")(maps)
-        maps = keras.layers.Concatenate(dtype=dtype, name=f"concat{level}")([maps, skips[level - 1]])
-        maps = conv(2 * width, f"dec_conv{level}a")(maps)
-        maps = conv(2 * width, f"dec_conv{level}b")(maps)
-    return keras.Model(image, maps, name="unet_body")
+    def _apply(self, name, maps):
+        conv, activation = self.convs[name]
+        return activation(conv(maps))
 
 
 def _head(maps, widths, num_outputs, dtype):

@@ -32,6 +32,8 @@ LAYERS = {
     "rotate-unstack": (lambda **kwargs: layers.RotateUnstack(**kwargs), [(4, 7, 4, 2), (4, 4, 7, 2)]),
     "pad": (lambda **kwargs: layers.PadToMultiple(4, **kwargs), [(2, 7, 4, 2)]),
     "crop": (lambda **kwargs: layers.CropLike(**kwargs), [(2, 8, 8, 3), (2, 7, 4, 2)]),
+    "pad_turned": (lambda **kwargs: layers.PadToMultiple(4, (0, 2), **kwargs), [(2, 7, 4, 2)]),
+    "crop_turned": (lambda **kwargs: layers.CropLike((1, 3), **kwargs), [(2, 8, 8, 3), (2, 7, 4, 2)]),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
@@ -145,6 +147,28 @@ def test_pad_and_crop(size, multiple):
     np.testing.assert_array_equal(padded[:, : size[0], : size[1]], images)
     assert np.count_nonzero(padded) == np.count_nonzero(images)
     np.testing.assert_array_equal(layers.CropLike()((padded, images)), images)
+
+
+@pytest.mark.parametrize("turns", [(0,), (1,), (2,), (3,), (0, 2), (1, 3), (3, 1)], ids=str)
+@pytest.mark.parametrize("size", [(5, 7), (4, 6), (1, 2)], ids=str)
+def test_turned_images_are_padded_at_their_own_bottom_and_right(size, turns):
+    images = random_images(*size)
+    turned_size = size if turns[0] % 2 == 0 else size[::-1]
+    stack = np.concatenate([np.rot90(images, turn, axes=(1, 2)) for turn in turns])
+    assert stack.shape[1:3] == turned_size
+    padding = [(0, -side % 4) for side in size]
+    padded = np.pad(images, ((0, 0), *padding, (0, 0)))
+    expected = np.concatenate([np.rot90(padded, turn, axes=(1, 2)) for turn in turns])
+    result = layers.PadToMultiple(4, turns)(stack)
+    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_array_equal(layers.CropLike(turns)((result, stack)), stack)
+
+
+@pytest.mark.parametrize("turns", [(), (4,), (-1, 0), 2, "0"], ids=repr)
+@pytest.mark.parametrize("layer", [lambda turns: layers.PadToMultiple(2, turns), layers.CropLike], ids=["pad", "crop"])
+def test_wrong_turns(layer, turns):
+    with pytest.raises(ValueError, match="`turns` must be quarter turns from 0 to 3, one or more. Received: turns="):
+        layer(turns)
 
 
 # --- what Keras asks of a layer ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import reference
 import tensorflow as tf
 
 from bsdenoise.network import blind_spot_network, num_gaussian_outputs, unet
@@ -159,7 +160,6 @@ def test_num_gaussian_outputs(channels, expected):
 def test_layers_are_those_of_the_paper():
     """Encoder of 48 maps, decoder of 96, head 384 → 96 → n, and every skip connection where it belongs."""
     network = blind_spot_network(channels=3)
-    body = network.get_layer("unet_body")
     kernels = {weight.path.split("/")[-2]: weight.shape for weight in network.weights if weight.name == "kernel"}
     encoder = {f"enc_conv{index}": (3, 3, 3 if index == 0 else 48, 48) for index in range(7)}
     decoder = {f"dec_conv{level}b": (3, 3, 96, 96) for level in range(1, 6)}
@@ -167,9 +167,11 @@ def test_layers_are_those_of_the_paper():
     decoder |= {f"dec_conv{level}a": (3, 3, maps, 96) for level, maps in joined.items()}
     head = {"head_conv0": (1, 1, 384, 384), "head_conv1": (1, 1, 384, 96), "outputs": (1, 1, 96, 9)}
     assert kernels == encoder | decoder | head
-    skips = [body.get_layer(f"concat{level}").input[1].name for level in (5, 4, 3, 2, 1)]
-    assert [body.get_layer(f"pool{level}").output.name for level in (4, 3, 2, 1)] == skips[:4]
-    assert body.inputs[0].name == skips[4]
+    image = network.get_layer("rotate_stack").output
+    for node, suffix in enumerate(("_upright", "_sideways")):
+        skips = [network.get_layer(f"concat{level}{suffix}").input[1].name for level in (5, 4, 3, 2, 1)]
+        pools = [network.get_layer(f"pool{level}")._inbound_nodes[node].outputs[0].name for level in (4, 3, 2, 1)]
+        assert [*pools, image[node].name] == skips
 
 
 @both
@@ -191,13 +193,54 @@ def test_any_size(build, size):
     assert np.isfinite(outputs.numpy()).all()
 
 
-@both
-def test_size_is_a_matter_of_zeros_below_and_to_the_right(build):
-    """An odd image gives what the same image does when zeros fill the pooling grid."""
-    network = randomize(build(channels=1, width=4, depth=3))
-    image = random_images(13, 10, 1)
-    padded = np.pad(image, ((0, 0), (0, 3), (0, 6), (0, 0)))
-    np.testing.assert_allclose(network(image), network(padded)[:, :13, :10], rtol=1e-5, atol=1e-6)
+def leaky(x):
+    return np.where(x > 0, x, 0.1 * x)
+
+
+def slow_network(network, image, depth):
+    """The network in NumPy, from its weights: four branches, each padded in the frame of the image."""
+    weights = {weight.path: weight.numpy() for weight in network.weights}
+    weights = {tuple(path.split("/")[-2:]): value for path, value in weights.items()}
+
+    def conv(name, x):
+        return leaky(reference.shift_conv2d(x, weights[name, "kernel"], weights[name, "bias"]))
+
+    def pool(x, turns):
+        upright = np.rot90(x, -turns, axes=(1, 2))
+        odd = [(0, side % 2) for side in upright.shape[1:3]]
+        padded = np.pad(upright, ((0, 0), *odd, (0, 0)))
+        return reference.shift_downsample(np.rot90(padded, turns, axes=(1, 2)), "max")
+
+    def upsample(x, like, turns):
+        upright = np.rot90(x, -turns, axes=(1, 2)).repeat(2, axis=1).repeat(2, axis=2)
+        height, width = np.rot90(like, -turns, axes=(1, 2)).shape[1:3]
+        return np.rot90(upright[:, :height, :width], turns, axes=(1, 2))
+
+    branches = []
+    for turns in range(4):
+        skips = [np.rot90(image, turns, axes=(1, 2))]
+        maps = conv("enc_conv0", skips[0])
+        for level in range(1, depth + 1):
+            maps = pool(conv(f"enc_conv{level}", maps), turns)
+            skips.append(maps)
+        maps = conv(f"enc_conv{depth + 1}", maps)
+        for level in range(depth, 0, -1):
+            maps = np.concatenate([upsample(maps, skips[level - 1], turns), skips[level - 1]], axis=-1)
+            maps = conv(f"dec_conv{level}b", conv(f"dec_conv{level}a", maps))
+        shifted = np.zeros_like(maps)
+        shifted[:, 1:] = maps[:, :-1]
+        branches.append(np.rot90(shifted, -turns, axes=(1, 2)))
+    maps = np.concatenate(branches, axis=-1)
+    for name in ("head_conv0", "head_conv1"):
+        maps = leaky(maps @ weights[name, "kernel"][0, 0] + weights[name, "bias"])
+    return maps @ weights["outputs", "kernel"][0, 0] + weights["outputs", "bias"]
+
+
+@pytest.mark.parametrize("size", [(8, 4), (5, 7), (6, 9), (1, 3)], ids=str)
+def test_the_whole_network_against_numpy(size):
+    network = randomize(blind_spot_network(channels=1, width=2, depth=2))
+    image = random_images(*size, channels=1, batch=2)
+    np.testing.assert_allclose(network(image), slow_network(network, image, 2), rtol=1e-4, atol=1e-5)
 
 
 @both
