@@ -129,11 +129,12 @@ def test_run_folder_is_complete_and_the_model_denoises(config, source):
 def test_interrupted_run_goes_on_bit_for_bit(config, monkeypatch, tmp_path, number):
     straight = dataclasses.replace(config, out=tmp_path / "straight")
     train(straight)
+    handler = signal.getsignal(number)
     with monkeypatch.context() as patch:
         _stop_at(patch, 5, number)
         stopped = train(config)
     assert (stopped.step, stopped.signal, stopped.finished) == (5, number, False)
-    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    assert signal.getsignal(number) == handler
     outcome = train(config)
     assert outcome.finished and outcome.step == 12
     _assert_same_checkpoints(config, config.out, straight.out)
@@ -300,7 +301,7 @@ def test_two_devices_train_as_one(config, tmp_path):
                 assert max(np.abs(a - b).max() for a, b in zip(before, state.network.get_weights())) > 1e-3
             assert strategy.num_replicas_in_sync == 2, strategy
             assert distribution.describe(strategy) == "2 CPUs"
-            np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
+            np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5, atol=2e-5)
             for index in (1, 2):
                 for one, two in zip(results[0][index], results[1][index], strict=True):
                     np.testing.assert_allclose(one, two, atol=2e-5)

@@ -165,7 +165,10 @@ def _images_of(folder: str, name: str) -> Iterator[Item]:
     base = Path(folder)
     for path in images.find(folder):
         below = path.relative_to(base) if base.is_dir() else Path(path.name)
-        count = images.count(path)
+        try:
+            count = images.count(path)
+        except (ValueError, OSError):
+            count = 1  # to be named when it is read, beside those that can be
         for index in range(count):
             yield Item(name, below.as_posix() + (f"[{index}]" if count > 1 else ""), path, index)
 
