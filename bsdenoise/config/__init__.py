@@ -1,0 +1,12 @@
+"""What each command can be told: one frozen dataclass per command, the only source of its flags and their help.
+
+The help of a flag is the `#:` comment above its field, joined to one paragraph; a line of it that begins with anything
+but a letter would start a new line in the terminal.
+"""
+
+from bsdenoise.config.denoise import DenoiseConfig
+from bsdenoise.config.evaluate import EvaluateConfig
+from bsdenoise.config.export import ExportConfig
+from bsdenoise.config.train import TrainConfig
+
+__all__ = ["DenoiseConfig", "EvaluateConfig", "ExportConfig", "TrainConfig"]

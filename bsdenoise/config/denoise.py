@@ -1,0 +1,42 @@
+"""What `bsdenoise denoise` can be told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from bsdenoise.config.flags import Switch
+
+
+@dataclass(frozen=True)
+class DenoiseConfig:
+    """Denoise image files, folders and globs.
+
+    PNG (8 and 16 bits), JPEG, TIFF (8 and 16 bits, floats, stacks) and .npy files come out in the same bit depth, with
+    ICC profile, EXIF and resolution; TIFF also with its axes and descriptions. Images of a stack are denoised one by
+    one. A bad file is named and does not stop the others; the exit code is then 2.
+    """
+
+    #: Image files, folders (searched recursively), or quoted globs such as "scans/**/*.png".
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT [INPUT ...]")]
+
+    #: Folder for the denoised images, which keeps the structure of the input folder. For one input file also a file
+    #: name, whose suffix chooses the format.
+    out: Path
+
+    #: A .keras file, or a run folder that holds denoiser.keras.
+    model: Path
+
+    #: Noise standard deviation, in the files' own units (25 grey levels of 8-bit files, counts of 16-bit files, 25.0
+    #: of float files) or as a fraction of full scale (25/255). By default the model's own, estimated per image if it
+    #: was trained on a range. The estimates are printed.
+    sigma: Annotated[str | None, tyro.conf.arg(metavar="S")] = None
+
+    #: Also write the posterior standard deviation over sigma, where 1 means that nothing was gained over the noisy
+    #: pixel. TIFF and .npy files get it as floats (NAME-std.tif, NAME-std.npy), others as an 8-bit picture with 1 in
+    #: white (NAME-std.png for NAME.png, NAME.jpg-std.png for NAME.jpg).
+    std: Switch = False
+
+    #: Replace files that exist, the inputs themselves included.
+    overwrite: Switch = False

@@ -1,0 +1,57 @@
+"""What `bsdenoise evaluate` can be told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from bsdenoise.config.flags import Switch
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure models on clean images with noise added, or on real pairs of noisy and clean images.
+
+    Noise is added in floating point, neither clipped nor rounded, and depends on the image and the number of the draw
+    alone, so that every model sees the same. Results are rounded to the bits of the files before they are compared.
+    """
+
+    #: A .keras file, or a run folder that holds denoiser.keras; repeat it to compare models.
+    model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction]
+
+    #: Folders of clean images; each is a set of its own.
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR [DIR ...]")] = ()
+
+    #: Noise to add: gaussian:25 (in the files' own units), gaussian:25/255 (a fraction of full scale), or a range like
+    #: gaussian:5-50, from which each image and draw takes its own.
+    noise: str | None = None
+
+    #: How often noise is drawn for each image: one number, or one for each set.
+    draws: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N [N ...]")] = (1,)
+
+    #: Folder of noisy images, to be compared with --clean instead of --data.
+    noisy: str | None = None
+
+    #: Folder of clean images of the same names as those in --noisy.
+    clean: str | None = None
+
+    #: Noise level that the models are told, in the files' own units (25) or as a fraction of full scale (25/255).
+    #: Default: the one that was added; for pairs the model's own.
+    sigma: Annotated[str | None, tyro.conf.arg(metavar="S")] = None
+
+    #: Do not tell the models the noise level: each takes its own, an estimate per image if it was trained on a range.
+    own_sigma: Switch = False
+
+    #: Take only every so many images of each set.
+    every: int = 1
+
+    #: Largest side of a tile in pixels. Default: large images in tiles.
+    tile: int | None = None
+
+    #: Folder for records.jsonl (one line per image, from which an interrupted evaluation goes on), results.json,
+    #: table.md and table.csv.
+    out: Path | None = None
+
+    #: File for the results as JSON.
+    json: Path | None = None

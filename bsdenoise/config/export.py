@@ -1,0 +1,29 @@
+"""What `bsdenoise export` can be told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a model as a TensorFlow SavedModel that holds the whole denoising step."""
+
+    #: A .keras file, or a run folder that holds denoiser.keras.
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+
+    #: Folder of versions. The model is written to its sub-folder of the version's number.
+    out: Path
+
+    #: Version number. By default one more than the highest that is there.
+    version: int | None = None
+
+    #: Most pixels that one request may hold (batch × height × width), and each image file; the memory that a request
+    #: takes grows with it.
+    max_pixels: int = 2**26
+
+    #: Largest side in pixels of the tiles in which images above a megapixel are computed; smaller ones need less
+    #: memory. Default: 1024.
+    tile: int | None = None

@@ -1,0 +1,112 @@
+"""What `bsdenoise train` can be told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from bsdenoise.config.flags import Switch
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a denoiser from noisy images only.
+
+    The defaults are the paper's: 1.2 million crops of 256×256 pixels through the full network. Run again with the same
+    flags, training goes on from the last checkpoint.
+    """
+
+    #: Training images: a folder (searched recursively), a quoted glob, an image file or TIFF stack (every image of a
+    #: stack counts), an .npy file (N, H, W[, C]), or tfds:NAME[/CONFIG]:SPLIT for a data set of tensorflow_datasets,
+    #: such as tfds:imagenet2012:validation; TFDS_DATA_DIR says where those are.
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+
+    #: Run folder: configuration, log, checkpoints, samples and the trained denoiser.keras.
+    out: Path
+
+    #: Noise of the images: gaussian:25 (standard deviation in the files' own units: grey levels, counts of 16-bit
+    #: files, whatever floats mean), gaussian:25/255 (a fraction of full scale), gaussian:5-50 (a range, drawn per
+    #: image; with --corrupt).
+    noise: str
+
+    #: Add that noise to clean images: fresh at each visit, or one fixed realisation per image. Default: the images are
+    #: noisy already.
+    corrupt: Literal["fresh", "fixed"] | None = None
+
+    #: Covariance of the predicted colour: full, or diagonal (per component).
+    method: Literal["full", "per_component"] = "full"
+
+    #: What the network's triangular factor stands for: covariance of the clean pixel, or precision of the noisy one.
+    factor: Literal["prior", "precision"] = "prior"
+
+    #: Channels of the model; 1 takes the luminance of RGB images. Default: what most of the images have.
+    channels: int | None = None
+
+    #: Use only images of which both sides have at least so many pixels; the paper takes 256.
+    min_side: int | None = None
+
+    #: Use only images of which both sides have at most so many pixels; the paper takes 512.
+    max_side: int | None = None
+
+    #: Maps per encoder convolution; 48 in the paper.
+    width: int = 48
+
+    #: How often the resolution is halved; 5 in the paper.
+    depth: int = 5
+
+    #: Number of crops shown.
+    images: int = 1_200_000
+
+    #: Crops per step, over all devices together.
+    batch: int = 4
+
+    #: Side of the square crops in pixels.
+    crop: int = 256
+
+    #: Mirror and turn the crops at random.
+    augment: Switch = False
+
+    #: Adam's learning rate between the ramps.
+    learning_rate: float = 3e-4
+
+    #: Adam's decay of squared gradients.
+    beta_2: float = 0.99
+
+    #: Fraction of the run in which the learning rate rises along a cosine.
+    ramp_up: float = 0.1
+
+    #: Fraction of the run in which it falls along a squared cosine.
+    ramp_down: float = 0.3
+
+    #: Decay per step of the moving average of the weights, which is what is validated and kept; 0 for none.
+    ema: float = 0.999
+
+    #: Arithmetic of the network's body in training; what is saved is float32.
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    #: Compile the training step with XLA.
+    xla: Switch = False
+
+    #: Seed of weights, order, crops and noise.
+    seed: int = 0
+
+    #: Images held out for validation, at most a fifth of all.
+    validation_images: int = 16
+
+    #: Largest side of the validation images; larger ones are cropped to their centre.
+    validation_crop: int = 256
+
+    #: Steps between validations.
+    validate_every: int = 1000
+
+    #: Steps between lines of the log.
+    log_every: int = 50
+
+    #: Minutes between checkpoints.
+    checkpoint_minutes: float = 5.0
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of the whole run."""
+        return -(-self.images // self.batch)
