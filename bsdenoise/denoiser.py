@@ -31,6 +31,8 @@ class Denoiser(keras.Model):
         scale: Difference of intensity that the network sees as 1, > 0.
         fractional: Whether pixels are fractions of full scale, as those of integer images become; `False` for a model
             of float images, whose units are their own.
+        provenance: How the model was trained, a dictionary of JSON values for whoever is given it; `None` if nobody
+            said. It is kept in files and exports and changes nothing.
         **kwargs: Arguments of `keras.Model`, such as `name`; outside of the network all is float32.
 
     Raises:
@@ -53,6 +55,7 @@ class Denoiser(keras.Model):
         offset=0.0,
         scale=1.0,
         fractional=True,
+        provenance=None,
         **kwargs,
     ):
         # Whatever the policy of the network: another one would round the observed pixels on their way in.
@@ -71,6 +74,7 @@ class Denoiser(keras.Model):
         self.offset = float(offset)
         self.scale = float(scale)
         self.fractional = bool(fractional)
+        self.provenance = provenance
         self.built = True
 
     @property
@@ -243,6 +247,7 @@ class Denoiser(keras.Model):
             "offset": self.offset,
             "scale": self.scale,
             "fractional": self.fractional,
+            "provenance": self.provenance,
         }
 
     @classmethod

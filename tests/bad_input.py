@@ -24,9 +24,10 @@ from bsdenoise.noise import GaussianNoise
 TABLE = Path(__file__).parent.parent / "docs" / "bad-input.md"
 BEGIN, END = "<!-- The table of the graph: begin -->\n", "<!-- The table of the graph: end -->\n"
 MAX_PIXELS = 100_000
-IMAGE = ("serving_default", "with_sigma", "posterior")
+IMAGE = ("serving_default", "with_sigma", "posterior", "own_sigma")
 SIGMA = ("with_sigma", "posterior", "encoded_with_sigma")
 FILE = ("encoded", "encoded_with_sigma")
+FORMAT = ("describe",)
 PNG_START = b"\x89PNG\r\n\x1a\n"
 SIZE = (9, 8)
 
@@ -48,6 +49,8 @@ def export_model(folder):
 
 def inputs(case, signature):
     """Gives the inputs of a signature, all in order but the one that the case is about."""
+    if case.signatures is FORMAT:
+        return {"format": case.value}
     if case.signatures is SIGMA:
         good = strings(*2 * [FILES["png"]]) if signature in FILE else np.full((2, 5, 7, 3), 0.5, "float32")
         return {"image_bytes" if signature in FILE else "image": good, "sigma": np.asarray(case.value, "float32")}
@@ -251,7 +254,13 @@ def _file_cases():
         yield Case(title, FILE, strings(data), is_ours=False)
 
 
-CASES = (*_images(), *_sigmas(), *_file_cases())
+def _formats():
+    """What a description is asked for as."""
+    yield Case("format is no list", FORMAT, np.array(b"json", object), is_ours=False)
+    yield Case("format = [json, yaml]", FORMAT, strings(b"json", b"yaml"))
+
+
+CASES = (*_images(), *_sigmas(), *_file_cases(), *_formats())
 
 
 def table_rows():

@@ -363,6 +363,7 @@ DENOISERS = {
     "precision": {"factor": "precision", "clamp": "diagonal"},
     "diagonal": {"diagonal": True},
     "scaled": {"offset": 3.0, "scale": 20.0, "name": "microscope"},
+    "provenance": {"provenance": {"images": 7, "corrupt": None, "tags": ["a", {"b": 0.5}]}},
 }
 
 
@@ -374,6 +375,7 @@ def test_save_and_load(options, tmp_path):
     assert type(loaded) is Denoiser
     assert json.dumps(loaded.get_config()) == json.dumps(denoiser.get_config())
     assert loaded.noise == denoiser.noise and loaded.likelihood == denoiser.likelihood
+    assert loaded.provenance == options.get("provenance")
     assert loaded.name == denoiser.name and loaded.grid == denoiser.grid == 2
     noisy = random_noisy(channels=denoiser.channels)
     for one, other in zip(loaded.moments(noisy), denoiser.moments(noisy), strict=True):

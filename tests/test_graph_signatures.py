@@ -1,13 +1,16 @@
 """The exported graph's signatures, judged from a process that has no bsdenoise, against the Keras model."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 import reference
 import tensorflow as tf
-from exported import ROUTES, Server, make_denoiser, noisy_batch
+from exported import ROUTES, Server, make_denoiser, noisy_batch, strings
 from tensorflow.core.protobuf import saved_model_pb2
 
+import bsdenoise
 from bsdenoise import export
 from bsdenoise.export import export_saved_model
 from bsdenoise.noise import GaussianNoise
@@ -114,6 +117,8 @@ def test_a_range_model_estimates_sigma_of_each_image(server, folder, denoiser):
         distance = np.abs(served - given).mean(axis=(1, 2, 3)) / levels
         assert ((distance < 0.02) if is_near else (distance > 0.05)).all(), (sigma, distance)
     own = np.asarray(denoiser.own_sigma(image))
+    np.testing.assert_allclose(server.call(folder, "own_sigma", image=image)["sigma"], own, rtol=1e-5)
+    assert own[1] > 3 * own[0]
     given = server.call(folder, "with_sigma", image=image, sigma=own)["denoised"]
     np.testing.assert_allclose(served, given, atol=1e-5)
 
@@ -126,6 +131,40 @@ def test_extreme_values_that_are_allowed_give_numbers(server, folder, denoiser):
     for sigma in ([1e-30, 1e-6], [denoiser.scale, 0.5]):
         served = server.call(folder, "posterior", image=image, sigma=np.array(sigma, "float32"))
         assert all(np.isfinite(value).all() for value in served.values())
+
+
+@pytest.mark.parametrize("name", ["scaled", "rgb"], indirect=True)
+def test_a_known_sigma_is_told_for_each_image(server, folder, denoiser):
+    image, _ = noisy_batch(denoiser, (3, 5, 4))
+    sigma = server.call(folder, "own_sigma", image=image)["sigma"]
+    np.testing.assert_allclose(sigma, np.full(3, 25 / 255 * denoiser.scale), rtol=1e-6)
+
+
+def test_the_graph_says_what_stands_beside_it(server, folder, denoiser):
+    (text, again) = server.call(folder, "describe", format=strings(b"json", b"json"))["description"]
+    assert text == again == (folder / "serving.json").read_bytes()
+    description = json.loads(text)
+    noise, scale = denoiser.noise, denoiser.scale
+    assert description["channels"] == denoiser.channels
+    assert description["noise"] == {
+        "kind": "gaussian",
+        "sigma_low": noise.low * scale,
+        "sigma_high": noise.high * scale,
+    }
+    assert description["method"] == ("per_component" if denoiser.likelihood.diagonal else "full")
+    assert description["factor"] == denoiser.likelihood.factor
+    pixels = description["pixels"]
+    assert (pixels["low"], pixels["high"]) == denoiser.intensities
+    assert (pixels["offset"], pixels["scale"], pixels["fractional"]) == (
+        denoiser.offset, scale, denoiser.fractional,
+    )  # fmt: skip
+    assert pixels["units"] == denoiser.units
+    assert description["limits"] == {
+        "max_pixels": export.DEFAULT_MAX_PIXELS, "grid": 4, "tile": 1024, "overlap": 40, "untiled_pixels": 2**20,
+    }  # fmt: skip
+    assert description["network"] == {"parameters": denoiser.network.count_params(), "depth": 2}
+    assert description["package"] == f"bsdenoise {bsdenoise.__version__}"
+    assert (description["format"], description["name"], description["training"]) == (1, "denoiser", None)
 
 
 # What the graph is made of
@@ -150,6 +189,8 @@ def test_names_types_and_shapes_of_signatures(denoiser, meta_graph):
             {"image": image, "sigma": vector},
             {"denoised": image, "mean": image, "std": image, "estimated_psnr": vector},
         ),
+        "own_sigma": ({"image": image}, {"sigma": vector}),
+        "describe": ({"format": files}, {"description": files}),
     }
     if denoiser.channels not in (1, 3):  # no file format for them
         del expected["encoded"], expected["encoded_with_sigma"]

@@ -122,6 +122,13 @@ def test_run_folder_is_complete_and_the_model_denoises(config, source):
     noisy = clean + np.random.default_rng(1).normal(0, 25 / 255, clean.shape).astype("float32")
     denoiser = keras.models.load_model(outcome.denoiser_path)
     assert {weight.dtype for weight in denoiser.weights} == {"float32"}
+    best = max(validation, key=lambda line: line["sure_psnr"])
+    told = json.loads((config.out / "export" / "1" / "serving.json").read_text())["training"]
+    assert told == denoiser.provenance
+    assert told["crops"] == 4 * best["step"] and told["sure_psnr"] == pytest.approx(best["sure_psnr"], abs=1e-3)
+    assert told["images"] == written["facts"]["num_images"] - 1
+    assert (told["source"], told["noise"], told["corrupt"]) == (None, "gaussian:25", config.corrupt)
+    assert str(source) not in json.dumps(told)
     assert np.mean((denoiser.denoise(noisy) - clean) ** 2) < 0.8 * np.mean((noisy - clean) ** 2)
 
 

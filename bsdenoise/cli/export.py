@@ -10,8 +10,9 @@ def run(config: ExportConfig) -> int:
     Raises:
         ValueError: If there is no model, or the version cannot be written there.
     """
-    if config.version is not None and config.version < 1:
-        raise ValueError(f"--version must be at least 1. Received: {config.version}.")
+    for name, number in (("version", config.version), ("keep", config.keep)):
+        if number is not None and number < 1:
+            raise ValueError(f"--{name} must be at least 1. Received: {number}.")
     if config.out.exists() and not config.out.is_dir():
         raise ValueError(f"{config.out}: is a file. Expected a folder of versions.")
     if (config.out / "saved_model.pb").exists():
@@ -20,9 +21,10 @@ def run(config: ExportConfig) -> int:
 
     from bsdenoise import export  # here, because it loads TensorFlow
 
+    sizes = [export.parse_size(text) for text in config.warm_up]
     version = export.next_version(config.out) if config.version is None else config.version
     folder = export.export_saved_model(
-        denoiser, config.out / str(version), max_pixels=config.max_pixels, tile=config.tile
+        denoiser, config.out / str(version), max_pixels=config.max_pixels, tile=config.tile, warm_up=sizes
     )
     low, high = denoiser.noise.low * denoiser.scale, denoiser.noise.high * denoiser.scale
     sigma = f"{low:.4g}" if denoiser.noise.is_known else f"estimated per image, {low:.4g} to {high:.4g}"
@@ -30,4 +32,7 @@ def run(config: ExportConfig) -> int:
     print(f"units of pixels and sigma: {denoiser.units}")
     print(f"signatures: {', '.join(export.signature_names(denoiser.channels))}")
     print(f"limit: {config.max_pixels} pixels per request and per image file")
+    if config.keep is not None:
+        for retired in export.retire(config.out, config.keep, but=version):
+            print(f"removed: {retired}")
     return 0

@@ -27,3 +27,10 @@ class ExportConfig:
     #: Largest side in pixels of the tiles in which images above a megapixel are computed; smaller ones need less
     #: memory. Default: 1024.
     tile: int | None = None
+
+    #: Sizes of images, HEIGHTxWIDTH such as 480x640, that a server tries before it serves the version, so that no user
+    #: waits for the first calls; on GPUs name every size that is common.
+    warm_up: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SIZE [SIZE ...]")] = ()
+
+    #: Keep so many versions, those of the highest numbers and the new one, and remove older ones. Default: all.
+    keep: int | None = None

@@ -15,6 +15,7 @@ from bsdenoise.graph.tiles import padded_pixels
 
 # Of the numbers of an input that a sentence quotes, how many from each end.
 QUOTED = 4
+QUOTED_BYTES = 40  # of a word
 
 
 class Rule(NamedTuple):
@@ -134,6 +135,26 @@ def sigma(tensor: tf.Tensor, batch: tf.Tensor, scale: float, units: str) -> tf.T
             tf.reduce_all(tensor <= scale),
             f"sigma must be at most {scale:g}: its units are {units}. Received: sigma = {{}}",
             lambda: [tensor],
+        ),
+    )
+
+
+def words(tensor: tf.Tensor, name: str, known: Sequence[str]) -> tf.Tensor:
+    """Pins the shape (B,), and refuses words that are not known.
+
+    Args:
+        tensor: The input as it came.
+        name: Its name.
+        known: The words that are.
+    """
+    tensor = tf.ensure_shape(tensor, (None,))
+    is_known = tf.reduce_any(tensor[:, tf.newaxis] == tf.constant(list(known)), axis=-1)
+    return checked(
+        tensor,
+        Rule(
+            tf.reduce_all(is_known),
+            f"{name} must be {' or '.join(known)}. Received: {{}}",
+            lambda: [tf.strings.substr(tf.boolean_mask(tensor, ~is_known)[0], 0, QUOTED_BYTES)],
         ),
     )
 

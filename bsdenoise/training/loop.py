@@ -162,7 +162,9 @@ class _Loop:
         best = values["sure_psnr"] > float(self.state.best_sure_psnr)
         if best:
             self.state.best_sure_psnr.assign(values["sure_psnr"])
-            self.folder.save_denoiser(self.state.denoiser)
+            state = self.state
+            state.denoiser.provenance = preparation.provenance(self.config, self.data, step, values["sure_psnr"])
+            self.folder.save_denoiser(state.denoiser)
         text = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
         tqdm.write(f"step {step}: validation {text}{' (best)' if best else ''}")
 

@@ -1,14 +1,17 @@
 """From flags to training images: checks, a look at the images, their noise and range, and what to say about them."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from tqdm import tqdm
 
+import bsdenoise
 from bsdenoise import noise as noise_models
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.data.sampling import Sample, look_at
 from bsdenoise.data.sources import Source, open_source, select
+from bsdenoise.data.tfds_source import PREFIX as TFDS_PREFIX
 from bsdenoise.noise import GaussianNoise
 
 FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
@@ -113,6 +116,30 @@ def facts(data: TrainingImages, sample: Sample) -> dict[str, Any]:
         "scale": data.scale,
         "sigma": [data.noise.low * data.scale, data.noise.high * data.scale],
         "estimated_sigma": sample.median_sigma,
+    }
+
+
+def provenance(config: TrainConfig, data: TrainingImages, step: int, sure_psnr: float) -> dict[str, Any]:
+    """Says how a model came about, for whoever is given it: no paths, and of the source only a public name.
+
+    Args:
+        config: The run's flags.
+        data: The training images.
+        step: The step of its weights.
+        sure_psnr: Its validation PSNR in dB, estimated without clean images.
+    """
+    return {
+        "source": config.source if config.source.startswith(TFDS_PREFIX) else None,
+        "images": len(data.training),
+        "noise": config.noise,
+        "corrupt": config.corrupt,
+        "crops": step * config.batch,
+        "crop": config.crop,
+        "precision": config.precision,
+        "seed": config.seed,
+        "sure_psnr": round(float(sure_psnr), 3),
+        "date": datetime.now(UTC).date().isoformat(),
+        "package": f"bsdenoise {bsdenoise.__version__}",
     }
 
 

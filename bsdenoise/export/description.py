@@ -1,0 +1,49 @@
+"""What a model is, as JSON: `serving.json` beside the SavedModel, and what the graph's signature `describe` answers.
+
+Whoever is given a folder or the address of a server learns from it what to send and what to expect.
+"""
+
+import bsdenoise
+from bsdenoise.export.signatures import signature_names
+
+FILE_NAME = "serving.json"
+FORMAT = 1  # raised when a key changes its meaning or goes; new ones may come at any time
+DEFAULT_NAME = "denoiser"  # under which it is served, unless the server is told another
+
+
+def describe(denoiser, max_pixels, tiles) -> dict:
+    """Describes a model and the limits it is exported with.
+
+    Args:
+        denoiser: The denoiser.
+        max_pixels: Largest B·H·W of a request, and H·W of an image file.
+        tiles: How large images are cut.
+
+    Returns:
+        A dictionary of JSON values: `method` and `factor`; `channels`; `noise`, whose σ are in the units of the pixels;
+        `pixels`, with their units, the range that is accepted and the fitted `offset` and `scale`; `limits`; the
+        names of the signatures; the size of the `network`; and how it was trained, as far as that is known.
+    """
+    noise, scale = denoiser.noise, denoiser.scale
+    low, high = denoiser.intensities
+    return {
+        "format": FORMAT,
+        "package": f"bsdenoise {bsdenoise.__version__}",
+        "name": DEFAULT_NAME,
+        "method": "per_component" if denoiser.likelihood.diagonal else "full",
+        "factor": denoiser.likelihood.factor,
+        "channels": denoiser.channels,
+        "noise": {"kind": "gaussian", "sigma_low": noise.low * scale, "sigma_high": noise.high * scale},
+        "pixels": {
+            "units": denoiser.units,
+            "fractional": denoiser.fractional,
+            "offset": denoiser.offset,
+            "scale": scale,
+            "low": low,
+            "high": high,
+        },
+        "limits": {"max_pixels": max_pixels} | tiles._asdict(),
+        "signatures": list(signature_names(denoiser.channels)),
+        "network": {"parameters": denoiser.network.count_params(), "depth": denoiser.grid.bit_length() - 1},
+        "training": denoiser.provenance,
+    }

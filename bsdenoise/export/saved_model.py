@@ -1,0 +1,136 @@
+"""The SavedModel that TF-Serving runs: the whole denoising step in one graph, pixels or image files in, the same out.
+
+`keras.export.ExportArchive` writes it: it finds the variables by itself, and makes each function a signature whose
+tensors are named as the `TensorSpec`s and the dictionary of results say.
+"""
+
+import errno
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from bsdenoise import tiling
+from bsdenoise.denoiser import Denoiser
+from bsdenoise.export import warm_up as warm_up_requests
+from bsdenoise.export.description import FILE_NAME, describe
+from bsdenoise.export.signatures import signatures
+from bsdenoise.export.versions import check_free, published
+from bsdenoise.graph.tiles import Tiles
+
+# 8192 × 8192. The largest camera sensors have 61 megapixels, and an RGB image of so many is 0.8 GB as float32: below
+# the 2 GiB that a message to a server can have, and a few such requests fit into a server's memory.
+DEFAULT_MAX_PIXELS = 2**26
+MOST_PIXELS = 2**29  # at least as many are too large for TensorFlow's image decoders, and for a message to a server
+
+
+def export_saved_model(
+    denoiser: Denoiser,
+    directory: str | Path,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    tile: int | None = None,
+    overlap: int | None = None,
+    untiled_pixels: int | None = None,
+    warm_up: Sequence[tuple[int, int]] = (),
+) -> Path:
+    """Writes a denoiser as a TensorFlow SavedModel, whole or not at all.
+
+    One graph serves all image and batch sizes. Its signatures, of which the `encoded` pair exists for grey and RGB:
+
+    | signature | inputs | outputs |
+    | --- | --- | --- |
+    | `serving_default` | `image` float32 (B, H, W, C) | `denoised`, with the model's own σ |
+    | `with_sigma` | `image`, `sigma` float32 (B,) | `denoised` |
+    | `encoded` | `image_bytes` string (B,), PNG or JPEG | `denoised_bytes` string (B,), PNG with as many bits |
+    | `encoded_with_sigma` | `image_bytes`, `sigma` | `denoised_bytes` |
+    | `posterior` | `image`, `sigma` | `denoised`, `mean`, `std`, `estimated_psnr` (B,) |
+    | `own_sigma` | `image` | `sigma` (B,), what the first and the third take where none is given |
+    | `describe` | `format` string (B,), "json" | `description` string (B,), what `serving.json` beside the graph says |
+
+    What cannot be denoised is refused before anything is computed, with an `InvalidArgumentError` of one sentence.
+    Large images are computed one tile at a time, as `Denoiser.denoise` does it.
+
+    Args:
+        denoiser: The denoiser; its network must compute in float32.
+        directory: The version folder to make, such as `export/1`. It may exist if it is empty.
+        max_pixels: Largest B·H·W of `image`, and largest H·W of each image file, which is read from its header before
+            it is decoded. Beside one tile, a request takes 50 to 100 bytes of memory per RGB pixel, with the default
+            7 GB at most; `benchmarks/graph_memory.py` measures it.
+        tile: Largest side of a tile in pixels, a multiple of the pooling grid; smaller ones need less memory.
+        overlap: Context in pixels that a tile has on every inner side, as for `Denoiser.denoise`.
+        untiled_pixels: Images, and batches of images, of at most as many pixels are computed in one pass. By default a
+            megapixel, or one tile if `tile` is smaller.
+        warm_up: Heights and widths in pixels of images that a server tries before it serves the version.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If the folder holds something, the network does not compute in float32, Keras does not run on
+            TensorFlow, or `max_pixels`, `tile`, `overlap`, `untiled_pixels` or `warm_up` does not fit.
+        OSError: If the folder cannot be written.
+
+    Example:
+        >>> folder = bsdenoise.export.export_saved_model(denoiser, "export/1")
+        >>> served = tf.saved_model.load(folder).signatures["with_sigma"]
+        >>> denoised = served(image=noisy, sigma=[25 / 255])["denoised"]
+    """
+    directory = Path(directory)
+    check_free(directory)
+    _check_denoiser(denoiser)
+    if not 1 <= max_pixels < MOST_PIXELS:
+        raise ValueError(
+            f"`max_pixels` must be at least 1 and less than {MOST_PIXELS}. Received: max_pixels={max_pixels}."
+        )
+    warm_up_requests.check_sizes(warm_up, max_pixels)
+    tiles = _tiles(denoiser.grid, tile, overlap, untiled_pixels)
+    description = describe(denoiser, max_pixels, tiles)
+    text = json.dumps(description, indent=2) + "\n"
+    archive = keras.export.ExportArchive()
+    for name, (function, specs) in signatures(denoiser, max_pixels, tiles, text).items():
+        archive.add_endpoint(name, function, specs)
+    with published(directory) as temporary:
+        try:
+            archive.write_out(temporary, verbose=False)
+            (temporary / FILE_NAME).write_text(text)
+            if warm_up:
+                warm_up_requests.write(temporary, warm_up, description)
+        except tf.errors.ResourceExhaustedError as error:
+            raise OSError(errno.ENOSPC, "cannot be written: no space left on device", str(directory)) from error
+    return directory
+
+
+def _check_denoiser(denoiser):
+    """Refuses what would not give float32 computed by TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "A SavedModel is written by Keras on TensorFlow: set KERAS_BACKEND=tensorflow. "
+            f"Received: backend={keras.backend.backend()}."
+        )
+    for layer in _layers(denoiser.network):
+        if layer.dtype_policy.compute_dtype != "float32":
+            raise ValueError(
+                "An exported model computes in float32. Build the network again with dtype='float32' and give it the "
+                f"weights by `set_weights`. Received: layer {layer.name!r} with {layer.dtype_policy.name}."
+            )
+
+
+def _layers(model):
+    """Gives all layers, those of nested models too."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+
+
+def _tiles(grid, tile, overlap, untiled_pixels):
+    """Chooses what is not given, and checks what is."""
+    size, overlap = tiling.choose(grid, tile, overlap)
+    if untiled_pixels is None:
+        untiled_pixels = tiling.MAX_UNTILED_PIXELS if tile is None else min(tiling.MAX_UNTILED_PIXELS, tile**2)
+    if untiled_pixels < 0:
+        raise ValueError(f"`untiled_pixels` must not be negative. Received: untiled_pixels={untiled_pixels}.")
+    return Tiles(grid, size, overlap, untiled_pixels)

@@ -1,0 +1,109 @@
+"""Warm-up requests: what TF-Serving asks a new version before it serves it, so that no user waits for first calls.
+
+The first call of a signature builds its executor, and on a GPU the first image of each size makes cuDNN choose its
+kernels. A server reads the requests from `assets.extra/tf_serving_warmup_requests` and does not load a version that
+refuses one of them; so each of them is tried on the new version before that is published.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2, types_pb2
+
+FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+MAX_REQUESTS = 1000  # TF-Serving refuses more
+_IMAGE_SIGNATURES = ("serving_default", "with_sigma", "posterior", "own_sigma")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Reads a size such as 480x640, height first.
+
+    Raises:
+        ValueError: If it cannot be read, or a side is 0.
+    """
+    match = re.fullmatch(r"(\d{1,9})[x×](\d{1,9})", text.strip(), re.ASCII)
+    if not match or 0 in (sides := (int(match[1]), int(match[2]))):
+        raise ValueError(f"A size for warm-up reads HEIGHTxWIDTH, such as 480x640. Received: {text!r}.")
+    return sides
+
+
+def check_sizes(sizes: Sequence[tuple[int, int]], max_pixels: int) -> None:
+    """Refuses sizes that the model would refuse.
+
+    Raises:
+        ValueError: If one is empty or larger than `max_pixels`, or there are too many.
+    """
+    for height, width in sizes:
+        if min(height, width) < 1 or height * width > max_pixels:
+            raise ValueError(
+                f"A size for warm-up must have 1 to {max_pixels} pixels, the model's limit. Received: {height}x{width}."
+            )
+    if len(sizes) + len(_IMAGE_SIGNATURES) > MAX_REQUESTS:
+        raise ValueError(f"A model server takes at most {MAX_REQUESTS} warm-up requests. Received: {len(sizes)} sizes.")
+
+
+def write(folder: Path, sizes: Sequence[tuple[int, int]], description: dict) -> int:
+    """Writes the requests into a SavedModel's folder, and tries each of them.
+
+    Every image signature is called with the smallest size, which is what building its executor takes; all further
+    sizes go through one signature, because all share the network.
+
+    Args:
+        folder: The folder of the SavedModel.
+        sizes: Heights and widths in pixels.
+        description: What `describe` gave for the model.
+
+    Returns:
+        The number of requests.
+
+    Raises:
+        ValueError: If the model refuses one of them.
+    """
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    signatures = tf.saved_model.load(str(folder)).signatures
+    path = folder / FILE
+    path.parent.mkdir()
+    number = 0
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, inputs in _requests(sizes, description):
+            try:
+                signatures[signature](**{name: tf.constant(tf.make_ndarray(proto)) for name, proto in inputs.items()})
+            except tf.errors.InvalidArgumentError as error:
+                raise ValueError(f"The model refuses its own warm-up request for {signature}: {error}") from error
+            log = prediction_log_pb2.PredictionLog()
+            log.predict_log.request.model_spec.name = description["name"]
+            log.predict_log.request.model_spec.signature_name = signature
+            for name, proto in inputs.items():
+                log.predict_log.request.inputs[name].CopyFrom(proto)
+            writer.write(log.SerializeToString(deterministic=True))
+            number += 1
+    return number
+
+
+def _requests(sizes, description) -> Iterator[tuple[str, dict[str, tensor_pb2.TensorProto]]]:
+    """Gives signatures and inputs, the smallest size first."""
+    sizes = sorted(set(sizes), key=np.prod)
+    pixels, names = description["pixels"], description["signatures"]
+    level = pixels["offset"] + pixels["scale"] / 2
+    sigma = tf.make_tensor_proto([description["noise"]["sigma_low"]], tf.float32)
+
+    def image(size):
+        # One value stands for all: 20 bytes whatever the size.
+        proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[level])
+        for side in (1, *size, description["channels"]):
+            proto.tensor_shape.dim.add(size=side)
+        return proto
+
+    for name in _IMAGE_SIGNATURES:
+        yield name, {"image": image(sizes[0])} | ({"sigma": sigma} if name in ("with_sigma", "posterior") else {})
+    if "encoded" in names:
+        grey = tf.io.encode_png(tf.fill((*sizes[0], description["channels"]), tf.constant(128, tf.uint8)))
+        file = {"image_bytes": tf.make_tensor_proto([grey.numpy()])}
+        yield "encoded", file
+        yield "encoded_with_sigma", file | {"sigma": sigma}
+    for size in sizes[1:]:
+        yield "with_sigma", {"image": image(size), "sigma": sigma}
