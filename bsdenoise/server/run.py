@@ -1,0 +1,215 @@
+"""The local server: the models' versions and both protocols, started and stopped together."""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from bsdenoise.server import versions
+from bsdenoise.server.grpc_api import GrpcServer
+from bsdenoise.server.limits import Gate, Limits
+from bsdenoise.server.metrics import Metrics
+from bsdenoise.server.prediction import House
+from bsdenoise.server.rest import make_app
+from bsdenoise.server.servable import Servable
+from bsdenoise.server.versions import Models, ModelSettings
+
+LOOPBACK = "127.0.0.1"
+GRACE_SECONDS = 30.0
+_START_SECONDS = 30.0
+_BACKLOG = 2048  # connections that wait to be accepted; uvicorn's own number
+
+
+class LocalServer:
+    """Serves models over REST and gRPC as TensorFlow-Serving does, for development and tests.
+
+    The ports open once each model has a version that serves. It can be used in a `with` statement.
+
+    Args:
+        models: Folders of versions by the models' names, or settings.
+        host: The address to listen on.
+        grpc_port: The port for gRPC; 0 picks a free one.
+        rest_port: The port for REST and metrics; 0 picks a free one.
+        limits: What it takes on.
+        poll_seconds: How often the folders are looked at.
+        retry_seconds: How long after a failed load it is tried again.
+        report: Called with one line whenever a version comes, goes or fails.
+
+    Attributes:
+        grpc_address: HOST:PORT for gRPC, once it has started.
+        rest_url: http://HOST:PORT for REST, once it has started.
+        models: The versions that it holds.
+        limits: What it takes on.
+
+    Example:
+        >>> with LocalServer({"denoiser": "models/denoiser"}) as server:
+        ...     print(server.rest_url, server.grpc_address)
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, str | Path] | Sequence[ModelSettings],
+        *,
+        host: str = LOOPBACK,
+        grpc_port: int = 0,
+        rest_port: int = 0,
+        limits: Limits | None = None,
+        poll_seconds: float = versions.POLL_SECONDS,
+        retry_seconds: float = versions.RETRY_SECONDS,
+        report: Callable[[str], None] = logging.getLogger(__name__).info,
+    ):
+        if isinstance(models, Mapping):
+            models = [ModelSettings(name, Path(folder)) for name, folder in models.items()]
+        self.limits = limits or Limits()
+        self.grpc_address = self.rest_url = ""
+        self._host, self._grpc_port, self._rest_port = host, grpc_port, rest_port
+        self._gate = Gate(self.limits)
+        self._metrics = Metrics(lambda: (self._gate.waiting, self._gate.computing))
+        self._report = report
+        self._grpc: GrpcServer | None = None
+        self._rest: _RestServer | None = None
+        self.models = Models(
+            models, self._load, poll_seconds=poll_seconds, retry_seconds=retry_seconds, report=self._on_change
+        )
+
+    def start(self) -> None:
+        """Loads the models, then opens the ports.
+
+        Raises:
+            ServingError: If a model has no version that can be loaded.
+            OSError: If a port cannot be had.
+        """
+        rest_socket = _bound(self._host, self._rest_port)  # before the load, which may take long
+        try:
+            _bound(self._host, self._grpc_port).close()
+            self.models.start()
+            house = House(self.models, self._gate, self.limits, self._metrics)
+            self._grpc = GrpcServer(house, _joined(self._host, self._grpc_port))
+            self._rest = _RestServer(make_app(house), rest_socket)
+            self._grpc.start()
+            self._rest.start()
+        except BaseException:
+            rest_socket.close()
+            self.stop(0.0)
+            raise
+        self.grpc_address = _joined(self._host, self._grpc.port)
+        self.rest_url = f"http://{_joined(self._host, rest_socket.getsockname()[1])}"
+        self._on_change()
+
+    def stop(self, grace: float = GRACE_SECONDS) -> bool:
+        """Takes no new requests, and waits for those that it has taken.
+
+        Args:
+            grace: Seconds that they may take.
+
+        Returns:
+            Whether all have ended. If not, the models stay in memory, because they are in use.
+        """
+        end = time.monotonic() + grace
+        ended = self._grpc.stop(grace) if self._grpc else None
+        if self._rest:
+            self._rest.stop_taking()
+        is_idle = self._gate.close(grace)
+        if ended:
+            is_idle &= ended.wait(max(0.0, end - time.monotonic()) + 1.0)
+        if self._rest:
+            is_idle &= self._rest.join(max(0.0, end - time.monotonic()) + 1.0)
+        self._grpc = self._rest = None
+        if is_idle:
+            self.models.close()
+        return is_idle
+
+    def __enter__(self) -> "LocalServer":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _load(self, name: str, version: int, folder: Path) -> Servable:
+        is_loaded = False
+        try:
+            servable = Servable(name, version, folder, self.limits.timeout)
+            is_loaded = True
+            return servable
+        finally:
+            self._metrics.loaded(str(folder), is_loaded)
+
+    def _on_change(self, line: str = "") -> None:
+        """Tells the health service and whoever listens what has changed."""
+        if self._grpc:
+            self._grpc.serves(all(self.models.is_available(name) for name in self.models.names))
+        if line:
+            self._report(line)
+
+
+class _RestServer:
+    """uvicorn in a thread of its own, on a socket that is bound already."""
+
+    def __init__(self, app: Callable, bound: socket.socket):
+        self._socket = bound
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=_BACKLOG,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [bound]}, name="rest-loop", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._thread.start()
+        end = time.monotonic() + _START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                raise OSError("REST could not be started")
+            time.sleep(0.005)
+
+    def stop_taking(self) -> None:
+        """Closes the port; what has been taken is answered."""
+        self._server.should_exit = True
+
+    def join(self, timeout: float) -> bool:
+        """Waits until all is answered, and says whether it is; gives the rest up if not."""
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._server.force_exit = True
+            return False
+        self._socket.close()
+        return True
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Binds a port without listening yet.
+
+    Raises:
+        OSError: If it is taken, or the address is none of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise OSError(f"{host}: is no address to listen on: {error.strerror}") from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise OSError(f"{_joined(host, port)}: cannot be listened on: {error.strerror}") from error
+    return bound
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
