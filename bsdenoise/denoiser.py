@@ -1,5 +1,7 @@
 """`Denoiser`: a network, its noise model and its likelihood, joined to one Keras model that denoises images."""
 
+import itertools
+
 import keras
 import numpy as np
 from keras import ops
@@ -12,6 +14,9 @@ from bsdenoise import layers, likelihood, losses, noise, tiling  # noqa: F401
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
 MAX_PHOTO_INTENSITY = 16.0
 MAX_FITTED_INTENSITY = 1e4
+# Smaller batches are computed op by op, which needs no tracing of a second or more; but a functional model that runs
+# so keeps the results of all layers: 23 instead of 6 kB per pixel, in three times the time (full network, float32).
+MAX_EAGER_PIXELS = 2**14
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -75,6 +80,7 @@ class Denoiser(keras.Model):
         self.scale = float(scale)
         self.fractional = bool(fractional)
         self.provenance = provenance
+        self._compiled = None
         self.built = True
 
     @property
@@ -172,16 +178,32 @@ class Denoiser(keras.Model):
         )
 
     def _tiled_moments(self, batch, sigma, tile, overlap):
-        """Computes the three moments of a batch, tile by tile, as arrays."""
-        height, width = batch.shape[1:3]
-        if tile is None and tiling.padded_pixels(height, width, self.grid) <= tiling.MAX_UNTILED_PIXELS:
-            return [ops.convert_to_numpy(moment) for moment in self.moments(batch, sigma)]
+        """Computes the three moments of a batch, as arrays: at once, image by image, or tile by tile."""
+        number, height, width = batch.shape[:3]
+        pixels = tiling.padded_pixels(height, width, self.grid)
+        if tile is None and number * pixels <= tiling.MAX_UNTILED_PIXELS:
+            return self._moments_as_arrays(batch, sigma)
         size, overlap = tiling.choose(self.grid, tile, overlap)
+        whole = (slice(0, height), slice(0, width))
+        if tile is None and pixels <= tiling.MAX_UNTILED_PIXELS:
+            pieces = [tiling.Tile(whole, whole, whole)]
+        else:
+            pieces = list(tiling.plan(height, width, size, overlap, self.grid))
         results = [np.empty(batch.shape, "float32") for _ in range(3)]
-        for piece in tiling.plan(height, width, size, overlap, self.grid):
-            for result, moment in zip(results, self.moments(batch[:, *piece.window], sigma), strict=True):
-                result[:, *piece.target] = ops.convert_to_numpy(moment)[:, *piece.inner]
+        for index, piece in itertools.product(range(number), pieces):
+            one = slice(index, index + 1)
+            moments = self._moments_as_arrays(batch[one, *piece.window], sigma[one])
+            for result, moment in zip(results, moments, strict=True):
+                result[one, *piece.target] = moment[:, *piece.inner]
         return results
+
+    def _moments_as_arrays(self, batch, sigma):
+        """Computes the three moments of a batch in one pass, as arrays."""
+        if batch.size // self.channels <= MAX_EAGER_PIXELS:
+            return [ops.convert_to_numpy(moment) for moment in self.moments(batch, sigma)]
+        if self._compiled is None:
+            self._compiled = _CompiledMoments(self.moments)
+        return self._compiled.compute(batch, sigma)
 
     def _as_batch(self, noisy):
         """Gives float32 (B, H, W, C), and the shape to give back."""
@@ -257,3 +279,26 @@ class Denoiser(keras.Model):
         for name in ("network", "noise"):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
+
+
+class _CompiledMoments:
+    """`Denoiser.moments` as a function of arrays, compiled the way that Keras does it on each backend.
+
+    A plain object, so that Keras does not take the model inside for a layer of the denoiser.
+
+    Args:
+        moments: The method.
+    """
+
+    def __init__(self, moments):
+        class Moments(keras.Model):
+            def call(self, inputs):
+                return moments(*inputs)
+
+        self._model = Moments(dtype="float32")
+        # XLA would be compiled anew for each size.
+        self._model.compile(jit_compile=False)
+
+    def compute(self, batch, sigma):
+        """Gives three arrays."""
+        return self._model.predict_on_batch((batch, sigma))

@@ -320,10 +320,10 @@ def test_large_images_are_tiled_without_being_asked(rgb, monkeypatch):
         return moments(self, image, sigma)
 
     monkeypatch.setattr(Denoiser, "moments", recorded)
-    noisy = random_noisy(60, 50)
+    noisy = random_noisy(60, 50)[:1]
     rgb.denoise(noisy)
     assert sizes == [(60, 50)]
-    larger = random_noisy(60, 51)
+    larger = random_noisy(60, 51)[:1]
     sizes.clear()
     tiled = rgb.denoise(larger)
     assert len(sizes) == 4 and max(max(size) for size in sizes) == 48
@@ -516,3 +516,49 @@ def test_a_model_of_float_images_refuses_integers(tmp_path):
     denoiser = keras.models.load_model(tmp_path / "m.keras")
     with pytest.raises(ValueError, match="takes float images: its units are those of the float images .*4000. Rec"):
         denoiser.denoise(np.zeros((4, 4, 3), "uint16"))
+
+
+# Memory
+
+
+def test_larger_images_are_computed_by_a_compiled_function(rgb, monkeypatch):
+    """One trace serves sizes that follow, and the results are those of eager computation."""
+    images = [random_noisy(*size) for size in ((20, 30), (21, 30), (22, 26), (35, 18), (40, 40))]
+    eager = [rgb.posterior(image, sigma=0.1) for image in images]
+    traced = []
+    moments = Denoiser.moments
+
+    def recorded(self, image, sigma=None):
+        traced.append(image)
+        return moments(self, image, sigma)
+
+    monkeypatch.setattr(Denoiser, "moments", recorded)
+    monkeypatch.setattr("bsdenoise.denoiser.MAX_EAGER_PIXELS", 20 * 20)
+    denoiser = Denoiser.from_config(rgb.get_config())
+    denoiser.set_weights(rgb.get_weights())
+    for image, expected in zip(images, eager, strict=True):
+        for one, other in zip(
+            vars(denoiser.posterior(image, sigma=0.1)).values(), vars(expected).values(), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert 1 <= len(traced) <= 3 and all(isinstance(image, tf.Tensor) for image in traced)
+    assert all(not hasattr(image, "numpy") for image in traced)  # symbolic
+    assert len(denoiser.layers) == len(rgb.layers) and len(denoiser.weights) == len(rgb.weights)
+
+
+def test_large_batches_are_computed_image_by_image(rgb, monkeypatch):
+    """The memory is that of one image."""
+    batch = np.concatenate([random_noisy(30, 20)] * 3)[:5]
+    together = rgb.denoise(batch, sigma=np.linspace(0.05, 0.2, 5))
+    monkeypatch.setattr(tiling, "MAX_UNTILED_PIXELS", 30 * 20 * 4)
+    sizes = []
+    moments = Denoiser.moments
+
+    def recorded(self, image, sigma=None):
+        sizes.append(image.shape[:3])
+        return moments(self, image, sigma)
+
+    monkeypatch.setattr(Denoiser, "moments", recorded)
+    one_by_one = rgb.denoise(batch, sigma=np.linspace(0.05, 0.2, 5))
+    assert sizes == [(1, 30, 20)] * 5
+    np.testing.assert_allclose(one_by_one, together, rtol=1e-5, atol=1e-6)

@@ -20,6 +20,7 @@ KNOWN = GaussianNoise(25 / 255, 25 / 255)
 MODELS = {
     "grey": (1, KNOWN, {}),
     "scaled": (2, KNOWN, {"factor": "precision", "offset": 100.0, "scale": 4000.0, "fractional": False}),
+    "counts": (1, KNOWN, {"offset": -700.0, "scale": 5000.0, "fractional": False}),
     "rgb": (3, KNOWN, {"factor": "precision"}),
     "range": (3, GaussianNoise(5 / 255, 50 / 255), {}),
     "five": (5, KNOWN, {"factor": "precision"}),
@@ -192,7 +193,8 @@ def test_names_types_and_shapes_of_signatures(denoiser, meta_graph):
         "own_sigma": ({"image": image}, {"sigma": vector}),
         "describe": ({"format": files}, {"description": files}),
     }
-    if denoiser.channels not in (1, 3):  # no file format for them
+    # No file format for them, or other units than those of files.
+    if denoiser.channels not in (1, 3) or not denoiser.fractional:
         del expected["encoded"], expected["encoded_with_sigma"]
     found = {
         key: (tensor_infos(signature.inputs), tensor_infos(signature.outputs))
@@ -200,7 +202,7 @@ def test_names_types_and_shapes_of_signatures(denoiser, meta_graph):
         if key != "__saved_model_init_op"
     }
     assert found == expected
-    assert set(export.signature_names(denoiser.channels)) == set(expected)
+    assert set(export.signature_names(denoiser.channels, denoiser.fractional)) == set(expected)
 
 
 def first_ops(graph, placeholder):
@@ -221,7 +223,7 @@ def first_ops(graph, placeholder):
 
 
 def test_every_input_meets_ensure_shape_first(denoiser, meta_graph):
-    for key in export.signature_names(denoiser.channels):
+    for key in export.signature_names(denoiser.channels, denoiser.fractional):
         for info in meta_graph.signature_def[key].inputs.values():
             assert first_ops(meta_graph.graph_def, info.name.split(":")[0]) == ["EnsureShape"], (key, info.name)
 

@@ -43,7 +43,7 @@ def describe(denoiser, max_pixels, tiles) -> dict:
             "high": high,
         },
         "limits": {"max_pixels": max_pixels} | tiles._asdict(),
-        "signatures": list(signature_names(denoiser.channels)),
+        "signatures": list(signature_names(denoiser.channels, denoiser.fractional)),
         "network": {"parameters": denoiser.network.count_params(), "depth": denoiser.grid.bit_length() - 1},
         "training": denoiser.provenance,
     }

@@ -12,9 +12,14 @@ MAX_PADDING = 4
 DESCRIPTION_FORMAT = "json"  # what `describe` can be asked for
 
 
-def signature_names(channels: int) -> tuple[str, ...]:
-    """Names the signatures of a model for images with that many channels."""
-    encoded = ("encoded", "encoded_with_sigma") if channels in FILE_CHANNELS else ()
+def signature_names(channels: int, fractional: bool = True) -> tuple[str, ...]:
+    """Names the signatures of a model.
+
+    Args:
+        channels: Channels of its images.
+        fractional: Whether its pixels are fractions of full scale; the pixels of image files mean nothing to others.
+    """
+    encoded = ("encoded", "encoded_with_sigma") if fractional and channels in FILE_CHANNELS else ()
     return ("serving_default", "with_sigma", *encoded, "posterior", "own_sigma", "describe")
 
 
@@ -101,7 +106,7 @@ def signatures(denoiser, max_pixels, tiles, description):
         "own_sigma": (own_sigma, [image]),
         "describe": (describe, [tf.TensorSpec((None,), tf.string, "format")]),
     }
-    return {name: table[name] for name in signature_names(channels)}
+    return {name: table[name] for name in signature_names(channels, denoiser.fractional)}
 
 
 def _own_sigma(denoiser, image):
