@@ -167,3 +167,14 @@ def test_a_changed_file_has_another_digest(folder):
     assert item.digest() == before
     Image.fromarray(pixels(77)).save(item.path)
     assert item.digest() != before
+
+
+def test_a_set_that_is_named_twice(folder):
+    with pytest.raises(ValueError, match="--data names a set twice"):
+        cases.clean_items([str(folder), f"{folder}/"], [1], 1)
+
+
+def test_pairs_whose_names_are_not_unique(pairs):
+    Image.fromarray(pixels(9)).save(pairs / "noisy" / "b.jpg")
+    with pytest.raises(ValueError, match="b.jpg and .*b.png have the same name"):
+        paired_items(pairs)

@@ -96,3 +96,8 @@ def test_rendering():
     assert [float(row["psnr"]) for row in parsed] == [row.psnr for row in rows]
     (gain,) = table.differences([record(), record(model="n", psnr=30.1234)])
     assert "+0.123" in table.as_text([gain])
+
+
+def test_luminance_is_not_compared_with_colour():
+    colour, grey = grid([[30.0], [31.0]]), grid([[28.0], [29.0]], model="grey", channels=1)
+    assert table.differences([*colour, *grey]) == []

@@ -6,6 +6,7 @@ and scales with σ. This is the protocol of Laine, Lehtinen, Aila (2019).
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +87,8 @@ def clean_items(folders: Sequence[str], draws: Sequence[int], every: int) -> lis
         raise ValueError(f"--draws takes one number, or one for each of {len(folders)} --data. Received: {len(draws)}.")
     if min(draws) < 1 or every < 1:
         raise ValueError(f"--draws and --every must be at least 1. Received: {min(*draws, every)}.")
+    if len(set(map(os.path.realpath, folders))) < len(folders):
+        raise ValueError(f"--data names a set twice. Received: {' '.join(folders)}.")
     counts = list(draws) * (len(folders) // len(draws))
     items = []
     for folder, name, count in zip(folders, _set_names(folders), counts, strict=True):
@@ -103,8 +106,7 @@ def paired_items(noisy_folder: str, clean_folder: str, every: int) -> list[Item]
     if every < 1:
         raise ValueError(f"--every must be at least 1. Received: {every}.")
     (name,) = _set_names([clean_folder])
-    noisy = {_stem(item): item for item in _images_of(noisy_folder, name)}
-    clean = {_stem(item): item for item in _images_of(clean_folder, name)}
+    noisy, clean = (_by_stem(folder, name) for folder in (noisy_folder, clean_folder))
     alone = sorted(noisy.keys() ^ clean.keys())
     if alone:
         folder = noisy_folder if alone[0] in noisy else clean_folder
@@ -113,6 +115,16 @@ def paired_items(noisy_folder: str, clean_folder: str, every: int) -> list[Item]
             "Noisy and clean files must have the same names."
         )
     return [replace(clean[stem], noisy_path=noisy[stem].path) for stem in sorted(clean)][::every]
+
+
+def _by_stem(folder: str, name: str) -> dict[str, Item]:
+    """Lists a folder's images by their names without suffix, which must not be the same for two of them."""
+    found: dict[str, Item] = {}
+    for item in _images_of(folder, name):
+        other = found.setdefault(_stem(item), item)
+        if other is not item:
+            raise ValueError(f"{other.path} and {item.path} have the same name: which one is meant is unclear.")
+    return found
 
 
 def read_clean(item: Item, channels: int, spec: str) -> Case:

@@ -116,10 +116,14 @@ def summarise(records: Iterable[Record]) -> list[Row]:
 
 
 def differences(records: Sequence[Record]) -> list[Difference]:
-    """Compares every model with the first one, set by set."""
+    """Compares every model with the first one, set by set.
+
+    Only what was measured on the same image, draw and number of channels is: the luminance of an image has another
+    noise and another PSNR than its colours.
+    """
     groups: dict[str, dict[str, dict[tuple, float]]] = defaultdict(lambda: defaultdict(dict))
     for record in records:
-        groups[record.model][record.dataset][record.image, record.draw] = record.psnr
+        groups[record.model][record.dataset][record.image, record.draw, record.channels] = record.psnr
     (first, reference), *others = groups.items()
     result = []
     for model, sets in others:
