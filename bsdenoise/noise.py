@@ -3,18 +3,30 @@
 A noise model is a small class with the same methods as `GaussianNoise`; `parse` chooses it by the SPEC's name.
 """
 
-import re
 from dataclasses import asdict, dataclass
 
 import keras
 from keras import ops
 
+# The text alone needs no Keras; whoever has it finds all about noise here.
+from bsdenoise.levels import is_relative, parse_level, parse_range
+
+__all__ = [
+    "DB2_LENGTH",
+    "DB2_TAPS",
+    "SIGMA_MEDIAN",
+    "GaussianNoise",
+    "estimate_sigma",
+    "is_relative",
+    "parse",
+    "parse_level",
+    "parse_range",
+]
 SIGMA_MEDIAN = 0.6744897501960817  # median of |N(0, 1)|, Donoho and Johnstone 1994
 # Daubechies wavelet of two vanishing moments, high-pass: these two taps applied to second differences, so that it is
 # blind to constant and linear image content. In this form a constant gives an exact zero.
 DB2_TAPS = ((3.0**0.5 - 1.0) / (4.0 * 2.0**0.5), (3.0**0.5 + 1.0) / (4.0 * 2.0**0.5))
 DB2_LENGTH = 4
-_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -91,43 +103,7 @@ def parse(spec: str, full_scale: float) -> GaussianNoise:
     Raises:
         ValueError: If the SPEC cannot be read, or σ is outside of (0, full scale].
     """
-    match = re.fullmatch(rf"gaussian:({_NUMBER})(?:-({_NUMBER}))?(?:/({_NUMBER}))?", spec.strip())
-    if not match:
-        raise ValueError(
-            "A noise SPEC reads gaussian:25 (in the files' own units), gaussian:25/255 (a fraction of full scale), or "
-            f"gaussian:5-50 (a range). Received: {spec!r}."
-        )
-    low, high, divisor = match.groups()
-    return GaussianNoise(*(_level(value, divisor, full_scale) for value in (low, high or low)))
-
-
-def parse_level(text: str, full_scale: float) -> float:
-    """Reads one σ, `25` in the file's own units or `25/255`, as a fraction of full scale.
-
-    Raises:
-        ValueError: If it cannot be read, or is not positive.
-    """
-    match = re.fullmatch(rf"({_NUMBER})(?:/({_NUMBER}))?", text.strip())
-    if not match:
-        raise ValueError(f"A sigma reads 25 (in the file's own units) or 25/255. Received: {text!r}.")
-    value, divisor = match.groups()
-    sigma = _level(value, divisor, full_scale)
-    if not sigma > 0:
-        raise ValueError(f"A sigma must be positive. Received: {text!r}.")
-    return sigma
-
-
-def is_relative(spec: str) -> bool:
-    """Says whether a SPEC is a fraction of full scale, so that it means the same for every bit depth."""
-    return "/" in spec
-
-
-def _level(value: str, divisor: str | None, full_scale: float) -> float:
-    """Divides by the SPEC's own full scale where there is one, by the files' otherwise."""
-    scale = float(divisor) if divisor else full_scale
-    if scale <= 0:
-        raise ValueError(f"The number after the slash must be positive. Received: {divisor}.")
-    return float(value) / scale
+    return GaussianNoise(*parse_range(spec, full_scale))
 
 
 def estimate_sigma(image):

@@ -1,0 +1,150 @@
+"""The page itself: its controls, and what happens when they are used."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from bsdenoise import images
+from bsdenoise.app import looks, views, words
+from bsdenoise.app.denoising import Denoised, Facts, Workshop
+
+TITLE = "bsdenoise"
+PREFIX = "denoised-"  # of the download's name; before it, so that endings such as .ome.tif stay whole
+MODEL_QUEUE = "model"  # what has this name waits for each other: one computation at a time
+QUEUE_SIZE = 32  # computations that may wait
+CLEAN_EVERY = 300  # seconds between looks for old files
+KEEP_FOR = 3600  # seconds that uploads and results are kept; all go when the page ends
+
+
+def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
+    """Makes the page.
+
+    Args:
+        workshop: What does the work.
+        about: A sentence on which model denoises, and where.
+        folder: Gradio's folder for temporary files. Results are written there, so that Gradio serves them as they are
+            and removes them in time.
+    """
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_FOR)) as page:
+        gr.Markdown(f"# {TITLE}")
+        gr.HTML(words.paragraph(about), elem_id="about")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                noisy = gr.File(
+                    label="Noisy image: PNG, JPEG, TIFF or .npy", file_types=list(images.SUFFIXES), height=150
+                )
+                sigma = gr.Textbox(
+                    label="Noise standard deviation σ", info=words.about_sigma(None), max_lines=1, elem_id="sigma"
+                )
+                number = gr.Slider(1, 2, 1, step=1, label="Image of the stack that is shown", visible=False)
+                start = gr.Button("Denoise", variant="primary", interactive=False, elem_id="start")
+                message = gr.HTML(elem_id="message", visible=False)
+                facts = gr.HTML(elem_id="facts", visible=False)
+                download = gr.DownloadButton("Download the denoised file", interactive=False, elem_id="download")
+            with gr.Column(scale=2, min_width=300):
+                slider = gr.ImageSlider(
+                    label="Noisy | denoised",
+                    format="png",
+                    interactive=False,
+                    max_height=looks.MAX_HEIGHT,
+                    buttons=["fullscreen"],  # not its download, which is what the screen shows and no more
+                    elem_id="slider",
+                )
+                uncertainty = gr.Image(
+                    label="Uncertainty", format="png", interactive=False, buttons=["fullscreen"], elem_id="uncertainty"
+                )
+                gr.HTML(words.legend(), elem_id="legend")
+        shown = [message, facts, slider, uncertainty]
+        handlers = Handlers(workshop, folder)
+        noisy.change(handlers.take, noisy, [*shown, sigma, number, start, download], show_progress="hidden")
+        work: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": MODEL_QUEUE}
+        for trigger in (start.click, sigma.submit):
+            trigger(handlers.denoise, [noisy, sigma, number], [*shown, download], trigger_mode="once", **work)
+        number.change(handlers.look, [noisy, sigma, number, download], shown, trigger_mode="always_last", **work)
+    page.queue(max_size=QUEUE_SIZE)
+    return page
+
+
+class Handlers:
+    """What happens when the controls are used: updates for the page out, never an exception."""
+
+    def __init__(self, workshop: Workshop, folder: Path):
+        self.workshop = workshop
+        self.folder = folder
+
+    def take(self, name: str | None) -> tuple[Any, ...]:
+        """Looks at a file that was dropped, or taken away: nothing is computed yet, and what was shown is gone."""
+        facts, error = None, ""
+        if name is not None:
+            try:
+                facts = self.workshop.inspect(Path(name))
+            except Exception as reason:
+                error = words.sentence(reason, Path(name))
+        count = facts.count if facts else 1
+        return (
+            *(_alert(error), _text(words.describe(facts) if facts else ""), None, None),
+            gr.update(info=words.about_sigma(facts)),
+            gr.update(value=1, maximum=max(count, 2), visible=count > 1),
+            gr.update(interactive=facts is not None),
+            gr.update(value=None, interactive=False),
+        )
+
+    def denoise(
+        self,
+        name: str | None,
+        sigma: str,
+        number: int,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - by this default Gradio knows what to pass
+    ) -> tuple[Any, ...]:
+        """Denoises the file, shows one image of it, and offers the result."""
+        if name is None:
+            return *_failed("Please drop an image first."), gr.skip()
+
+        def advance(done: int, total: int) -> None:
+            if total > 1:
+                progress((done, total), unit="images")
+
+        path, index = Path(name), int(number) - 1
+        target = Path(tempfile.mkdtemp(dir=self.folder)) / f"{PREFIX}{path.name}"
+        try:
+            done = self.workshop.denoise(path, target, _given(sigma), index, advance)
+        except Exception as reason:  # whatever it is, the user gets one sentence
+            shutil.rmtree(target.parent, ignore_errors=True)
+            return *_failed(words.sentence(reason, path)), gr.update(value=None, interactive=False)
+        return *_show(*done, index), gr.update(value=str(target), interactive=True)
+
+    def look(self, name: str | None, sigma: str, number: int, result: str | None) -> tuple[Any, ...]:
+        """Shows another image of a stack that has been denoised."""
+        if name is None or result is None:
+            return (gr.skip(),) * 4
+        path, index = Path(name), int(number) - 1
+        try:
+            return _show(*self.workshop.look(path, _given(sigma), index), index)
+        except Exception as reason:
+            return _failed(words.sentence(reason, path))
+
+
+def _given(sigma: str) -> str | None:
+    return sigma.strip() or None
+
+
+def _show(facts: Facts, result: Denoised, seconds: float, index: int) -> tuple[Any, ...]:
+    limits = views.window(result.denoised)
+    pair = tuple(views.picture(image, limits) for image in (result.noisy, result.denoised))
+    text = _text(words.describe_result(facts, result, seconds, index))
+    return _alert(""), text, pair, views.uncertainty(result.ratio)
+
+
+def _failed(message: str) -> tuple[Any, ...]:
+    return _alert(message), gr.skip(), None, None
+
+
+def _alert(message: str) -> Any:
+    return _text(words.alert(message))
+
+
+def _text(html: str) -> Any:
+    return gr.update(value=html, visible=bool(html))  # hidden where empty, else it leaves a gap

@@ -1,0 +1,54 @@
+"""`bsdenoise app`: a local web page that denoises the images dropped on it."""
+
+import contextlib
+import importlib.util
+import threading
+import webbrowser
+from typing import Any
+
+from bsdenoise.cli import models
+from bsdenoise.config import AppConfig
+
+MAX_PORT = 65535
+
+
+def run(config: AppConfig) -> int:
+    """Serves the page until Ctrl-C.
+
+    Raises:
+        ValueError: If Gradio is missing, there is no model, or a setting is out of range.
+        OSError: If the address is taken or not one of this machine.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError("The page is made with Gradio, which is not installed: pip install 'bsdenoise[app]'")
+    if (config.model is None) == (config.server is None):
+        raise ValueError("Expected either --model or --server, to say what denoises.")
+    if not 0 <= config.port <= MAX_PORT:
+        raise ValueError(f"--port must lie between 0 and {MAX_PORT}. Received: {config.port}.")
+    if config.max_pixels < 1:
+        raise ValueError(f"--max-pixels must be at least 1. Received: {config.max_pixels}.")
+    with contextlib.ExitStack() as stack:
+        denoiser, about = _denoiser(config, stack)
+
+        from bsdenoise.app import server  # here, because it loads Gradio, which takes seconds
+
+        url = stack.enter_context(server.running(denoiser, about, config.host, config.port, config.max_pixels))
+        print(f"{url}  (Ctrl-C ends it)", flush=True)
+        if not config.no_browser:
+            webbrowser.open(url)
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it, no failure
+            threading.Event().wait()
+    return 0
+
+
+def _denoiser(config: AppConfig, stack: contextlib.ExitStack) -> tuple[Any, str]:
+    """Gives the model, here or behind a server, and the sentence in which the page says so."""
+    if config.model is not None:
+        about = f"Model: {config.model}. Nothing leaves the machine that this page runs on."
+        return models.load_denoiser(config.model), about
+    from bsdenoise import client
+
+    assert config.server is not None
+    model = stack.enter_context(client.connect(config.server))
+    _ = model.channels  # asks the server, so that a wrong address is told at the start
+    return model, f"Model: {config.server}. Images are sent there and nowhere else."

@@ -1,0 +1,58 @@
+"""How noise levels are written: `gaussian:25`, `5-50`, `25/255`. Text to numbers, with no neural network library."""
+
+import re
+
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+
+
+def parse_range(spec: str, full_scale: float) -> tuple[float, float]:
+    """Reads a noise SPEC: `gaussian:25`, `gaussian:25/255`, `gaussian:5-50`, `gaussian:5-50/255`.
+
+    Args:
+        spec: The SPEC. Numbers are in the units of the files, unless a full scale follows after a slash.
+        full_scale: Greatest value of the files' pixel type (255, 65535, or 1 for float files).
+
+    Returns:
+        Least and greatest σ as fractions of full scale, the same number twice for a known σ. Whether they make sense
+        as a noise model, `bsdenoise.noise.GaussianNoise` checks.
+
+    Raises:
+        ValueError: If the SPEC cannot be read.
+    """
+    match = re.fullmatch(rf"gaussian:({_NUMBER})(?:-({_NUMBER}))?(?:/({_NUMBER}))?", spec.strip())
+    if not match:
+        raise ValueError(
+            "A noise SPEC reads gaussian:25 (in the files' own units), gaussian:25/255 (a fraction of full scale), or "
+            f"gaussian:5-50 (a range). Received: {spec!r}."
+        )
+    low, high, divisor = match.groups()
+    return _level(low, divisor, full_scale), _level(high or low, divisor, full_scale)
+
+
+def parse_level(text: str, full_scale: float) -> float:
+    """Reads one σ, `25` in the file's own units or `25/255`, as a fraction of full scale.
+
+    Raises:
+        ValueError: If it cannot be read, or is not positive.
+    """
+    match = re.fullmatch(rf"({_NUMBER})(?:/({_NUMBER}))?", text.strip())
+    if not match:
+        raise ValueError(f"A sigma reads 25 (in the file's own units) or 25/255. Received: {text!r}.")
+    value, divisor = match.groups()
+    sigma = _level(value, divisor, full_scale)
+    if not sigma > 0:
+        raise ValueError(f"A sigma must be positive. Received: {text!r}.")
+    return sigma
+
+
+def is_relative(spec: str) -> bool:
+    """Says whether a SPEC is a fraction of full scale, so that it means the same for every bit depth."""
+    return "/" in spec
+
+
+def _level(value: str, divisor: str | None, full_scale: float) -> float:
+    """Divides by the SPEC's own full scale where there is one, by the files' otherwise."""
+    scale = float(divisor) if divisor else full_scale
+    if scale <= 0:
+        raise ValueError(f"The number after the slash must be positive. Received: {divisor}.")
+    return float(value) / scale

@@ -1,0 +1,119 @@
+"""`bsdenoise app`: its flags, and what it says where it cannot start."""
+
+import contextlib
+import importlib.util
+import subprocess
+import sys
+import threading
+import types
+import webbrowser
+
+import pytest
+
+from bsdenoise import cli
+from bsdenoise.cli import models
+
+OWN_FLAGS = ["--port", "0", "--no-browser"]
+
+
+def app(*arguments):
+    return cli.main(["app", *map(str, arguments)])
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Puts a stand-in in the place of the server, ended by Ctrl-C at once; remembers what it was asked to serve."""
+    calls = []
+
+    @contextlib.contextmanager
+    def running(*arguments):
+        calls.append(arguments)
+        yield "http://127.0.0.1:1234"
+        calls.append("stopped")
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout=None):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "bsdenoise.app.server", types.SimpleNamespace(running=running))
+    monkeypatch.setattr("bsdenoise.app.server", sys.modules["bsdenoise.app.server"], raising=False)
+    monkeypatch.setattr(threading, "Event", Interrupted)
+    monkeypatch.setattr(models, "load_denoiser", lambda path: f"model of {path}")
+    monkeypatch.setattr(webbrowser, "open", lambda url: calls.append(f"opened {url}"))
+    return calls
+
+
+def test_without_gradio_it_says_how_to_install_it(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert app("--model", "run") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "pip install 'bsdenoise[app]'" in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "either --model or --server"),
+        (["--model", "run", "--server", "http://localhost:8501"], "either --model or --server"),
+        (["--model", "run", "--port", "70000"], "--port must lie between 0 and 65535. Received: 70000"),
+        (["--model", "run", "--max-pixels", "0"], "--max-pixels must be at least 1. Received: 0"),
+        (["--model", "missing"], "missing: no such model"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, flags, message):
+    pytest.importorskip("gradio")
+    assert app(*flags) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_the_page_is_opened_and_ctrl_c_ends_it(served, capsys):
+    pytest.importorskip("gradio")
+    assert app("--model", "run", "--port", "81", "--host", "0.0.0.0", "--max-pixels", "5") == 0
+    about = "Model: run. Nothing leaves the machine that this page runs on."
+    assert served == [("model of run", about, "0.0.0.0", 81, 5), "opened http://127.0.0.1:1234", "stopped"]
+    assert capsys.readouterr().out == "http://127.0.0.1:1234  (Ctrl-C ends it)\n"
+
+
+def test_the_browser_is_left_alone_on_request(served):
+    pytest.importorskip("gradio")
+    assert app("--model", "run", "--no-browser") == 0
+    assert not [call for call in served if str(call).startswith("opened")]
+
+
+def test_a_server_is_connected_and_left(served, monkeypatch):
+    pytest.importorskip("gradio")
+    log = []
+
+    class Client:
+        channels = 3
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            log.append("closed")
+
+    client = types.SimpleNamespace(connect=lambda url: log.append(url) or Client())
+    monkeypatch.setitem(sys.modules, "bsdenoise.client", client)
+    monkeypatch.setattr("bsdenoise.client", client, raising=False)
+    assert app("--server", "http://localhost:8501") == 0
+    assert log == ["http://localhost:8501", "closed"]
+    assert served[0][1].startswith("Model: http://localhost:8501. Images are sent there")
+
+
+def test_the_flags_need_neither_gradio_nor_tensorflow():
+    program = (
+        "import sys\n"
+        "from bsdenoise import cli\n"
+        "try:\n"
+        "    cli.main(['app', '--help'])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print(sorted({'gradio', 'tensorflow', 'keras', 'numpy'} & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "--max-pixels" in result.stdout
+    assert result.stdout.splitlines()[-1] == "[]"
