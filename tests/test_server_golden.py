@@ -3,12 +3,11 @@
 import json
 import math
 import re
-import threading
 from pathlib import Path
 
 import pytest
 import urllib3
-import uvicorn
+from rest_server import listening
 
 from bsdenoise.server.limits import Gate, Limits
 from bsdenoise.server.metrics import Metrics
@@ -19,26 +18,22 @@ from bsdenoise.server.versions import Models, ModelSettings
 
 GOLDEN = Path(__file__).with_name("golden")
 EXCHANGES = [json.loads(line) for line in (GOLDEN / "exchanges.jsonl").read_text().splitlines()]
-# Which answers differ, and why.
+# Which answers may differ, what they are then, and why.
 DIFFERENCES = {
-    42: "two ops of this graph refuse a scalar, and the one that comes first is chance",
+    42: (
+        "slice index 0 of dimension 0 out of bounds",
+        "two ops of this graph refuse a scalar; which is first is chance",
+    ),
 }
 
 
 @pytest.fixture(scope="module")
 def address():
     limits = Limits()
-    gate, metrics = Gate(limits), Metrics()
     models = Models([ModelSettings("den", GOLDEN / "model" / "den")], Servable)
     models.start()
-    app = make_app(House(models, gate, limits, metrics))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
-    socket = server.config.bind_socket()
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with listening(make_app(House(models, Gate(limits), limits, Metrics()))) as (host, port):
+        yield f"http://{host}:{port}"
     models.close()
 
 
@@ -69,8 +64,7 @@ def test_the_answer_is_the_recorded_one(number, address):
     assert re.sub(" ", "", answer.headers["Content-Type"]).lower() == expected["content-type"].replace(" ", "").lower()
     if expected["content-type"] == "application/json":
         answered, recorded = json.loads(answer.data), json.loads(exchange["body"])
-        assert same(answered, recorded) == (number not in DIFFERENCES), (answered, recorded)
-        if number in DIFFERENCES:
-            assert answered.keys() == recorded.keys() == {"error"}
+        is_other = number in DIFFERENCES and DIFFERENCES[number][0] in answered["error"]
+        assert is_other or same(answered, recorded), (answered, recorded)
     else:
         assert answer.data.decode() == exchange["body"]

@@ -24,6 +24,8 @@ COMMANDS: dict[str, Any] = {
     "denoise": config.DenoiseConfig,
     "evaluate": config.EvaluateConfig,
     "export": config.ExportConfig,
+    "serve": config.ServeConfig,
+    "app": config.AppConfig,
 }
 EXIT_FAILED = 2
 MAX_STATEMENT_INDENTATION = 4  # in tyro's messages; deeper lines repeat the help

@@ -4,9 +4,11 @@ The help of a flag is the `#:` comment above its field, joined to one paragraph;
 but a letter would start a new line in the terminal.
 """
 
+from bsdenoise.config.app import AppConfig
 from bsdenoise.config.denoise import DenoiseConfig
 from bsdenoise.config.evaluate import EvaluateConfig
 from bsdenoise.config.export import ExportConfig
+from bsdenoise.config.serve import ServeConfig
 from bsdenoise.config.train import TrainConfig
 
-__all__ = ["DenoiseConfig", "EvaluateConfig", "ExportConfig", "TrainConfig"]
+__all__ = ["AppConfig", "DenoiseConfig", "EvaluateConfig", "ExportConfig", "ServeConfig", "TrainConfig"]

@@ -1,4 +1,4 @@
-"""gRPC as TensorFlow-Serving speaks it, on the servicers of `tensorflow-serving-api`, and the standard health service."""
+"""gRPC as TensorFlow-Serving speaks it, on tensorflow-serving-api's own servicers, and the standard health service."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,16 +17,15 @@ from tensorflow_serving.apis import (
     prediction_service_pb2,
     prediction_service_pb2_grpc,
 )
-from tensorflow_serving.util import status_pb2
 
 from bsdenoise.server import tensors
 from bsdenoise.server.errors import ServingError
+from bsdenoise.server.limits import MAX_MESSAGE_BYTES, Arrivals
 from bsdenoise.server.prediction import House, Spec, predict
 
 SIGNATURE_DEF = "signature_def"  # the only metadata there is
 # Threads beside those of the predictions that compute and wait, so that status and health answer while those do.
 SPARE_THREADS = 8
-MAX_ANSWER_BYTES = 2**31 - 1  # a limit of protocol buffers
 _PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 _MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 HEALTH_NAMES = ("", _PREDICTION, _MODEL)
@@ -43,6 +42,7 @@ class GrpcServer:
     Args:
         house: The server's parts.
         address: HOST:PORT; port 0 picks a free one.
+        arrivals: Counts the predictions.
 
     Attributes:
         port: The port that it listens on.
@@ -51,18 +51,18 @@ class GrpcServer:
         OSError: If the address cannot be had.
     """
 
-    def __init__(self, house: House, address: str):
+    def __init__(self, house: House, address: str, arrivals: Arrivals):
         limits = house.limits
         self._server = grpc.server(
             ThreadPoolExecutor(limits.concurrency + limits.queue + SPARE_THREADS, thread_name_prefix="grpc"),
             options=[
                 ("grpc.max_receive_message_length", limits.max_message_bytes),
-                ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),  # else two servers would share a port, and each get some of the requests
             ],
         )
         self._health = health.HealthServicer()
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Predictions(house), self._server)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Predictions(house, arrivals), self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Status(house), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.serves(False)
@@ -81,14 +81,13 @@ class GrpcServer:
         for name in HEALTH_NAMES:
             self._health.set(name, kinds.SERVING if is_serving else kinds.NOT_SERVING)
 
-    def stop(self, grace: float):
-        """Says that it is not healthy, takes no new requests, and ends those that are not done in `grace` seconds.
-
-        Returns:
-            An event, set when all have ended.
-        """
+    def announce_stop(self) -> None:
+        """Lets the health service say from now on that it does not serve."""
         self._health.enter_graceful_shutdown()
-        return self._server.stop(grace)
+
+    def stop(self) -> None:
+        """Closes the port, and ends what is left: those who watch its health would do so for ever."""
+        self._server.stop(0.0).wait()
 
 
 @contextlib.contextmanager
@@ -103,11 +102,15 @@ def _errors_told(context: grpc.ServicerContext) -> Iterator[None]:
 class _Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict and GetModelMetadata."""
 
-    def __init__(self, house: House):
+    def __init__(self, house: House, arrivals: Arrivals):
         self._house = house
+        self._arrivals = arrivals
 
     def Predict(self, request, context):  # noqa: N802
         with _errors_told(context):
+            self._arrivals.enter()
+            if not context.add_callback(self._arrivals.leave):  # the call has ended already
+                self._arrivals.leave()
             spec = _spec(request)
             answer = predict(
                 self._house,
@@ -118,7 +121,7 @@ class _Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
                 timeout=context.time_remaining(),
                 is_gone=lambda: not context.is_active(),
             )
-            if sum(array.nbytes for array in answer.outputs.values()) >= MAX_ANSWER_BYTES:
+            if sum(array.nbytes for array in answer.outputs.values()) >= MAX_MESSAGE_BYTES:
                 raise ServingError(
                     grpc.StatusCode.RESOURCE_EXHAUSTED, "The answer is too large for one message of gRPC: 2 GiB"
                 )
@@ -166,9 +169,7 @@ class _Status(model_service_pb2_grpc.ModelServiceServicer):
                     get_model_status_pb2.ModelVersionStatus(
                         version=state.version,
                         state=state.state,
-                        status=status_pb2.StatusProto(
-                            error_code=grpc.StatusCode[state.code].value[0], error_message=state.message
-                        ),
+                        status={"error_code": grpc.StatusCode[state.code].value[0], "error_message": state.message},
                     )
                     for state in states
                 ]
@@ -195,9 +196,7 @@ def _spec(request) -> Spec:
 
 
 def _answered(name: str, version: int, signature: str = "") -> model_pb2.ModelSpec:
-    return model_pb2.ModelSpec(
-        name=name, version=wrappers_pb2.Int64Value(value=version), signature_name=signature
-    )
+    return model_pb2.ModelSpec(name=name, version=wrappers_pb2.Int64Value(value=version), signature_name=signature)
 
 
 def _check_metadata_fields(fields) -> None:

@@ -1,6 +1,8 @@
 """From arrays to JSON, as TensorFlow-Serving answers: `predictions` row by row, or `outputs` as whole batches."""
 
 import base64
+import math
+import re
 from typing import Any
 
 import grpc
@@ -55,7 +57,7 @@ def _column(name: str, array: np.ndarray) -> Any:
     if array.dtype.name not in _NUMBERS:
         kind = {"float16": "half"}.get(array.dtype.name, array.dtype.name)
         raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, f"Failed to write JSON value for tensor type: {kind}")
-    return np.ascontiguousarray(array) if array.ndim else array.item()
+    return np.ascontiguousarray(array) if array.ndim else array[()]
 
 
 def _mapped(function, value: Any) -> Any:
@@ -71,19 +73,24 @@ def _string(value: bytes) -> str:
 
 
 def _dumped(value: Any) -> bytes:
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
-        return _with_nan(value)
     if isinstance(value, dict):
         items = (orjson.dumps(name) + b": " + _dumped(item) for name, item in value.items())
         return b"{" + b", ".join(items) + b"}"
     if isinstance(value, list):
         return b"[" + b", ".join(map(_dumped, value)) + b"]"
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind == "f" and not np.isfinite(value).all():
+        return _with_nan(text, np.ravel(value))
+    return text
 
 
-def _with_nan(array: np.ndarray) -> bytes:
-    """Writes an array with NaN or infinite values, which TensorFlow-Serving writes though JSON proper has none."""
-    if array.ndim > 1:
-        return b"[" + b", ".join(map(_with_nan, array)) + b"]"
-    words = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-    return ("[" + ", ".join(words.get(text := str(item), text) for item in array) + "]").encode()
+def _with_nan(text: bytes, values: np.ndarray) -> bytes:
+    """Puts in NaN and infinities, which JSON proper has none of: TensorFlow-Serving writes them, orjson says null."""
+    words = (
+        b"NaN" if math.isnan(value) else b"Infinity" if value > 0 else b"-Infinity" for value in _not_finite(values)
+    )
+    return re.sub(b"null", lambda _: next(words), text)
+
+
+def _not_finite(values: np.ndarray) -> list[float]:
+    return values[~np.isfinite(values)].tolist()

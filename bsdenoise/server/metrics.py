@@ -13,12 +13,17 @@ PATH = "/monitoring/prometheus/metrics"
 REQUEST_COUNT = ":tensorflow:serving:request_count"
 REQUEST_LATENCY = ":tensorflow:serving:request_latency"
 RUNTIME_LATENCY = ":tensorflow:serving:runtime_latency"
+WARM_UP_LATENCY = ":tensorflow:serving:model_warmup_latency"
 LOAD_ATTEMPTS = ":tensorflow:cc:saved_model:load_attempt_count"
+LOAD_LATENCY = ":tensorflow:cc:saved_model:load_latency"
 WAITING = "bsdenoise_requests_waiting"
 COMPUTING = "bsdenoise_requests_computing"
 # Upper bounds in microseconds: 10 · 1.8ⁿ, as TensorFlow-Serving has them.
 BOUNDS = tuple(10 * 1.8**power for power in range(33))
 MICROSECONDS = 1e6
+# Names of models come from the callers, who may ask for any: beyond so many they are counted together.
+MAX_MODELS = 100
+OTHER_MODELS = "(others)"
 
 
 class Metrics:
@@ -35,24 +40,45 @@ class Metrics:
         self._loads: Counter = Counter()
         self._latencies: dict = defaultdict(_Histogram)
         self._runtimes: dict = defaultdict(_Histogram)
+        self._warm_ups: dict = defaultdict(_Histogram)
+        self._load_times: Counter = Counter()
+        self._models: set[str] = set()
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def answered(self, model: str, status: str, entrypoint: str, seconds: float) -> None:
-        """Counts a request, by its status such as "OK" and the protocol that it came by."""
+    def answered(self, model: str, status: str, entrypoint: str, seconds: float, method: str = "predict") -> None:
+        """Counts a request.
+
+        Args:
+            model: The model's name, as it was asked for.
+            status: "OK", or the name of the error.
+            entrypoint: The protocol that it came by, "REST" or "GRPC".
+            seconds: How long it took.
+            method: What was asked of the model.
+        """
         with self._lock:
+            if len(self._models) >= MAX_MODELS and model not in self._models:
+                model = OTHER_MODELS
+            self._models.add(model)
             self._counts[model, status] += 1
-            self._latencies[model, "predict", entrypoint].add(seconds)
+            self._latencies[model, method, entrypoint].add(seconds)
 
     def computed(self, model: str, seconds: float) -> None:
         """Notes how long a computation took."""
         with self._lock:
             self._runtimes[model, "predict", "TF1"].add(seconds)
 
-    def loaded(self, folder: str, is_loaded: bool) -> None:
-        """Counts an attempt to load a version."""
+    def loaded(self, folder: str, is_loaded: bool, seconds: float | None = None) -> None:
+        """Counts an attempt to load a version, and how long it took if that is known."""
         with self._lock:
             self._loads[folder, "success" if is_loaded else "fail"] += 1
+            if is_loaded and seconds is not None:
+                self._load_times[folder,] += round(MICROSECONDS * seconds)
+
+    def warmed_up(self, folder: str, status: str, seconds: float) -> None:
+        """Notes how long the warm-up requests of a version took, and how they ended, such as "OK"."""
+        with self._lock:
+            self._warm_ups[folder, status].add(seconds)
 
     def text(self) -> bytes:
         """Gives all of it in Prometheus' text format."""
@@ -64,6 +90,9 @@ class Metrics:
             # `prometheus_client` would add "_total" to the names of counters.
             yield _untyped(REQUEST_COUNT, "Requests answered.", ("model_name", "status"), self._counts)
             yield _untyped(LOAD_ATTEMPTS, "Attempts to load a version.", ("model_path", "status"), self._loads)
+            yield _untyped(LOAD_LATENCY, "Microseconds to load a version.", ("model_path",), self._load_times)
+            labels = ("model_path", "status")
+            yield _histogram(WARM_UP_LATENCY, "Microseconds to warm a version up.", labels, self._warm_ups)
             labels = ("model_name", "API", "entrypoint")
             yield _histogram(REQUEST_LATENCY, "Microseconds per request.", labels, self._latencies)
             labels = ("model_name", "API", "runtime")

@@ -90,9 +90,9 @@ def predict(
             signature, definition = servable.signature(spec.signature)
             inputs = read_inputs(definition)
             _check_pixels(inputs, house.limits.max_pixels)
-            with house.gate.admitted(timeout, is_gone):
+            with house.gate.admitted(start + timeout - time.monotonic(), is_gone):
                 began = time.monotonic()
-                answer = servable.predict(signature, inputs, outputs)
+                answer = servable.predict(signature, inputs, outputs, timeout=start + timeout - began)
                 house.metrics.computed(spec.name, time.monotonic() - began)
             code = grpc.StatusCode.OK
             return Prediction(servable.version, signature, answer)

@@ -1,11 +1,16 @@
 """REST as TensorFlow-Serving speaks it: status, metadata, predictions, metrics."""
 
 import asyncio
+import contextlib
+import dataclasses
 import json
+import logging
 import re
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf import json_format
@@ -20,12 +25,16 @@ from bsdenoise.server.limits import FULL
 from bsdenoise.server.prediction import House, Spec, predict
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_PREDICT = re.compile(_MODEL + r":(?P<method>predict|classify|regress)", re.IGNORECASE)
-_STATUS = re.compile(_MODEL + r"(?P<metadata>/metadata)?", re.IGNORECASE)
+# TensorFlow-Serving's own patterns.
+_API = re.compile(r"/v1/.*", re.IGNORECASE)
+_VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_PREDICT = re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>predict|classify|regress)", re.IGNORECASE)
+_STATUS = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?", re.IGNORECASE)
+_MAX_VERSION = 2**63 - 1
 _NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 _TASKS = {"classify": "classification", "regress": "regression"}
 _GZIP = 16 + zlib.MAX_WBITS
+_LOGGER = logging.getLogger(__name__)
 CLIENT_CLOSED = 499  # nobody reads it; nginx' number for a client that hung up
 
 
@@ -49,36 +58,49 @@ class _Rest:
         self._house = house
         self._most = house.limits.concurrency + house.limits.queue
         self._threads = ThreadPoolExecutor(self._most, thread_name_prefix="rest")
+        # A parsed document takes ten times its text's memory; Python parses one at a time anyway.
+        self._reading = threading.Semaphore(house.limits.concurrency)
         self._taken = 0  # touched by the event loop's thread alone
 
     async def answer(self, request: Request) -> Response:
-        path = request.url.path
+        """Answers a request, whatever it is."""
+        path = request.scope["raw_path"].decode("latin-1")
+        headers = {}
         try:
-            if request.method == "OPTIONS":
-                return Response(status_code=400, media_type="text/html; charset=ISO-8859-1")
-            if request.method == "GET" and path == metrics.PATH:
-                return Response(self._house.metrics.text(), media_type="text/plain")
-            if not path.startswith("/v1/models"):
-                return Response(_NOT_FOUND, 404, {"Connection": "close", "Content-Type": "text/html"})
-            if request.method == "POST" and (match := _PREDICT.fullmatch(path)):
-                return await self._predict(request, match)
-            if request.method == "GET" and path.rstrip("/") == "/v1/models":
-                raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, "Missing model name in request.")
-            if request.method == "GET" and (match := _STATUS.fullmatch(path)):
-                return _json(self._metadata(match) if match["metadata"] else self._status(match))
-            raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, f"Malformed request: {request.method} {path}")
+            return await self._answer(request, path)
         except ServingError as error:
-            return _json(json_out.error(error.message), error.http_status)
+            status, message = error.http_status, error.message
         except _TooLargeError:
             limit = self._house.limits.max_body_bytes
-            message = f"The body is too large: this server takes at most {limit} bytes, unpacked."
-            return _json(json_out.error(message), 413, {"Connection": "close"})
+            status, message = 413, f"The body is too large: this server takes at most {limit} bytes, unpacked."
+            headers = {"Connection": "close"}
         except TimeoutError:
             seconds = self._house.limits.timeout
-            message = f"The body did not arrive within {seconds:g} seconds."
-            return _json(json_out.error(message), 408, {"Connection": "close"})
+            status, message = 408, f"The body did not arrive within {seconds:g} seconds."
+            headers = {"Connection": "close"}
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED)
+        except Exception as error:  # a fault of the server: its caller hears so, and the log has one line
+            line = " ".join(str(error).split())
+            _LOGGER.error("%s %s: %s: %s", request.method, path, type(error).__name__, line)
+            _LOGGER.debug("where it came from", exc_info=True)
+            status, message = 500, f"The server failed: {type(error).__name__}"
+        return _json(json_out.error(message), status, headers)
+
+    async def _answer(self, request: Request, path: str) -> Response:
+        if request.method == "GET" and path == metrics.PATH:
+            return Response(self._house.metrics.text(), media_type="text/plain")
+        if not _API.fullmatch(path):
+            return Response(_NOT_FOUND, 404, {"Connection": "close", "Content-Type": "text/html"})
+        if request.method == "OPTIONS":
+            return Response(status_code=400, media_type="text/html; charset=ISO-8859-1")
+        if request.method == "POST" and (match := _PREDICT.fullmatch(path)):
+            return await self._predict(request, match)
+        if request.method == "GET" and (match := _STATUS.fullmatch(path)):
+            if not match["name"]:
+                raise _invalid("Missing model name in request.")
+            return _json(self._metadata(match) if match["metadata"] else self._status(match))
+        raise _invalid(f"Malformed request: {request.method} {path}")
 
     async def _predict(self, request: Request, match: re.Match) -> Response:
         if self._taken >= self._most:
@@ -100,28 +122,36 @@ class _Rest:
 
     def _compute(self, body: bytes, match: re.Match, is_gone: threading.Event) -> bytes:
         """Does all of a prediction, from the text to the text."""
-        spec = _spec(match)
-        if match["method"].lower() in _TASKS:
-            with self._house.models.borrow(spec.name, spec.version, spec.label) as servable:
-                definition = servable.signature("")[1]
-            task = _TASKS[match["method"].lower()]
-            raise ServingError(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"No {task} inputs found in SignatureDef: goo.gle/debugproto  \n{definition}",
-            )
-        with self._house.models.borrow(spec.name, spec.version, spec.label):
-            document = json_in.parse(body)  # an unknown model is said first
-        del body
-        spec = Spec(spec.name, spec.version, spec.label, json_in.signature_name(document))
-        is_row_form = json_in.is_row_form(document)
-        answer = predict(
-            self._house,
-            spec,
-            lambda definition: json_in.arrays(document, definition),
-            entrypoint="REST",
-            is_gone=is_gone.is_set,
-        )
+        spec, method = _spec(match), match["method"].lower()
+        start = time.monotonic()
+        with contextlib.ExitStack() as reading:
+            reading.enter_context(self._reading)
+            try:
+                document = json_in.parse(body)
+                spec = dataclasses.replace(spec, signature=json_in.signature_name(document))
+                if method in _TASKS:
+                    self._refuse(document, spec, method)
+            except ServingError as error:  # what gets further is counted there
+                self._house.metrics.answered(spec.name, error.code.name, "REST", time.monotonic() - start, method)
+                raise
+            del body
+            is_row_form = "instances" in document
+
+            def read_inputs(definition):
+                inputs = json_in.arrays(document, definition)
+                document.clear()
+                reading.close()
+                return inputs
+
+            answer = predict(self._house, spec, read_inputs, entrypoint="REST", is_gone=is_gone.is_set)
         return json_out.predictions(answer.outputs, is_row_form)
+
+    def _refuse(self, document: dict, spec: Spec, method: str) -> None:
+        """Answers what no denoiser can do, as TensorFlow-Serving answers it."""
+        json_in.check_examples(document, method)
+        with self._house.models.borrow(spec.name, spec.version, spec.label) as servable:
+            definition = servable.signature(spec.signature)[1]
+        raise _invalid(f"No {_TASKS[method]} inputs found in SignatureDef: goo.gle/debugproto  \n{definition}")
 
     def _status(self, match: re.Match) -> bytes:
         spec = _spec(match)
@@ -150,8 +180,10 @@ class _Rest:
 
 
 def _spec(match: re.Match) -> Spec:
-    version = match["version"]
-    return Spec(match["name"], None if version is None else int(version), match["label"])
+    version, label = match["version"], match["label"]
+    if version is not None and int(version) > _MAX_VERSION:
+        raise _invalid(f"Failed to convert version: {version} to numeric.")
+    return Spec(unquote(match["name"]), version and int(version), label and unquote(label))
 
 
 def _json(content: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -160,21 +192,30 @@ def _json(content: bytes, status: int = 200, headers: dict[str, str] | None = No
 
 async def _body(request: Request, limit: int) -> bytes:
     """Reads the body, and unpacks it while it comes, so that a small one that unpacks to a huge one is cut off."""
-    gzipped = request.headers.get("content-encoding", "").lower() == "gzip"
-    unpack = zlib.decompressobj(_GZIP) if gzipped else None
-    parts, size = [], 0
+    if int(request.headers.get("content-length", 0)) > limit:
+        raise _TooLargeError
+    packing = request.headers.get("content-encoding", "identity").strip().lower()
+    if packing not in ("identity", "gzip"):
+        raise _invalid(f"The body must be packed with gzip or not at all. Received: Content-Encoding: {packing}")
+    unpack = zlib.decompressobj(_GZIP) if packing == "gzip" else None
+    parts, size, received = [], 0, 0
     async for chunk in request.stream():
+        received += len(chunk)
         try:
             part = unpack.decompress(chunk, limit - size + 1) if unpack else chunk
         except zlib.error as error:
-            raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, f"The body is no gzip: {error}") from None
+            raise _invalid(f"The body is no gzip: {error}") from None
         parts.append(part)
         size += len(part)
-        if size > limit or (unpack and unpack.unconsumed_tail):
+        if max(size, received) > limit:
             raise _TooLargeError
-    if unpack and not unpack.eof:
-        raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, "The body is no gzip: it is cut off")
+    if unpack and (not unpack.eof or unpack.unused_data):
+        raise _invalid("The body is no gzip: " + ("something follows it" if unpack.eof else "it is cut off"))
     return b"".join(parts)
+
+
+def _invalid(message: str) -> ServingError:
+    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 async def _watch(request: Request, is_gone: threading.Event) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import uvicorn
+from starlette.responses import Response
 
-from bsdenoise.server import versions
+from bsdenoise.server import json_out, versions
+from bsdenoise.server.errors import ServingError
 from bsdenoise.server.grpc_api import GrpcServer
-from bsdenoise.server.limits import Gate, Limits
+from bsdenoise.server.limits import Arrivals, Gate, Limits
 from bsdenoise.server.metrics import Metrics
 from bsdenoise.server.prediction import House
 from bsdenoise.server.rest import make_app
@@ -20,7 +22,9 @@ from bsdenoise.server.versions import Models, ModelSettings
 
 LOOPBACK = "127.0.0.1"
 GRACE_SECONDS = 30.0
+CLOSING_SECONDS = 5.0  # for connections without a request
 _START_SECONDS = 30.0
+_LOGGER = logging.getLogger(__name__)
 _BACKLOG = 2048  # connections that wait to be accepted; uvicorn's own number
 
 
@@ -60,7 +64,7 @@ class LocalServer:
         limits: Limits | None = None,
         poll_seconds: float = versions.POLL_SECONDS,
         retry_seconds: float = versions.RETRY_SECONDS,
-        report: Callable[[str], None] = logging.getLogger(__name__).info,
+        report: Callable[[str], None] = _LOGGER.info,
     ):
         if isinstance(models, Mapping):
             models = [ModelSettings(name, Path(folder)) for name, folder in models.items()]
@@ -68,6 +72,7 @@ class LocalServer:
         self.grpc_address = self.rest_url = ""
         self._host, self._grpc_port, self._rest_port = host, grpc_port, rest_port
         self._gate = Gate(self.limits)
+        self._arrivals = Arrivals()
         self._metrics = Metrics(lambda: (self._gate.waiting, self._gate.computing))
         self._report = report
         self._grpc: GrpcServer | None = None
@@ -75,6 +80,16 @@ class LocalServer:
         self.models = Models(
             models, self._load, poll_seconds=poll_seconds, retry_seconds=retry_seconds, report=self._on_change
         )
+
+    @property
+    def in_flight(self) -> int:
+        """How many predictions have arrived and are not answered yet."""
+        return self._arrivals.number
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their turn."""
+        return self._gate.waiting
 
     def start(self) -> None:
         """Loads the models, then opens the ports.
@@ -88,8 +103,8 @@ class LocalServer:
             _bound(self._host, self._grpc_port).close()
             self.models.start()
             house = House(self.models, self._gate, self.limits, self._metrics)
-            self._grpc = GrpcServer(house, _joined(self._host, self._grpc_port))
-            self._rest = _RestServer(make_app(house), rest_socket)
+            self._grpc = GrpcServer(house, _joined(self._host, self._grpc_port), self._arrivals)
+            self._rest = _RestServer(_counted(make_app(house), self._arrivals), rest_socket)
             self._grpc.start()
             self._rest.start()
         except BaseException:
@@ -110,14 +125,14 @@ class LocalServer:
             Whether all have ended. If not, the models stay in memory, because they are in use.
         """
         end = time.monotonic() + grace
-        ended = self._grpc.stop(grace) if self._grpc else None
+        if self._grpc:
+            self._grpc.announce_stop()
+        is_idle = self._arrivals.close(grace)  # whoever comes meanwhile is told that the server is stopping
+        is_idle &= self._gate.close(max(0.0, end - time.monotonic()))  # what is computed for nobody any more
+        if self._grpc:
+            self._grpc.stop()
         if self._rest:
-            self._rest.stop_taking()
-        is_idle = self._gate.close(grace)
-        if ended:
-            is_idle &= ended.wait(max(0.0, end - time.monotonic()) + 1.0)
-        if self._rest:
-            is_idle &= self._rest.join(max(0.0, end - time.monotonic()) + 1.0)
+            is_idle &= self._rest.stop(CLOSING_SECONDS)
         self._grpc = self._rest = None
         if is_idle:
             self.models.close()
@@ -133,7 +148,7 @@ class LocalServer:
     def _load(self, name: str, version: int, folder: Path) -> Servable:
         is_loaded = False
         try:
-            servable = Servable(name, version, folder, self.limits.timeout)
+            servable = Servable(name, version, folder)
             is_loaded = True
             return servable
         finally:
@@ -177,18 +192,37 @@ class _RestServer:
                 raise OSError("REST could not be started")
             time.sleep(0.005)
 
-    def stop_taking(self) -> None:
-        """Closes the port; what has been taken is answered."""
+    def stop(self, timeout: float) -> bool:
+        """Closes the port, waits until all is answered, and says whether it is; gives the rest up."""
         self._server.should_exit = True
-
-    def join(self, timeout: float) -> bool:
-        """Waits until all is answered, and says whether it is; gives the rest up if not."""
         self._thread.join(timeout)
         if self._thread.is_alive():
             self._server.force_exit = True
             return False
         self._socket.close()
         return True
+
+
+def _counted(app: Callable, arrivals: Arrivals) -> Callable:
+    """Wraps an ASGI application so that its predictions are counted, and refused while the server stops."""
+
+    async def answer(scope, receive, send) -> None:
+        if scope["method"] != "POST":
+            await app(scope, receive, send)
+            return
+        try:
+            arrivals.enter()
+        except ServingError as error:
+            content = json_out.error(error.message)
+            response = Response(content, error.http_status, {"Connection": "close"}, media_type="application/json")
+            await response(scope, receive, send)
+            return
+        try:
+            await app(scope, receive, send)
+        finally:
+            arrivals.leave()
+
+    return answer
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -116,7 +116,6 @@ class Models:
         self._report = report
         self._versions: dict[str, dict[int, _Version]] = {name: {} for name in self._settings}
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
 
@@ -147,7 +146,7 @@ class Models:
         with self._lock:
             versions = [version for known in self._versions.values() for version in known.values()]
         for version in versions:
-            self._unload("", version)
+            self._retire("", version)
 
     def is_available(self, name: str) -> bool:
         """Says whether some version of a model serves."""
@@ -169,7 +168,7 @@ class Models:
         finally:
             with self._lock:
                 lent.users -= 1
-                self._changed.notify_all()
+            self._free_if_unused(name, lent)
 
     def status(self, name: str, version: int | None = None, label: str | None = None) -> list[VersionStatus]:
         """Gives the state of all versions of a model, or of one, the newest first.
@@ -224,8 +223,10 @@ class Models:
                 others = [version for number, version in known.items() if number in wanted and version.is_available]
                 if not others:
                     gone = sorted(gone, key=lambda version: version.status.version)[:-1]
+                for number in known.keys() - wanted.keys():  # should it come again, it is tried again at once
+                    known[number].failures, known[number].next_attempt = 0, 0.0
             for version in gone:
-                self._unload(name, version)
+                self._retire(name, version)
 
     def _load_if_due(self, name: str, number: int, folder: Path) -> None:
         with self._lock:
@@ -249,14 +250,19 @@ class Models:
             version.status = VersionStatus(number, "AVAILABLE")
         self._report(f"{name}: version {number} is served")
 
-    def _unload(self, name: str, version: _Version) -> None:
-        """Takes a version out of service, and frees it once nobody uses it."""
+    def _retire(self, name: str, version: _Version) -> None:
+        """Takes a version out of service; it is freed once nobody uses it."""
         with self._lock:
             if version.servable is None:
                 return
             version.status = VersionStatus(version.status.version, "UNLOADING")
-            while version.users:
-                self._changed.wait()
+        self._free_if_unused(name, version)
+
+    def _free_if_unused(self, name: str, version: _Version) -> None:
+        """Frees a version that is out of service, after its last request."""
+        with self._lock:
+            if version.users or version.servable is None or version.is_available:
+                return
             servable, version.servable = version.servable, None
             version.status = VersionStatus(version.status.version, "END")
         servable.close()
