@@ -38,7 +38,8 @@ def export_saved_model(
 ) -> Path:
     """Writes a denoiser as a TensorFlow SavedModel, whole or not at all.
 
-    One graph serves all image and batch sizes. Its signatures, of which the `encoded` pair exists for grey and RGB in fractions of full scale:
+    One graph serves all image and batch sizes. Its signatures, of which the `encoded` pair exists for grey and RGB
+    images whose pixels are fractions of full scale:
 
     | signature | inputs | outputs |
     | --- | --- | --- |
