@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
 
 from bsdenoise import images
+from bsdenoise.data.sources import open_source
 from bsdenoise.formats import jpeg, png
 
 ICC_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -240,7 +241,8 @@ def corrupt_png(path):
 
 ANIMATED = plain_png(1, 1, 8, 0, [b"\7"], extra=png_chunk(b"acTL", struct.pack(">II", 2, 0)))
 HUGE = plain_png(2**20, 2**20, 8, 0, [b"\7"])
-JPEG_BOMB = b"\xff\xd8\xff\xc0\x00\x0b\x08\xff\xff\xff\xff\x01\x01\x11\x00" + b"\xff\xd9"
+JPEG_SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+JPEG_BOMB = b"\xff\xd8\xff\xc0\x00\x0b\x08\xff\xff\xff\xff\x01\x01\x11\x00" + JPEG_SCAN + b"\xff\xd9"
 REFUSED = {
     "empty": ("a.png", save_bytes(b""), "it is empty"),
     "text": ("a.png", save_bytes(b"hello, I am no image\n"), "no image of a known kind"),
@@ -652,3 +654,34 @@ def test_to_channels_keeps_what_fits():
 def test_to_channels_refuses_the_rest(shape, channels):
     with pytest.raises(ValueError, match=rf"cannot be used where {channels} are expected"):
         images.to_channels(np.zeros(shape, np.uint8), channels)
+
+
+# Which axis of an array is which
+
+
+@pytest.mark.parametrize(
+    ("stored", "shape"),
+    [
+        ((9, 17), (9, 17)),
+        ((9, 8, 16), (9, 8, 16)),
+        ((9, 8, 17), (9, 8, 17, 1)),
+        ((1, 64, 64), (1, 64, 64, 1)),
+        ((2, 9, 8, 5), (2, 9, 8, 5)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_axes_of_npy_files(stored, shape, order, tmp_path):
+    """A stack of grey images is one for every reader, and comes out with the axes that it went in with."""
+    array = np.asarray(np.random.default_rng(0).random(stored, np.float32), order=order)
+    np.save(tmp_path / "a.npy", array)
+    with images.opened(tmp_path / "a.npy") as file:
+        assert file.shape == shape and len(file) == (shape[0] if len(shape) == 4 else 1)
+        np.testing.assert_array_equal(file.read_all(), array.reshape(shape))
+        images.write(tmp_path / "b.npy", file.read_all(), like=file)
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), array)
+    source = open_source(str(tmp_path / "a.npy"))
+    assert len(source) == images.count(tmp_path / "a.npy")
+    np.testing.assert_array_equal(
+        source.read(0).array.ravel(), array.reshape(shape if len(shape) == 4 else (1, *shape))[0].ravel()
+    )

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from bsdenoise import images
 from bsdenoise.data import tfds_source
+from bsdenoise.formats import npy
 from bsdenoise.images import Picture
 
 MAX_REPORTS = 30  # images that are left out with a line each
@@ -93,7 +94,7 @@ class FileSource:
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Images of one `.npy` file, (N, H, W), (N, H, W, C) or a single (H, W), (H, W, 3); read as they are needed."""
+    """Images of one `.npy` file, (N, H, W), (N, H, W, C) or a single (H, W), (H, W, C); read as they are needed."""
 
     path: Path
     array: np.ndarray
@@ -105,8 +106,7 @@ class ArraySource:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"{path}: not a readable .npy file ({error}).") from error
-        single = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3))
-        array = array[np.newaxis] if single else array
+        array = array if npy.is_stack(array.shape) else array[np.newaxis]
         if array.ndim not in (3, 4) or array.size == 0:
             raise ValueError(f"{path}: expected images (N, H, W) or (N, H, W, C). Received: shape={array.shape}.")
         try:

@@ -1,4 +1,4 @@
-"""NumPy's `.npy` files, (H, W), (H, W, C) or (N, H, W, C), read image by image."""
+"""NumPy's `.npy` files, (H, W), (H, W, C), (N, H, W) or (N, H, W, C), read image by image."""
 
 import io
 import math
@@ -8,8 +8,16 @@ import numpy as np
 
 from bsdenoise.formats.pixels import ImageFile, Picture, full_scale
 
+# Of an array with three axes the last one is that of the channels if it has at most so many; else it is a stack of
+# one-channel images. Cameras and microscopes have fewer channels, and nobody denoises images of 16 columns.
+MOST_CHANNELS = 16
 SIGNATURE = b"\x93NUMPY"
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def is_stack(shape: tuple[int, ...]) -> bool:
+    """Tells whether an array holds several images by its shape: (N, H, W, C), or (N, H, W) with many columns."""
+    return len(shape) == 4 or (len(shape) == 3 and shape[-1] > MOST_CHANNELS)
 
 
 def open_file(file: BinaryIO) -> ImageFile:
@@ -25,25 +33,29 @@ def open_file(file: BinaryIO) -> ImageFile:
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not unpickled")
     if len(shape) not in (2, 3, 4) or 0 in shape:
-        raise ValueError(f"the shape must be (H, W), (H, W, C) or (N, H, W, C), nothing empty. Received: {shape}")
+        expected = "(H, W), (H, W, C), (N, H, W) or (N, H, W, C), nothing empty"
+        raise ValueError(f"the shape must be {expected}. Received: {shape}")
     full_scale(dtype)
     start = file.tell()
     size = math.prod(shape) * dtype.itemsize
     if file.seek(0, io.SEEK_END) < start + size:
         raise ValueError(f"it ends early: {size} bytes of pixels were expected")
     native = dtype.newbyteorder("=")
+    stored = shape
+    if len(shape) == 3 and is_stack(shape):
+        shape = (*shape, 1)
     image_shape = shape[-3:]
     image_size = math.prod(image_shape) * dtype.itemsize
 
     def decode(index: int) -> np.ndarray:
         if is_fortran:  # axes are stored the other way round: an image is not in one piece
             file.seek(0)
-            array = np.load(file, allow_pickle=False)
+            array = np.load(file, allow_pickle=False).reshape(shape)
             return np.ascontiguousarray(array[index] if array.ndim == 4 else array, native)
         file.seek(start + index * image_size)
         return np.frombuffer(bytearray(file.read(image_size)), dtype).reshape(image_shape).astype(native, copy=False)
 
-    return ImageFile("NPY", shape, native, decode)
+    return ImageFile("NPY", shape, native, decode, {"npy_axes": len(stored)})
 
 
 def check(shape: tuple[int, ...], dtype: Any) -> None:
@@ -51,5 +63,7 @@ def check(shape: tuple[int, ...], dtype: Any) -> None:
 
 
 def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
-    """Writes an array."""
+    """Writes an array, with as many axes as that of the file that it was made of."""
+    if like.metadata.get("npy_axes") == 3 and array.ndim == 4 and array.shape[-1] == 1:
+        array = array[..., 0]
     np.save(file, array, allow_pickle=False)
