@@ -106,6 +106,19 @@ def find(source: str | Path) -> list[Path]:
     return found
 
 
+def base_of(source: str | Path) -> Path:
+    """Gives the folder below which the files of a source stand: itself, its folder, or a glob up to its wildcards."""
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        return path.parent
+    plain = 0
+    while plain < len(path.parts) - 1 and not glob.has_magic(path.parts[plain]):
+        plain += 1
+    return Path(*path.parts[:plain])
+
+
 def is_supported(path: str | Path) -> bool:
     """Tells from its suffix, in either case, whether a file is of a supported kind."""
     return Path(path).suffix.lower() in SUFFIXES

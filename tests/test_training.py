@@ -188,9 +188,12 @@ def test_same_folder_with_other_flags_is_refused(config):
     with pytest.raises(ValueError, match=r"other flags \(crop was 16, now 24\)"):
         train(dataclasses.replace(config, crop=24))
     assert not (config.out / "export" / "2").exists()
+    best = keras.models.load_model(config.out / "denoiser.keras").provenance
     longer = train(dataclasses.replace(config, images=56))
     assert longer.step == 14
-    assert (config.out / "export" / "2" / "saved_model.pb").exists()
+    # A new version only if it is a better one.
+    is_better = keras.models.load_model(longer.denoiser_path).provenance != best
+    assert (config.out / "export" / "2" / "saved_model.pb").exists() == is_better
 
 
 def test_diverging_run_stops_and_leaves_no_model(config):

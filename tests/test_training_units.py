@@ -1,5 +1,6 @@
 """Tests of training on images of any bit depth, range and number of channels, in their own units from end to end."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -13,7 +14,7 @@ from bsdenoise import cli
 from bsdenoise.config import TrainConfig
 from bsdenoise.training import loop, preparation
 from bsdenoise.training.loop import train
-from bsdenoise.training.run_folder import earlier_facts
+from bsdenoise.training.run_folder import RunFolder, earlier_facts
 
 
 def _patterns(count, side, channels, seed=0):
@@ -68,6 +69,28 @@ def test_channels(tmp_path, exported, channels, flags):
     assert posterior.denoised.shape == (24, 24, channels) and np.isfinite(posterior.denoised).all()
     assert 0 < posterior.std.mean() < 2 * 2000 / 65535
     np.testing.assert_array_equal(exported[0].denoise(stack[0]), posterior.denoised)
+
+
+def test_a_folder_that_is_written_to_is_not_shared(tmp_path, exported):
+    np.save(tmp_path / "stack.npy", _patterns(6, 24, 1).astype("float32"))
+    config = _config(tmp_path / "stack.npy", tmp_path, noise="gaussian:0.1", corrupt="fresh")
+    with contextlib.closing(RunFolder(config.out, config)):
+        with pytest.raises(ValueError, match="run: another training writes there at this moment"):
+            train(config)
+    assert train(config).finished
+
+
+def test_an_export_that_failed_is_made_up_for(tmp_path, monkeypatch):
+    """Also where there is nothing left to train; but the same model is not exported twice."""
+    np.save(tmp_path / "stack.npy", _patterns(6, 24, 1).astype("float32"))
+    config = _config(tmp_path / "stack.npy", tmp_path, noise="gaussian:0.1", corrupt="fresh")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "export_saved_model", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            train(config)
+    for _ in range(2):
+        assert train(config).finished
+        assert [path.name for path in (config.out / "export").iterdir()] == ["1"]
 
 
 @pytest.mark.slow

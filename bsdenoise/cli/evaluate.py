@@ -91,6 +91,8 @@ def _check(config: EvaluateConfig) -> None:
         raise ValueError("--sigma and --own-sigma exclude each other.")
     if len(set(config.model)) != len(config.model):
         raise ValueError("A --model is given twice.")
+    if config.json and config.json.is_dir():
+        raise ValueError(f"{config.json}: is a folder; --json names a file.")
     if config.out and config.out.exists() and not config.out.is_dir():
         raise ValueError(f"{config.out}: is a file; --out names a folder.")
     for path in config.model:

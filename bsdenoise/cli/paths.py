@@ -1,6 +1,5 @@
 """Which file becomes which: inputs and outputs of a command, with every clash found before any work is done."""
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,15 +65,7 @@ def _files(source: str, out: Path) -> Iterator[tuple[Path, Path]]:
     """Gives the files of one input, and where each stands relative to that input."""
     path = Path(source)
     found = images.find(source)
-    if path.is_file():
-        base = path.parent
-    elif path.is_dir():
-        base = path
-    else:
-        plain = 0
-        while plain < len(path.parts) - 1 and not glob.has_magic(path.parts[plain]):
-            plain += 1
-        base = Path(*path.parts[:plain])
+    base = images.base_of(source)
     out_is_inside = path.is_dir() and _key(path) in _key(out).parents
     for file in found:
         if out_is_inside and _key(out) in _key(file).parents:

@@ -64,12 +64,10 @@ class Item:
     noisy_path: Path | None = None
     draw: int = 0
 
-    def digest(self) -> str:
-        """Gives a checksum of the files."""
-        digest = hashlib.sha256(self.path.read_bytes())
-        if self.noisy_path is not None:
-            digest.update(self.noisy_path.read_bytes())
-        return digest.hexdigest()[:16]
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that it is read from."""
+        return (self.path,) if self.noisy_path is None else (self.path, self.noisy_path)
 
 
 def clean_items(folders: Sequence[str], draws: Sequence[int], every: int) -> list[Item]:
@@ -174,9 +172,9 @@ def read_pair(item: Item, channels: int) -> Case:
 
 
 def _images_of(folder: str, name: str) -> Iterator[Item]:
-    base = Path(folder)
+    base = images.base_of(folder)
     for path in images.find(folder):
-        below = path.relative_to(base) if base.is_dir() else Path(path.name)
+        below = path.relative_to(base)
         try:
             count = images.count(path)
         except (ValueError, OSError):

@@ -1,5 +1,6 @@
 """Measuring: one record for each method, image and noise draw, kept in a file from which an interrupted run goes on."""
 
+import functools
 import hashlib
 import json
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+import bsdenoise
 from bsdenoise import noise
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.evaluation.cases import Case, Item, read_clean, read_pair
@@ -48,7 +50,7 @@ class Model:
 
     def digest(self) -> str:
         """Gives a checksum of the file."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        return _file_digest(self.path)
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,12 @@ def measure_all(
         One record for each model and item that could be measured.
     """
     noted = set()
+    digest_of = functools.cache(_file_digest)  # a stack is one file for many items
     for model in models:
         digest = model.digest()
         for item in items:
             try:
-                key = _key(digest, item, protocol)
+                key = _key([digest, *map(digest_of, item.paths)], item, protocol)
                 record = store.find(key)
                 if record is None:
                     case = read_case(item, model.denoiser.channels, protocol)
@@ -232,7 +235,12 @@ def measure(model: Model, item: Item, case: Case, protocol: Protocol) -> Record:
     )
 
 
-def _key(model_digest: str, item: Item, protocol: Protocol) -> str:
-    """Gives a checksum of all that a record depends on."""
-    parts = [model_digest, item.digest(), item.index, item.draw, asdict(protocol)]
+def _key(digests: list[str], item: Item, protocol: Protocol) -> str:
+    """Gives a checksum of all that a record depends on, this package's version included."""
+    parts = [bsdenoise.__version__, digests, item.index, item.draw, asdict(protocol)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

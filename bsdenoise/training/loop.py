@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import signal
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
-from bsdenoise.export import export_saved_model, next_version
+from bsdenoise.export import DESCRIPTION_FILE, export_saved_model, next_version
 from bsdenoise.training import preparation
 from bsdenoise.training.distribution import choose_strategy, describe, hint
 from bsdenoise.training.run_folder import RunFolder, earlier_facts
@@ -64,27 +65,32 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
     """
     preparation.check(config)
     data, sample = preparation.open_data(config, earlier_facts(config.out))
-    folder = RunFolder(config.out, config)
     strategy = strategy or choose_strategy()
-    state = TrainingState(config, data, strategy)
-    manager = tf.train.CheckpointManager(
-        tf.train.Checkpoint(**state.trackables()), str(folder.checkpoints_path), max_to_keep=KEPT_CHECKPOINTS
-    )
-    _restore(manager)
-    folder.write_config(config, preparation.facts(data, sample))
-    folder.forget_after(state.step)
-    _announce(config, data, state, strategy)
-    loop = _Loop(config, data, state, folder, manager)
-    first_step = state.step
-    try:
-        received = loop.run()
-    finally:
-        folder.close()
-    finished = state.step >= config.steps
-    version = next_version(folder.path / "export")
-    if finished and (version == 1 or state.step > first_step):  # a run that was made longer exports its new best
-        export_saved_model(keras.models.load_model(folder.denoiser_path), folder.path / "export" / str(version))
+    with contextlib.closing(RunFolder(config.out, config)) as folder:
+        state = TrainingState(config, data, strategy)
+        manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(**state.trackables()), str(folder.checkpoints_path), max_to_keep=KEPT_CHECKPOINTS
+        )
+        _restore(manager)
+        folder.write_config(config, preparation.facts(data, sample))
+        folder.forget_after(state.step)
+        _announce(config, data, state, strategy)
+        received = _Loop(config, data, state, folder, manager).run()
+        finished = state.step >= config.steps
+        if finished:
+            _export(folder)
     return Outcome(state.step, finished, received, float(state.best_sure_psnr), folder.denoiser_path)
+
+
+def _export(folder: RunFolder) -> None:
+    """Exports the best denoiser, unless that is what the newest version holds."""
+    denoiser = keras.models.load_model(folder.denoiser_path)
+    versions = folder.path / "export"
+    version = next_version(versions)
+    newest = versions / str(version - 1) / DESCRIPTION_FILE
+    if newest.exists() and json.loads(newest.read_text())["training"] == denoiser.provenance:
+        return
+    export_saved_model(denoiser, versions / str(version))
 
 
 class _Loop:

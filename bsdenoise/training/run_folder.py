@@ -1,7 +1,9 @@
 """The run folder: configuration, log lines, TensorBoard events and sample pictures."""
 
 import dataclasses
+import fcntl
 import json
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -36,11 +38,28 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{path}: is a file; --out names a folder.")
         self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked()
         self.checkpoints_path = self.path / CHECKPOINTS
-        self._check_same_run(config)
+        try:
+            self._check_same_run(config)
+        except BaseException:
+            os.close(self._lock)
+            raise
         self.denoiser_path = self.path / "denoiser.keras"
         self._log_path = self.path / "log.jsonl"
         self._events = tf.summary.create_file_writer(str(self.path / "tensorboard"))
+
+    def _locked(self) -> int:
+        """Keeps a second training out for as long as the folder stays open; the system closes it after a crash."""
+        lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise ValueError(f"{self.path}: another training writes there at this moment.") from None
+        except OSError:  # a file system without locks
+            pass
+        return lock
 
     def write_config(self, config: TrainConfig, facts: dict[str, Any]) -> None:
         """Writes flags, what was found out about the data, and package versions."""
@@ -101,8 +120,9 @@ class RunFolder:
             denoiser.save(temporary)
 
     def close(self) -> None:
-        """Writes out what is left of the TensorBoard events."""
+        """Writes out what is left of the TensorBoard events, and lets others write to the folder."""
         self._events.close()
+        os.close(self._lock)
 
 
 def earlier_facts(path: Path) -> dict[str, Any] | None:
