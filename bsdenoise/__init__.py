@@ -12,11 +12,11 @@ import wrapt
 
 __version__ = "0.1.0"
 
-_MODULES = ("denoiser", "export", "layers", "likelihood", "losses", "network", "noise")
+_MODULES = ("client", "denoiser", "export", "layers", "likelihood", "losses", "network", "noise")
 _EXPORTS = {
     "Denoiser": "denoiser",
     "GaussianLikelihood": "likelihood",
-    "Posterior": "likelihood",
+    "Posterior": "posterior",
     "blind_spot_network": "network",
     "unet": "network",
     "GaussianNLL": "losses",

@@ -15,12 +15,12 @@ precision of the observed one, Σ_y⁻¹ = AᵀA (factor "precision", the paper'
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from keras import ops
 
 from bsdenoise import linalg
+from bsdenoise.posterior import MIN_ESTIMATED_MSE, Posterior
 
 DETERMINANT_EPSILON = 1e-8  # Laine et al. 2019, Eq. 1
 MAX_MEAN = 1e4  # bounds that no image comes near (full scale is 1); with them, no raw output overflows float32
@@ -31,26 +31,6 @@ INITIAL_STD = 0.1  # of the prediction when the raw outputs are zero: ten percen
 CLAMPS = ("eigenvalue", "diagonal", "none")
 FACTORS = ("prior", "precision")
 MIN_SIGMA = 1e-6  # as full scale is 1: less noise than any camera has; keeps σ → 0 defined
-MIN_ESTIMATED_MSE = 1e-10  # an estimate may fall below zero on small images: 100 dB at most
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """What is known of the clean image after seeing the noisy one.
-
-    `Denoiser.posterior` gives it for one image as well: maps (H, W, C) or (H, W), and a number for `estimated_psnr`.
-
-    Attributes:
-        denoised: MAP estimate and posterior mean x̂, (B, H, W, C).
-        mean: Prediction μ from the surroundings alone, (B, H, W, C).
-        std: Posterior standard deviation of each channel, (B, H, W, C).
-        estimated_psnr: PSNR of `denoised` in dB for a peak of 1, estimated without a clean image, (B,).
-    """
-
-    denoised: Any
-    mean: Any
-    std: Any
-    estimated_psnr: Any
 
 
 @dataclass(frozen=True)

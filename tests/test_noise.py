@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data, restoration
 
-from bsdenoise.noise import GaussianNoise, estimate_sigma, is_relative, parse, parse_level
+from bsdenoise.noise import GaussianNoise, estimate_sigma, parse
 
 # --- SPECs ---------------------------------------------------------------------------------------------------------
 
@@ -57,44 +57,10 @@ def test_spec_out_of_range(spec):
         parse(spec, 255)
 
 
-@pytest.mark.parametrize("read", [parse, parse_level])
-def test_divisor_of_zero(read):
-    with pytest.raises(ValueError, match="The number after the slash must be positive. Received: 0"):
-        read("gaussian:25/0" if read is parse else "25/0", 255)
-
-
-@pytest.mark.parametrize(
-    "text, full_scale, sigma",
-    [("25", 255, 25 / 255), ("25", 65535, 25 / 65535), ("25/255", 65535, 25 / 255), (" .1 ", 1, 0.1), ("2e-1", 1, 0.2)],
-)
-def test_parse_level(text, full_scale, sigma):
-    assert parse_level(text, full_scale) == pytest.approx(sigma, rel=1e-12)
-
-
-@pytest.mark.parametrize("text", ["", "a", "-5", "5-50", "gaussian:25", "25/", "nan", "/255"])
-def test_unreadable_level(text):
-    with pytest.raises(ValueError, match="A sigma reads 25 .* or 25/255. Received: "):
-        parse_level(text, 255)
-
-
-@pytest.mark.parametrize("text", ["0", "0.0/255", "0e5"])
-def test_level_of_zero(text):
-    with pytest.raises(ValueError, match="A sigma must be positive. Received: "):
-        parse_level(text, 255)
-
-
 @settings(deadline=None)
 @given(st.floats(1e-6, 1.0), st.floats(1.0, 1e5))
 def test_what_is_written_is_read(fraction, full_scale):
     assert parse(f"gaussian:{fraction * full_scale!r}/{full_scale!r}", 1).low == pytest.approx(min(fraction, 1.0))
-    assert parse_level(repr(fraction), 1) == fraction
-
-
-@pytest.mark.parametrize(
-    "spec, relative", [("gaussian:25", False), ("gaussian:5-50", False), ("gaussian:25/255", True), ("25/255", True)]
-)
-def test_is_relative(spec, relative):
-    assert is_relative(spec) == relative
 
 
 # --- the model -----------------------------------------------------------------------------------------------------

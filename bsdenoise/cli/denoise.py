@@ -1,8 +1,11 @@
 """`bsdenoise denoise`: image files in, denoised image files out."""
 
 import contextlib
+import functools
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +14,9 @@ from tqdm import tqdm
 
 from bsdenoise import images
 from bsdenoise.cli import models, paths, report
+from bsdenoise.client.many import in_order
 from bsdenoise.config import DenoiseConfig
+from bsdenoise.levels import parse_level
 
 EXIT_SOME_FAILED = 2
 HUGE_SCALE = 1e30  # no σ is too large for it
@@ -25,40 +30,106 @@ def run(config: DenoiseConfig) -> int:
 
     Raises:
         ValueError: If nothing can be done at all: no input, clashing outputs, no model.
+        ClientError: If the server does not answer or has no such model.
     """
+    if (config.model is None) == (config.server is None):
+        raise ValueError("Expected either --model or --server, to say what denoises.")
+    if config.concurrency < 1:
+        raise ValueError(f"--concurrency must be at least 1. Received: {config.concurrency}.")
     jobs = paths.plan(config.inputs, config.out, std=config.std, overwrite=config.overwrite)
-    worker = _Worker(models.load_denoiser(config.model), config)
+    worker = _Worker(_denoiser(config), config)
     worker.check_sigma()
-    counts = [_count(job) for job in jobs]
+    tasks = [_Task(job, _count(job)) for job in jobs]
     num_failed = 0
     # `disable=None` hides the bar where stderr is no terminal, so that logs stay readable.
-    with tqdm(total=sum(counts), unit="image", file=sys.stderr, disable=None) as bar:
-        for job, until in zip(jobs, np.cumsum(counts), strict=True):
-            try:
-                worker.do(job, bar.update)
-            except Exception as error:  # one bad file must not stop the others
-                num_failed += 1
-                with _beside_the_bar():
-                    report(error, where=job.source)
-            bar.update(int(until) - bar.n)
+    with (
+        tqdm(total=sum(task.count for task in tasks), unit="image", file=sys.stderr, disable=None) as worker.bar,
+        worker.ending_its_writes(),
+    ):
+        run_all = _one_by_one if config.server is None else functools.partial(in_order, concurrency=config.concurrency)
+        for task, future in run_all(worker.do, tasks):
+            error = future.exception()
+            with _beside_the_bar():
+                for line in task.lines:
+                    print(line, file=sys.stderr)
+                if error is not None:  # one bad file must not stop the others
+                    num_failed += 1
+                    report(error, where=task.job.source)
+            worker.remember(task)
     print(f"{len(jobs) - num_failed} written, {num_failed} failed{worker.describe_sigma()}", file=sys.stderr)
     return EXIT_SOME_FAILED if num_failed else 0
 
 
+def _denoiser(config: DenoiseConfig) -> Any:
+    """Gives the model, here or behind a server."""
+    return models.connect(str(config.server)) if config.model is None else models.load_denoiser(config.model)
+
+
+def _one_by_one(function: Callable[["_Task"], None], tasks: list["_Task"]) -> Iterator[tuple["_Task", Future[None]]]:
+    """Does in this thread what `in_order` does in many."""
+    for task in tasks:
+        future: Future[None] = Future()
+        try:
+            function(task)
+            future.set_result(None)
+        except Exception as error:
+            future.set_exception(error)
+        yield task, future
+
+
 @dataclass
+class _Task:
+    """A file to denoise, and what is to be told of it.
+
+    Attributes:
+        job: What to read and to write.
+        count: Number of images, as far as that can be told beforehand.
+        done: Number of images denoised.
+        lines: What users are told.
+        sigmas: Every σ that was the model's own.
+        is_float: Whether the file holds floats.
+    """
+
+    job: paths.Job
+    count: int
+    done: int = 0
+    lines: list[str] = field(default_factory=list)
+    sigmas: list[float] = field(default_factory=list)
+    is_float: bool = False
+
+
 class _Worker:
-    """Denoises one file after the other, and remembers with which σ."""
+    """Denoises files, several at once if `do` is called by several threads, and remembers with which σ.
 
-    denoiser: Any
-    config: DenoiseConfig
-    own_sigmas: list[float] = field(default_factory=list)
-    float_seen: bool = False
+    Args:
+        denoiser: A `Denoiser` or a `bsdenoise.client.Client`.
+        config: What was asked for.
+    """
 
-    def do(self, job: paths.Job, advance: Callable[[], Any]) -> None:
-        """Reads, denoises and writes one file, image by image; `advance` is called after each."""
+    def __init__(self, denoiser: Any, config: DenoiseConfig):
+        self.denoiser = denoiser
+        self.config = config
+        self.bar: Any = None
+        self._bar_lock = threading.Lock()
+        self._writes = threading.BoundedSemaphore(config.concurrency)
+        self._own_sigmas: list[float] = []
+        self._float_seen = False
+
+    @contextlib.contextmanager
+    def ending_its_writes(self) -> Iterator[None]:
+        """Lets files that are being written be finished, and no other be begun, when something ends the work."""
+        try:
+            yield
+        except BaseException:
+            for _ in range(self.config.concurrency):
+                self._writes.acquire()
+            raise
+
+    def do(self, task: _Task) -> None:
+        """Reads, denoises and writes one file, image by image."""
+        job = task.job
         with images.opened(job.source) as file:
-            for note in file.notes:
-                self._say(f"bsdenoise: note: {job.source}: {note}")
+            task.lines += [f"bsdenoise: note: {job.source}: {note}" for note in file.notes]
             images.check_writable(job.target, file.shape, file.dtype)
             sigmas: list[float] = []
             denoised, ratios = np.empty(file.shape, file.dtype), []
@@ -69,12 +140,26 @@ class _Worker:
                 place[...] = images.from_unit(result, file.dtype).reshape(place.shape)
                 if job.std_target:
                     ratios.append(ratio)
-                advance()
-            self._remember(job, sigmas, file.dtype)
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-            images.write(job.target, denoised, like=file)
-            if job.std_target:
-                _write_ratios(job, ratios, file)
+                task.done += 1
+                self._advance(1)
+            task.sigmas, task.is_float = sigmas, file.dtype.kind == "f"
+            if sigmas and not self.denoiser.noise.is_known:
+                task.lines.append(f"{job.source}: sigma {_span_in_units(file.dtype, sigmas)} (estimated)")
+            with self._writes:
+                job.target.parent.mkdir(parents=True, exist_ok=True)
+                images.write(job.target, denoised, like=file)
+                if job.std_target:
+                    _write_ratios(job, ratios, file)
+
+    def remember(self, task: _Task) -> None:
+        """Keeps what the last line needs, and counts what a broken file lacks."""
+        self._own_sigmas += task.sigmas
+        self._float_seen |= bool(task.sigmas) and task.is_float
+        self._advance(task.count - task.done)
+
+    def _advance(self, count: int) -> None:
+        with self._bar_lock:
+            self.bar.update(count)
 
     def _denoise(self, noisy: np.ndarray, sigmas: list[float]) -> tuple[np.ndarray, np.ndarray]:
         """Denoises one (H, W, C) image; a one-channel model takes each colour channel as an image of its own.
@@ -113,42 +198,25 @@ class _Worker:
 
     def check_sigma(self) -> None:
         """Refuses a σ that cannot be read before the first file; whether it is too large, the model tells."""
-        from bsdenoise.noise import parse_level
-
         if self.config.sigma is not None:
             parse_level(self.config.sigma, HUGE_SCALE)
 
     def _sigma(self, noisy: np.ndarray) -> float:
         """Gives the σ of an image in the model's units: the one asked for, or the model's own."""
-        from bsdenoise.noise import parse_level
-
         if self.config.sigma is not None:
             return parse_level(self.config.sigma, images.full_scale(noisy.dtype))
         return float(self.denoiser.own_sigma(images.to_unit(noisy)[np.newaxis])[0])
 
-    def _remember(self, job: paths.Job, sigmas: list[float], dtype: np.dtype) -> None:
-        """Keeps what the last line needs, and says which σ was estimated, in the units of the file."""
-        self.own_sigmas += sigmas
-        self.float_seen |= bool(sigmas) and dtype.kind == "f"
-        if sigmas and not self.denoiser.noise.is_known:
-            scale = images.full_scale(dtype)
-            low, high = (_in_units_of(dtype, value * scale) for value in (min(sigmas), max(sigmas)))
-            self._say(f"{job.source}: sigma {low if low == high else f'{low} to {high}'} (estimated)")
-
     def describe_sigma(self) -> str:
         """Says which σ was used where none was given, in the notation that `--sigma` takes."""
-        if not self.own_sigmas:
+        if not self._own_sigmas:
             return ""
         low, high = (
-            f"{value:.4g}" if self.float_seen else f"{255 * value:.4g}/255"
-            for value in (min(self.own_sigmas), max(self.own_sigmas))
+            f"{value:.4g}" if self._float_seen else f"{255 * value:.4g}/255"
+            for value in (min(self._own_sigmas), max(self._own_sigmas))
         )
         origin = "the model's own" if self.denoiser.noise.is_known else "estimated per image"
         return f"; sigma {low} ({origin})" if low == high else f"; sigma {low} to {high} ({origin})"
-
-    def _say(self, line: str) -> None:
-        with _beside_the_bar():
-            print(line, file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -180,5 +248,8 @@ def _write_ratios(job: paths.Job, ratios: list[np.ndarray], file: images.ImageFi
         images.write(job.std_target, array.reshape(file.shape) if fits else array, like=file)
 
 
-def _in_units_of(dtype: np.dtype, sigma: float) -> str:
-    return f"{sigma:.4g}" if dtype.kind == "f" else f"{sigma:.1f}"
+def _span_in_units(dtype: np.dtype, sigmas: list[float]) -> str:
+    """Writes the least and the greatest σ, or the one that they are, in the units of a file."""
+    scale = images.full_scale(dtype)
+    low, high = (f"{value * scale:{'.4g' if dtype.kind == 'f' else '.1f'}}" for value in (min(sigmas), max(sigmas)))
+    return low if low == high else f"{low} to {high}"

@@ -14,7 +14,7 @@ def load_keras() -> None:
     TF_CPP_MIN_LOG_LEVEL says. They are held back, and shown only if loading fails or BSDENOISE_DEBUG=1.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what heeds it: errors only
-    with _held_back_stderr():
+    with held_back_stderr():
         import keras
 
         if keras.backend.backend() == "tensorflow":
@@ -24,7 +24,7 @@ def load_keras() -> None:
 
 
 @contextlib.contextmanager
-def _held_back_stderr() -> Iterator[None]:
+def held_back_stderr() -> Iterator[None]:
     """Sends what native code writes to stderr to a file, and copies that file to stderr after an exception."""
     if os.environ.get("BSDENOISE_DEBUG") == "1":
         yield

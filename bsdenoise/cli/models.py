@@ -1,5 +1,6 @@
-"""Loading the model that a command was pointed at."""
+"""Loading the model that a command was pointed at, or connecting to the server that has it."""
 
+import contextlib
 import textwrap
 import zipfile
 from pathlib import Path
@@ -45,4 +46,21 @@ def load_denoiser(path: Path) -> Any:
         raise ValueError(f"{file}: cannot be read as a Keras model: {reason}") from error
     if not isinstance(model, Denoiser):
         raise ValueError(f"{file}: expected a bsdenoise Denoiser. Received a model of type {type(model).__name__}.")
+    return model
+
+
+def connect(url: str) -> Any:
+    """Connects to a served model, which has the face of a `Denoiser`, and asks what it is.
+
+    Raises:
+        ValueError: If the URL is of another kind, or gRPC is asked for and not installed.
+        ClientError: If there is no such model, or no answer; the message names the URL.
+    """
+    from bsdenoise import client
+
+    # gRPC's messages come with TensorFlow, which chatters; REST does without.
+    chatter = libraries.held_back_stderr() if url.lower().startswith("grpc") else contextlib.nullcontext()
+    with chatter:
+        model = client.connect(url)
+    _ = model.description  # now, so that it is said once and not for each file if nobody answers
     return model

@@ -25,8 +25,16 @@ class DenoiseConfig:
     #: name, whose suffix chooses the format.
     out: Path
 
-    #: A .keras file, or a run folder that holds denoiser.keras.
-    model: Path
+    #: A .keras file, or a run folder that holds denoiser.keras. Either this or --server is needed.
+    model: Path | None = None
+
+    #: Instead of --model: where the model is served, http(s)://HOST:PORT or grpc(s)://HOST:PORT, of a model that is not
+    #: named denoiser http(s)://HOST:PORT/v1/models/NAME or grpc(s)://HOST:PORT/NAME. With http neither TensorFlow nor
+    #: Keras is needed here; grpc is quicker for floats, for --std, and where sigma is estimated.
+    server: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
+
+    #: With --server, how many files are worked on at once.
+    concurrency: int = 2
 
     #: Noise standard deviation, in the files' own units (25 grey levels of 8-bit files, counts of 16-bit files, 25.0
     #: of float files) or as a fraction of full scale (25/255). By default the model's own, estimated per image if it

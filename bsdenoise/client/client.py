@@ -1,0 +1,240 @@
+"""The client: a served model with the face of a `Denoiser`."""
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bsdenoise.client import files
+from bsdenoise.client.description import ServedNoise
+from bsdenoise.client.errors import ClientError, DeadlineError
+from bsdenoise.client.many import in_order
+from bsdenoise.client.model import ServedModel
+from bsdenoise.client.retries import FIRST_PAUSE
+from bsdenoise.posterior import Posterior
+
+PING_SECONDS = 5.0  # within which a server that is ready says so
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image of many.
+
+    Attributes:
+        index: Its number, from 0.
+        denoised: The denoised image, `None` after an error.
+        error: Why there is none: a `ClientError`, or the `ValueError` of an image that cannot be sent.
+    """
+
+    index: int
+    denoised: np.ndarray | None
+    error: Exception | None = None
+
+
+class Client:
+    """A served model. It is made by `connect`; all of it may be used by many threads at once.
+
+    Images and σ are those of `Denoiser.denoise`, and so are the errors that can be known before anything is sent; all
+    others are `ClientError`s.
+
+    Args:
+        model: How its signatures are called.
+    """
+
+    def __init__(self, model: ServedModel):
+        self._model = model
+
+    def __repr__(self) -> str:
+        return f"<bsdenoise client of {self._model.address}>"
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._model.transport.close()
+
+    # --- what the model is ------------------------------------------------------------------------------------------
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the model says of itself, as in `serving.json`; asked for once, when it is first needed.
+
+        Raises:
+            ClientError: If the server does not answer, or the model does not describe itself.
+        """
+        return self._model.described.json
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images that it takes."""
+        return self._model.described.channels
+
+    @property
+    def noise(self) -> ServedNoise:
+        """For which noise it was trained: `low` and `high`, in the units of the pixels, and `is_known`."""
+        return self._model.described.noise
+
+    def wait_until_ready(self, deadline: float = 60.0) -> None:
+        """Waits until a version of the model is served.
+
+        Args:
+            deadline: Seconds to wait at most.
+
+        Raises:
+            DeadlineError: If there is none by then; the message says what the server said last.
+        """
+        end = time.monotonic() + deadline
+        while True:
+            left = end - time.monotonic()
+            try:
+                states = self._model.transport.states(min(PING_SECONDS, max(left, FIRST_PAUSE)))
+                if "AVAILABLE" in states:
+                    return
+                said = f"{self._model.address}: its versions are {', '.join(states) or 'none'}"
+            except ClientError as error:
+                said = str(error)
+            if end - time.monotonic() <= FIRST_PAUSE:
+                raise DeadlineError(f"{said} (not ready after {deadline:.3g} s)")
+            time.sleep(FIRST_PAUSE)
+
+    # --- arrays ------------------------------------------------------------------------------------------------------
+
+    def denoise(self, noisy: Any, sigma: Any = None) -> np.ndarray:
+        """Denoises an image or a batch of images of any size.
+
+        Over REST, images of 8 or 16 bits with 1 or 3 channels travel as PNG files, and the result is rounded to their
+        bits. All else, and all over gRPC, travels as float32 and comes back unrounded.
+
+        What exceeds the limits of the model or the protocol is sent in parts: batches image by image, images in the
+        tiles that the model itself would use, with the σ of the whole.
+
+        Args:
+            noisy: (H, W), (H, W, C) or (B, H, W, C). Integers are scaled by their type's maximum.
+            sigma: Noise standard deviation in the units of the scaled image, > 0: a number, or one per image (B,).
+                `None` takes the model's own, as `own_sigma` gives it.
+
+        Returns:
+            float32 array of the shape of `noisy`.
+
+        Raises:
+            ValueError: If the image has the wrong shape, is empty or not finite, or `sigma` does not fit.
+            ClientError: If the server refuses it, or does not answer.
+        """
+        batch, pixels, sigma = self._checked(noisy, sigma)
+        return self._model.denoise(batch, pixels, sigma).reshape(np.shape(noisy))
+
+    def posterior(self, noisy: Any, sigma: Any = None) -> Posterior:
+        """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
+
+        Args and errors as for `denoise`. All travels as float32, over REST as JSON numbers.
+
+        Returns:
+            What `Denoiser.posterior` gives: float32 arrays, and `estimated_psnr`, a number for one image, (B,) for a
+            batch.
+        """
+        batch, pixels, sigma = self._checked(noisy, sigma)
+        found = self._model.posterior(pixels, sigma)
+        if np.ndim(noisy) == batch.ndim:
+            return found
+        denoised, mean, std = (array.reshape(np.shape(noisy)) for array in (found.denoised, found.mean, found.std))
+        return Posterior(denoised, mean, std, float(found.estimated_psnr[0]))
+
+    def own_sigma(self, image: Any) -> Any:
+        """Gives the model's own σ of an image: the known one, or its estimate.
+
+        Of an image that exceeds the limits, the largest part in its middle that fits is looked at.
+
+        Args:
+            image: As for `denoise`.
+
+        Returns:
+            A number, or for a batch float32 (B,), in the units of the pixels.
+
+        Raises:
+            ValueError: As `denoise`.
+            ClientError: As `denoise`.
+        """
+        _, pixels, _ = self._checked(image, None)
+        sigma = self._model.own_sigma(pixels)
+        return sigma if np.ndim(image) == 4 else float(sigma[0])
+
+    def denoise_many(self, noisy: Iterable[Any], sigma: Any = None, concurrency: int = 4) -> Iterator[Outcome]:
+        """Denoises images with several requests in flight; results come in order, one bad image loses no other.
+
+        Args:
+            noisy: Images as for `denoise`; at most `2 * concurrency` of them are taken ahead of the results.
+            sigma: As for `denoise`, the same for all.
+            concurrency: Most images in flight.
+
+        Yields:
+            An `Outcome` for each image; its errors stand in it and are not raised.
+
+        Raises:
+            ValueError: If `concurrency` is less than 1.
+        """
+        finished = in_order(lambda image: self.denoise(image, sigma), noisy, concurrency)
+        return (_outcome(index, future) for index, (_, future) in enumerate(finished))
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def denoise_bytes(self, data: bytes, sigma: float | None = None) -> bytes:
+        """Denoises the content of a PNG or JPEG file.
+
+        Args:
+            data: The file; EXIF orientation is ignored.
+            sigma: As for `denoise`.
+
+        Returns:
+            A PNG file of as many bits.
+
+        Raises:
+            ValueError: If it is neither PNG nor JPEG, or `sigma` does not fit.
+            ClientError: As `denoise`.
+        """
+        described = self._model.described
+        numbers = None if sigma is None else described.sigma(sigma, 1)
+        height, width = files.size(data)
+        fits = height * width <= described.max_pixels and len(data) <= self._model.transport.most_file_bytes()
+        if fits and "encoded" in described.signatures:
+            return self._model.denoise_file(data, numbers)
+        return files.denoise_decoded(self, data, sigma)
+
+    def denoise_file(self, source: str | Path, target: str | Path, sigma: float | None = None) -> None:
+        """Denoises an image file into another one of the same bit depth, with its metadata.
+
+        Args:
+            source: PNG, JPEG, TIFF or `.npy`, also with several images, which are denoised one by one. A model for one
+                channel takes each channel of a file as an image of its own.
+            target: The file to write, whole or not at all; its suffix chooses the format.
+            sigma: As for `denoise`.
+
+        Raises:
+            ValueError: If the file cannot be read, denoised by this model, or written in that format.
+            OSError: If it cannot be opened or written.
+            ClientError: As `denoise`.
+        """
+        files.denoise_file(self, source, target, sigma)
+
+    def _checked(self, noisy: Any, sigma: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Gives the batch as it came and as float32, and σ of each image."""
+        described = self._model.described
+        batch = described.batch(noisy)
+        pixels = described.pixels(batch)
+        return batch, pixels, None if sigma is None else described.sigma(sigma, len(batch))
+
+
+def _outcome(index: int, future: Future[np.ndarray]) -> Outcome:
+    error = future.exception()
+    if error is None:
+        return Outcome(index, future.result())
+    if isinstance(error, Exception):
+        return Outcome(index, None, error)
+    raise error

@@ -1,0 +1,69 @@
+"""Image files for a served model: encoded and decoded here, whatever its own signatures take."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+
+from bsdenoise import images
+from bsdenoise.formats import jpeg
+from bsdenoise.formats import png as png_format
+from bsdenoise.formats.pixels import without_single_channel
+
+PNG_LEVEL = 1  # of 9: noise cannot be compressed, and higher levels take several times as long to find out
+_KINDS = ((png_format.SIGNATURE, png_format), (jpeg.SIGNATURE, jpeg))
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """Reads height and width of a PNG or JPEG file from its header.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    for signature, codec in _KINDS:
+        if data.startswith(signature):
+            try:
+                return codec.open_file(io.BytesIO(data)).shape[:2]
+            except Exception as error:  # decoders answer hostile bytes with errors of every type
+                raise ValueError(f"The image file cannot be read: {error}.") from error
+    raise ValueError(f"Expected the bytes of a PNG or JPEG file. Received: {len(data)} bytes of another kind.")
+
+
+def png(image: np.ndarray) -> bytes:
+    """Encodes an image of 8 or 16 bits, (H, W, 1) or (H, W, 3)."""
+    native = np.ascontiguousarray(image, image.dtype.newbyteorder("="))
+    return bytes(imagecodecs.png_encode(without_single_channel(native), level=PNG_LEVEL))
+
+
+def unit_pixels(data: bytes) -> np.ndarray:
+    """Decodes a PNG file to float32, full scale 1."""
+    return images.to_unit(imagecodecs.png_decode(data))
+
+
+def denoise_decoded(denoiser: Any, data: bytes, sigma: float | None) -> bytes:
+    """Denoises a file by its pixels, for where it cannot be sent as it is; args as for `Client.denoise_bytes`."""
+    noisy = images.decode(data, "The image file").array
+    return png(images.from_unit(denoiser.denoise(noisy, sigma), noisy.dtype))
+
+
+def denoise_file(denoiser: Any, source: str | Path, target: str | Path, sigma: float | None) -> None:
+    """Denoises a file into another one; args as for `Client.denoise_file`."""
+    with images.opened(source) as file:
+        images.check_writable(target, file.shape, file.dtype)
+        result = np.empty(file.shape, file.dtype)
+        for index in range(len(file)):
+            noisy = file.read(index)
+            denoised = _denoise_channels(denoiser, noisy if noisy.ndim == 3 else noisy[..., np.newaxis], sigma)
+            place = result[index] if result.ndim == 4 else result
+            place[...] = images.from_unit(denoised, file.dtype).reshape(place.shape)
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        images.write(target, result, like=file)
+
+
+def _denoise_channels(denoiser: Any, noisy: np.ndarray, sigma: float | None) -> np.ndarray:
+    """Denoises (H, W, C); a model for one channel takes each by itself."""
+    if denoiser.channels != 1:
+        return denoiser.denoise(noisy, sigma)
+    return np.concatenate([denoiser.denoise(part, sigma) for part in np.split(noisy, noisy.shape[-1], -1)], axis=-1)

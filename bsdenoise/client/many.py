@@ -1,0 +1,82 @@
+"""Many calls in flight, their results in order, in bounded memory."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+AHEAD = 2  # for each call in flight, how many results there may be that nobody has taken: one slow call stops none
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], concurrency: int
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Calls a function for each item in threads, and gives the results in the order of the items.
+
+    At most `AHEAD * concurrency` items are taken before the first of them is handed out. The threads do not keep the
+    process alive: who is interrupted leaves at once, whatever is in flight.
+
+    Args:
+        function: Called with one item.
+        items: Taken one at a time, in the caller's thread.
+        concurrency: Most calls in flight, ≥ 1.
+
+    Yields:
+        Each item, with its finished future: `result()` gives what the function did, or raises what it raised.
+
+    Raises:
+        ValueError: If `concurrency` is less than 1.
+    """
+    if concurrency < 1:
+        raise ValueError(f"`concurrency` must be at least 1. Received: concurrency={concurrency!r}.")
+    return _in_order(function, items, concurrency)
+
+
+def _in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], concurrency: int
+) -> Iterator[tuple[Item, Future[Result]]]:
+    tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threads = 0
+    pending: deque[tuple[Item, Future[Result]]] = deque()
+    try:
+        for item in items:
+            if threads < concurrency:
+                threading.Thread(target=_work, args=(function, tasks), daemon=True).start()
+                threads += 1
+            future: Future[Result] = Future()
+            pending.append((item, future))
+            tasks.put((future, item))
+            del item, future  # nothing here may keep what was handed out
+            if len(pending) == AHEAD * concurrency:
+                yield _finished(pending)
+        while pending:
+            yield _finished(pending)
+    finally:
+        for _, future in pending:
+            future.cancel()
+        for _ in range(threads):
+            tasks.put(None)
+
+
+def _finished(pending: deque[tuple[Item, Future[Result]]]) -> tuple[Item, Future[Result]]:
+    pending[0][1].exception()  # waits
+    return pending.popleft()
+
+
+def _work(function: Callable[[Any], Any], tasks: queue.SimpleQueue[Any]) -> None:
+    """Works on tasks until there is a `None`."""
+    while (task := tasks.get()) is not None:
+        future, item = task
+        if future.set_running_or_notify_cancel():
+            try:
+                result = function(item)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+                del result
+        del task, future, item

@@ -1,0 +1,183 @@
+"""A served model: checked batches in, arrays out, in as many requests as its limits ask for."""
+
+import math
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bsdenoise.client import files, parts
+from bsdenoise.client.address import Address
+from bsdenoise.client.description import Described
+from bsdenoise.client.errors import ClientError, RefusedError
+from bsdenoise.client.retries import Patience
+from bsdenoise.client.transport import Transport
+from bsdenoise.posterior import MIN_ESTIMATED_MSE, Posterior
+
+FILE_TYPES = (np.uint8, np.uint16)  # what PNG holds
+DESCRIBE_IS_MISSING = re.compile('"describe" not found')  # in TensorFlow-Serving's words
+MAPS = ("denoised", "mean", "std")
+
+
+class ServedModel:
+    """Calls the signatures of one model.
+
+    Args:
+        address: Where the model is served.
+        transport: How it is spoken to.
+        patience: How long and how often.
+    """
+
+    def __init__(self, address: Address, transport: Transport, patience: Patience):
+        self.address = address
+        self.transport = transport
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._described: Described | None = None
+
+    @property
+    def described(self) -> Described:
+        """What the model says of itself; asked for once.
+
+        Raises:
+            ClientError: If the server does not answer, or the model does not describe itself.
+        """
+        with self._lock:
+            if self._described is None:
+                self._described = self._describe()
+            return self._described
+
+    def denoise(self, batch: np.ndarray, pixels: np.ndarray, sigma: np.ndarray | None) -> np.ndarray:
+        """Denoises a batch.
+
+        Args:
+            batch: (B, H, W, C), of the type that it came in.
+            pixels: The same as float32, scaled.
+            sigma: (B,), `None` for the model's own.
+
+        Returns:
+            float32 (B, H, W, C).
+        """
+        if self.transport.sends_files and batch.dtype in FILE_TYPES and "encoded" in self.described.signatures:
+            planned = [part for index in range(len(batch)) for part in self._file_parts(batch, index)]
+            sent, ask = batch, self._denoise_as_files
+        else:
+            planned = self._parts(batch.shape, pictures=1)
+            sent, ask = pixels, self._denoise_as_pixels
+        if sigma is None and planned[0].is_tile:  # whole images are left to the model
+            sigma = self.own_sigma(pixels)
+        return self._joined(planned, sent, sigma, MAPS[:1], ask)[0]
+
+    def posterior(self, pixels: np.ndarray, sigma: np.ndarray | None) -> Posterior:
+        """Denoises a batch with all that is known of it; args as for `denoise`, results with a batch axis."""
+        own = self.own_sigma(pixels) if sigma is None else sigma
+        psnr = np.empty(len(pixels), np.float32)
+
+        def ask(images: np.ndarray, sigma: np.ndarray | None, which: slice) -> list[np.ndarray]:
+            answer = self._predict("posterior", image=images, sigma=sigma)
+            psnr[which] = answer["estimated_psnr"]
+            return [answer[name] for name in MAPS]
+
+        planned = self._parts(pixels.shape, pictures=len(MAPS))
+        denoised, mean, std = self._joined(planned, pixels, own, MAPS, ask)
+        if planned[0].is_tile:
+            psnr = stein_psnr(denoised, pixels, std, own, self.described.scale)
+        return Posterior(denoised, mean, std, psnr)
+
+    def own_sigma(self, pixels: np.ndarray) -> np.ndarray:
+        """Gives the model's own σ of each image, float32 (B,); of images too large, from the part in their middle."""
+        if self.described.noise.is_known:
+            return np.full(len(pixels), self.described.noise.low, np.float32)
+        _, height, width, _ = pixels.shape
+        crop = parts.centre(height, width, self._most_pixels(pictures=1))
+        return np.concatenate([self._ask("own_sigma", "sigma", image=image[None][:, *crop]) for image in pixels])
+
+    def denoise_file(self, data: bytes, sigma: np.ndarray | None) -> bytes:
+        """Denoises the bytes of one PNG or JPEG file into those of a PNG file; `sigma` is (1,) or `None`."""
+        if sigma is None:
+            return self._ask("encoded", "denoised_bytes", image_bytes=_objects(data))[0]
+        return self._ask("encoded_with_sigma", "denoised_bytes", image_bytes=_objects(data), sigma=sigma)[0]
+
+    def _describe(self) -> Described:
+        try:
+            answer = self._ask("describe", "description", format=_objects(b"json"))
+        except ClientError as error:
+            if DESCRIBE_IS_MISSING.search(str(error)):
+                raise RefusedError(f"{error}; export it again, models that describe themselves are needed") from error
+            raise
+        try:
+            return Described.parse(bytes(answer[0]).decode())
+        except (ValueError, TypeError, IndexError) as error:
+            raise RefusedError(f"{self.address}: {error}") from error
+
+    def _predict(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
+        return self._patience.ask(lambda seconds: self.transport.predict(signature, inputs, seconds))
+
+    def _ask(self, signature: str, output: str, **inputs: Any) -> np.ndarray:
+        """Calls a signature of one output, which REST does not name."""
+        answer = self._predict(signature, **inputs)
+        found = answer.get(output, answer.get(""))
+        if found is None:
+            raise ClientError(f"{self.address}: the answer of {signature!r} lacks {output!r}.")
+        return found
+
+    def _denoise_as_pixels(self, images: np.ndarray, sigma: np.ndarray | None, _: slice) -> list[np.ndarray]:
+        if sigma is None:
+            return [self._ask("serving_default", "denoised", image=images)]
+        return [self._ask("with_sigma", "denoised", image=images, sigma=sigma)]
+
+    def _denoise_as_files(self, images: np.ndarray, sigma: np.ndarray | None, _: slice) -> list[np.ndarray]:
+        (image,) = images
+        return [files.unit_pixels(self.denoise_file(files.png(image), sigma)).reshape(images.shape)]
+
+    def _most_pixels(self, pictures: int) -> int:
+        """Most pixels of a request for as many pictures."""
+        return min(self.described.max_pixels, self.transport.most_values(pictures) // self.described.channels)
+
+    def _parts(self, shape: tuple[int, ...], pictures: int) -> list[parts.Part]:
+        return parts.plan(shape, self._most_pixels(pictures), *self.described.tiles)
+
+    def _file_parts(self, batch: np.ndarray, index: int) -> list[parts.Part]:
+        """Plans one image of a batch: a file of it is about as large as its pixels, as noise cannot be compressed."""
+        bytes_per_pixel = self.described.channels * batch.dtype.itemsize
+        most = min(self.described.max_pixels, self.transport.most_file_bytes() // bytes_per_pixel)
+        planned = parts.plan((1, *batch.shape[1:]), most, *self.described.tiles)
+        return [parts.Part(slice(index, index + 1), part.tile, part.is_tile) for part in planned]
+
+    def _joined(
+        self,
+        planned: list[parts.Part],
+        batch: np.ndarray,
+        sigma: np.ndarray | None,
+        names: tuple[str, ...],
+        ask: Callable[[np.ndarray, Any, slice], list[np.ndarray]],
+    ) -> list[np.ndarray]:
+        """Sends the parts of a batch one after the other, and joins the pictures of the answers."""
+        results = [np.empty(batch.shape, np.float32) for _ in names]
+        for part in planned:
+            sent = batch[part.images, *part.tile.window]
+            answers = ask(sent, None if sigma is None else sigma[part.images], part.images)
+            for name, result, answer in zip(names, results, answers, strict=True):
+                if answer.shape != sent.shape:
+                    raise ClientError(
+                        f"{self.address}: {name} of shape {sent.shape} is expected. Received: shape={answer.shape}."
+                    )
+                result[part.images, *part.tile.target] = answer[:, *part.tile.inner]
+        return results
+
+
+def stein_psnr(denoised: np.ndarray, noisy: np.ndarray, std: np.ndarray, sigma: np.ndarray, scale: float) -> np.ndarray:
+    """Estimates the PSNR of whole images, (B,), from joined maps: Stein's estimate as in `bsdenoise.likelihood`."""
+    axes = (1, 2, 3)
+    moved = np.mean(np.square(denoised - noisy), axis=axes, dtype=np.float64)
+    error = moved - np.square(sigma.astype(np.float64)) + 2.0 * np.mean(np.square(std), axis=axes, dtype=np.float64)
+    decibels = -10.0 / math.log(10.0) * np.log(np.maximum(error / scale**2, MIN_ESTIMATED_MSE))
+    return decibels.astype(np.float32)
+
+
+def _objects(*items: bytes) -> np.ndarray:
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array
