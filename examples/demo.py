@@ -1,19 +1,26 @@
 """The main job on real photographs, in a few minutes: noisy images in, denoised ones out, no clean image used.
 
 Three photographs get noise of 25 grey levels. A small network is trained on these noisy images alone, exported
-as a TensorFlow SavedModel, and applied through it. The clean photographs serve for one thing: to measure the result.
+as a TensorFlow SavedModel, served on this machine, and called over REST. The clean photographs serve for one thing:
+to measure the result.
 
     python -m examples.demo
 """
 
+import contextlib
 import os
+import re
 import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from bsdenoise import cli, images
+from bsdenoise.client import connect
 
 OUT = Path("demo-output")
 SIGMA = 25 / 255
@@ -31,7 +38,8 @@ def main() -> None:
     noisy = write_noisy(clean, OUT / "noisy")
     run = OUT / "run"
     command(f"train {OUT / 'noisy'} --out {run} --noise gaussian:25/255 {TRAINING} --validate-every 400")
-    denoised = {name: apply_saved_model(run / "export" / "1", image) for name, image in noisy.items()}
+    with served(run / "export") as url, connect(url) as client:
+        denoised = {name: client.denoise(image) for name, image in noisy.items()}
     print(f"\n{'PSNR in dB':12}{'noisy':>8}{'denoised':>10}{'gain':>7}")
     for name in clean:
         before, after = psnr(noisy[name], clean[name]), psnr(denoised[name], clean[name])
@@ -66,12 +74,23 @@ def write_noisy(clean: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndar
     return noisy
 
 
-def apply_saved_model(path: Path, noisy: np.ndarray) -> np.ndarray:
-    """Denoises with the exported graph, as a server does: the graph holds the MAP step and knows σ."""
-    import tensorflow as tf
-
-    serving_default = tf.saved_model.load(str(path)).signatures["serving_default"]
-    return serving_default(image=tf.constant(noisy[np.newaxis]))["denoised"].numpy()[0]
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serves a folder of versions in a process of its own, and gives its URL for REST."""
+    line = f"serve {folder} --rest-port 0 --grpc-port 0"
+    print(f"$ bsdenoise {line}", flush=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bsdenoise.cli", *line.split()], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        ready = process.stdout.readline()
+        print(ready, end="", flush=True)
+        if not (url := re.search(r"http://\S+", ready)):
+            raise SystemExit(process.wait())
+        yield url[0]
+    finally:
+        process.terminate()
+        process.communicate()
 
 
 def psnr(image: np.ndarray, clean: np.ndarray) -> float:

@@ -97,7 +97,7 @@ def denoiser():
 @pytest.fixture(scope="module")
 def exported(denoiser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "1"
-    return export_saved_model(denoiser, folder, max_pixels=MAX_PIXELS)
+    return export_saved_model(denoiser, folder, max_pixels=MAX_PIXELS, warm_up=[(12, 17)])
 
 
 @pytest.fixture(scope="module")
