@@ -19,12 +19,23 @@ import numpy as np
 
 from bsdenoise import files
 from bsdenoise.formats import jpeg, npy, png, tiff
-from bsdenoise.formats.pixels import ImageFile, Picture, from_unit, full_scale, to_channels, to_unit
+from bsdenoise.formats.pixels import (
+    ImageFile,
+    Picture,
+    check_channels,
+    from_unit,
+    full_scale,
+    parts_for,
+    to_channels,
+    to_unit,
+)
 
 __all__ = [
     "SUFFIXES",
     "ImageFile",
     "Picture",
+    "base_of",
+    "check_channels",
     "check_writable",
     "count",
     "decode",
@@ -33,6 +44,7 @@ __all__ = [
     "full_scale",
     "is_supported",
     "opened",
+    "parts_for",
     "read",
     "read_array",
     "read_image",

@@ -379,7 +379,7 @@ def test_a_grey_model_takes_each_colour_of_a_file(serve, tmp_path):
 def test_files_that_do_not_fit_are_refused_before_they_are_sent(serve, tmp_path):
     model, connected = serve()
     images.write(tmp_path / "grey.png", pixels("uint8", (5, 7)))
-    with pytest.raises(ValueError, match=r"takes images \(H, W, 3\) or .* Received: shape=\(5, 7, 1\)"):
+    with pytest.raises(ValueError, match="a grey image cannot be denoised by a model for 3 channels"):
         connected.denoise_file(tmp_path / "grey.png", tmp_path / "b.png")
     images.write(tmp_path / "float.npy", FLOATS)
     with pytest.raises(ValueError, match="b.png: PNG holds"):

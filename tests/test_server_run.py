@@ -1,5 +1,6 @@
 import gc
 import json
+import re
 import shutil
 import socket
 import threading
@@ -292,3 +293,12 @@ def test_the_ports_open_once_the_models_serve(folder, monkeypatch):
         assert refused == ports
         assert (server.grpc_address, server.rest_url) == (f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
         assert post(f"{server.rest_url}/v1/models/den:predict")[0] == 200
+
+
+def test_loading_and_warming_up_are_measured():
+    with LocalServer({"den": MODEL}) as server:
+        with urllib.request.urlopen(server.rest_url + "/monitoring/prometheus/metrics") as answer:
+            text = answer.read().decode()
+    for name in ("cc:saved_model:load_latency", "serving:model_warmup_latency_sum"):
+        (value,) = re.findall(rf"^:tensorflow:{name}{{.*}} (\S+)$", text, re.MULTILINE)
+        assert float(value) > 1000  # microseconds: the model comes with warm-up requests

@@ -154,7 +154,7 @@ class Workshop:
 
     def _facts(self, path: Path, file: images.ImageFile) -> Facts:
         """Reads the headers, and refuses what does not fit."""
-        self._check_channels(1 if len(file.shape) == 2 else file.shape[-1])
+        images.check_channels(1 if len(file.shape) == 2 else file.shape[-1], self.denoiser.channels)
         sides = file.shape[:3] if len(file.shape) == 4 else file.shape[:2]
         if math.prod(sides) > self.max_pixels:
             raise ValueError(
@@ -177,7 +177,7 @@ class Workshop:
 
     def _look(self, noisy: np.ndarray, sigma: str | None) -> Denoised:
         """Denoises one (H, W, C) image."""
-        parts = self._split(noisy)
+        parts = images.parts_for(noisy, self.denoiser.channels)
         sigmas = [self._sigma(part, sigma) for part in parts]
         posteriors = [self.denoiser.posterior(part, sigma=own) for part, own in zip(parts, sigmas, strict=True)]
         ratios = [np.asarray(one.std) / np.float32(own) for one, own in zip(posteriors, sigmas, strict=True)]
@@ -193,19 +193,11 @@ class Workshop:
 
     def _denoised(self, noisy: np.ndarray, sigma: str | None) -> np.ndarray:
         """Denoises one (H, W, C) image, and no more."""
-        parts = [np.asarray(self.denoiser.denoise(part, sigma=self._sigma(part, sigma))) for part in self._split(noisy)]
+        parts = [
+            np.asarray(self.denoiser.denoise(part, sigma=self._sigma(part, sigma)))
+            for part in images.parts_for(noisy, self.denoiser.channels)
+        ]
         return images.from_unit(np.concatenate(parts, axis=-1), noisy.dtype)
-
-    def _check_channels(self, channels: int) -> None:
-        """Refuses numbers of channels that the model does not take."""
-        if self.denoiser.channels not in (1, channels):
-            kind = "a grey image" if channels == 1 else f"an image with {channels} channels"
-            raise ValueError(f"{kind} cannot be denoised by a model for {self.denoiser.channels} channels.")
-
-    def _split(self, noisy: np.ndarray) -> list[np.ndarray]:
-        """Gives what the model takes at once: the (H, W, C) image, or for a grey model each channel by itself."""
-        num_parts = noisy.shape[-1] // self.denoiser.channels
-        return [np.ascontiguousarray(part) for part in np.split(noisy, num_parts, axis=-1)]
 
     def _sigma(self, noisy: np.ndarray, sigma: str | None) -> float:
         """Gives σ in the model's units: the one asked for, or the model's own."""

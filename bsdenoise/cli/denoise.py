@@ -173,14 +173,7 @@ class _Worker:
             asked for by `--std`, meaningless without.
         """
         channels = noisy.shape[-1]
-        if self.denoiser.channels == channels:
-            parts = [noisy]
-        elif self.denoiser.channels == 1:
-            parts = np.split(noisy, channels, axis=-1)
-        else:
-            kind = "a grey image" if channels == 1 else f"an image with {channels} channels"
-            raise ValueError(f"{kind} cannot be denoised by a model for {self.denoiser.channels} channels.")
-        results = [self._denoise_part(np.ascontiguousarray(part), sigmas) for part in parts]
+        results = [self._denoise_part(part, sigmas) for part in images.parts_for(noisy, self.denoiser.channels)]
         denoised, ratio = (np.concatenate(maps, axis=-1) for maps in zip(*results, strict=True))
         return denoised, ratio if channels in (1, 3) else ratio.mean(axis=-1, keepdims=True)
 

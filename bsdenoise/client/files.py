@@ -55,15 +55,10 @@ def denoise_file(denoiser: Any, source: str | Path, target: str | Path, sigma: f
         result = np.empty(file.shape, file.dtype)
         for index in range(len(file)):
             noisy = file.read(index)
-            denoised = _denoise_channels(denoiser, noisy if noisy.ndim == 3 else noisy[..., np.newaxis], sigma)
+            noisy = noisy if noisy.ndim == 3 else noisy[..., np.newaxis]
+            parts = images.parts_for(noisy, denoiser.channels)
+            denoised = np.concatenate([denoiser.denoise(part, sigma) for part in parts], axis=-1)
             place = result[index] if result.ndim == 4 else result
             place[...] = images.from_unit(denoised, file.dtype).reshape(place.shape)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         images.write(target, result, like=file)
-
-
-def _denoise_channels(denoiser: Any, noisy: np.ndarray, sigma: float | None) -> np.ndarray:
-    """Denoises (H, W, C); a model for one channel takes each by itself."""
-    if denoiser.channels != 1:
-        return denoiser.denoise(noisy, sigma)
-    return np.concatenate([denoiser.denoise(part, sigma) for part in np.split(noisy, noisy.shape[-1], -1)], axis=-1)

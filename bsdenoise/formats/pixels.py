@@ -127,6 +127,34 @@ def to_channels(array: np.ndarray, channels: int) -> np.ndarray:
     )
 
 
+def parts_for(array: np.ndarray, channels: int) -> list[np.ndarray]:
+    """Gives what a model takes of an image at once: all of it, or for a one-channel model each channel by itself.
+
+    Args:
+        array: (H, W, C).
+        channels: The model's number of channels.
+
+    Returns:
+        Arrays (H, W, channels) that make up the image when put together along their last axis.
+
+    Raises:
+        ValueError: If the model cannot take the image.
+    """
+    check_channels(array.shape[-1], channels)
+    return [np.ascontiguousarray(part) for part in np.split(array, array.shape[-1] // channels, axis=-1)]
+
+
+def check_channels(received: int, channels: int) -> None:
+    """Refuses images with other numbers of channels than a model takes; one for one channel takes any.
+
+    Raises:
+        ValueError: If the model cannot take them.
+    """
+    if channels not in (1, received):
+        kind = "a grey image" if received == 1 else f"an image with {received} channels"
+        raise ValueError(f"{kind} cannot be denoised by a model for {channels} channels.")
+
+
 def check_grey_or_rgb(shape: tuple[int, ...], dtype: Any, dtypes: tuple[type, ...], name: str) -> None:
     """Checks that a format for pictures can hold an array.
 

@@ -146,13 +146,14 @@ class LocalServer:
         self.stop()
 
     def _load(self, name: str, version: int, folder: Path) -> Servable:
-        is_loaded = False
+        is_loaded, start = False, time.monotonic()
         try:
             servable = Servable(name, version, folder)
             is_loaded = True
-            return servable
         finally:
-            self._metrics.loaded(str(folder), is_loaded)
+            self._metrics.loaded(str(folder), is_loaded, time.monotonic() - start)
+        self._metrics.warmed_up(str(folder), "OK", servable.warm_up_seconds)
+        return servable
 
     def _on_change(self, line: str = "") -> None:
         """Tells the health service and whoever listens what has changed."""

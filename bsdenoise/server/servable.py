@@ -5,6 +5,7 @@ refuses is refused in the graph's own words, and what it lets through is seen he
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Servable:
 
     Attributes:
         signature_defs: The `SignatureDef` of each signature, by its name.
+        warm_up_seconds: How long its warm-up requests took.
 
     Raises:
         ServingError: If the folder cannot be loaded, or the model refuses one of its warm-up requests.
@@ -51,7 +53,9 @@ class Servable:
                 meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
             self.signature_defs = dict(meta_graph.signature_def)
             self._needs_xla = xla.signatures_that_need_it(meta_graph)
+            start = time.monotonic()
             self._warm_up(folder)
+            self.warm_up_seconds = time.monotonic() - start
         except ServingError:
             self.close()
             raise
