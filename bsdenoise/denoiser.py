@@ -9,6 +9,7 @@ from keras import ops
 # Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
 # Layers and losses are imported so that they register themselves with Keras.
 from bsdenoise import layers, likelihood, losses, noise, tiling  # noqa: F401
+from bsdenoise.accepted import Accepted
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
@@ -161,20 +162,21 @@ class Denoiser(keras.Model):
             approximation. It is as good as σ: where σ was estimated and texture was taken for noise, it is far too
             high, up to its limit of 100 dB.
         """
-        batch, restore_shape = self._as_batch(noisy)
-        sigma = self._checked_sigma(sigma, batch)
+        accepted = self._accepted
+        batch = accepted.pixels(accepted.batch(noisy))
+        sigma = ops.convert_to_numpy(self.own_sigma(batch)) if sigma is None else accepted.sigma(sigma, len(batch))
         denoised, mean, variance = self._tiled_moments(batch, sigma, tile, overlap)
         whole = likelihood.posterior(
             *(array / self.scale for array in (denoised, batch, mean)), variance / self.scale**2, sigma / self.scale
         )
         psnr = ops.convert_to_numpy(whole.estimated_psnr)
         std = np.sqrt(np.maximum(variance, 0.0))
-        single = len(restore_shape) < 4
+        shape = np.shape(noisy)
         return likelihood.Posterior(
-            denoised.reshape(restore_shape),
-            mean.reshape(restore_shape),
-            std.reshape(restore_shape),
-            float(psnr[0]) if single else psnr,
+            denoised.reshape(shape),
+            mean.reshape(shape),
+            std.reshape(shape),
+            float(psnr[0]) if len(shape) < 4 else psnr,
         )
 
     def _tiled_moments(self, batch, sigma, tile, overlap):
@@ -205,57 +207,9 @@ class Denoiser(keras.Model):
             self._compiled = _CompiledMoments(self.moments)
         return self._compiled.compute(batch, sigma)
 
-    def _as_batch(self, noisy):
-        """Gives float32 (B, H, W, C), and the shape to give back."""
-        array = np.asarray(noisy)
-        if array.dtype.kind in "ui":
-            if not self.fractional:
-                raise ValueError(
-                    f"This model takes float images: its units are {self.units}. Received: dtype={array.dtype}."
-                )
-            array = array.astype("float32") / np.float32(np.iinfo(array.dtype).max)
-        elif array.dtype.kind != "f":
-            raise ValueError(f"Images must hold integers or floats. Received: dtype={array.dtype}.")
-        with np.errstate(over="ignore"):  # what overflows is refused below
-            array = array.astype("float32", copy=False)
-        if array.ndim == 2 and self.channels == 1:
-            batch = array[None, ..., None]
-        elif array.ndim == 3:
-            batch = array[None]
-        else:
-            batch = array
-        if batch.ndim != 4 or batch.shape[-1] != self.channels:
-            grey = "(H, W), " if self.channels == 1 else ""
-            raise ValueError(
-                f"This model takes images {grey}(H, W, {self.channels}) or (B, H, W, {self.channels}). "
-                f"Received: shape={array.shape}."
-            )
-        if 0 in batch.shape:
-            raise ValueError(f"The image is empty. Received: shape={array.shape}.")
-        if not np.isfinite(batch).all():
-            raise ValueError("The image holds NaN or infinite values.")
-        low, high = self.intensities
-        if batch.min() < low or batch.max() > high:
-            raise ValueError(
-                f"Pixels must lie between {low:g} and {high:g}: the units are {self.units}. "
-                f"Received: pixels from {batch.min():g} to {batch.max():g}."
-            )
-        return batch, array.shape
-
-    def _checked_sigma(self, sigma, batch):
-        """Gives float32 (B,)."""
-        if sigma is None:
-            return ops.convert_to_numpy(self.own_sigma(batch))
-        sigma = np.asarray(sigma, "float32")
-        if sigma.shape not in ((), (len(batch),)):
-            raise ValueError(f"`sigma` must be a number or one per image. Received: shape={sigma.shape}.")
-        if not (np.isfinite(sigma) & (sigma > 0)).all():
-            raise ValueError(f"`sigma` must be positive. Received: sigma={sigma}.")
-        if (sigma > self.scale).any():
-            raise ValueError(
-                f"`sigma` must be at most {self.scale:g}: its units are {self.units}. Received: sigma={sigma}."
-            )
-        return np.broadcast_to(sigma, (len(batch),))
+    @property
+    def _accepted(self):
+        return Accepted(self.channels, self.fractional, self.units, *self.intensities, self.scale)
 
     def get_config(self):
         """Gives the arguments from which the model can be made again."""

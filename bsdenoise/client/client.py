@@ -200,7 +200,7 @@ class Client:
             ClientError: As `denoise`.
         """
         described = self._model.described
-        numbers = None if sigma is None else described.sigma(sigma, 1)
+        numbers = None if sigma is None else described.accepted.sigma(sigma, 1)
         height, width = files.size(data)
         fits = height * width <= described.max_pixels and len(data) <= self._model.transport.most_file_bytes()
         if fits and "encoded" in described.signatures:
@@ -226,9 +226,9 @@ class Client:
     def _checked(self, noisy: Any, sigma: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Gives the batch as it came and as float32, and σ of each image."""
         described = self._model.described
-        batch = described.batch(noisy)
-        pixels = described.pixels(batch)
-        return batch, pixels, None if sigma is None else described.sigma(sigma, len(batch))
+        batch = described.accepted.batch(noisy)
+        pixels = described.accepted.pixels(batch)
+        return batch, pixels, None if sigma is None else described.accepted.sigma(sigma, len(batch))
 
 
 def _outcome(index: int, future: Future[np.ndarray]) -> Outcome:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
+from bsdenoise.accepted import Accepted
 
 FORMAT = 1  # of the description; the exporter raises it when a key changes its meaning
 
@@ -103,68 +103,7 @@ class Described:
         """Names of what can be called."""
         return frozenset(self.json["signatures"])
 
-    def batch(self, noisy: Any) -> np.ndarray:
-        """Gives an image or a batch as (B, H, W, C), of its own type.
-
-        Raises:
-            ValueError: As `Denoiser.denoise` for types, shapes and empty images.
-        """
-        array = np.asarray(noisy)
-        if array.dtype.kind in "ui" and not self.is_fractional:
-            raise ValueError(
-                f"This model takes float images: its units are {self.units}. Received: dtype={array.dtype}."
-            )
-        if array.dtype.kind not in "uif":
-            raise ValueError(f"Images must hold integers or floats. Received: dtype={array.dtype}.")
-        batch = array
-        if array.ndim == 2 and self.channels == 1:
-            batch = array[np.newaxis, ..., np.newaxis]
-        elif array.ndim == 3:
-            batch = array[np.newaxis]
-        if batch.ndim != 4 or batch.shape[-1] != self.channels:
-            grey = "(H, W), " if self.channels == 1 else ""
-            raise ValueError(
-                f"This model takes images {grey}(H, W, {self.channels}) or (B, H, W, {self.channels}). "
-                f"Received: shape={array.shape}."
-            )
-        if 0 in batch.shape:
-            raise ValueError(f"The image is empty. Received: shape={array.shape}.")
-        return batch
-
-    def pixels(self, batch: np.ndarray) -> np.ndarray:
-        """Gives a batch as float32, integers scaled by their type's maximum.
-
-        Raises:
-            ValueError: As `Denoiser.denoise` for values that are not finite or out of range.
-        """
-        if batch.dtype.kind in "ui":
-            scaled = batch.astype(np.float32) / np.float32(np.iinfo(batch.dtype).max)
-        else:
-            with np.errstate(over="ignore"):  # what overflows is refused below
-                scaled = batch.astype(np.float32, copy=False)
-        if not np.isfinite(scaled).all():
-            raise ValueError("The image holds NaN or infinite values.")
-        low, high = self.intensities
-        if scaled.min() < low or scaled.max() > high:
-            raise ValueError(
-                f"Pixels must lie between {low:g} and {high:g}: the units are {self.units}. "
-                f"Received: pixels from {scaled.min():g} to {scaled.max():g}."
-            )
-        return scaled
-
-    def sigma(self, sigma: Any, count: int) -> np.ndarray:
-        """Gives a number, or one per image, as float32 (B,).
-
-        Raises:
-            ValueError: As `Denoiser.denoise`.
-        """
-        sigma = np.asarray(sigma, np.float32)
-        if sigma.shape not in ((), (count,)):
-            raise ValueError(f"`sigma` must be a number or one per image. Received: shape={sigma.shape}.")
-        if not (np.isfinite(sigma) & (sigma > 0)).all():
-            raise ValueError(f"`sigma` must be positive. Received: sigma={sigma}.")
-        if (sigma > self.scale).any():
-            raise ValueError(
-                f"`sigma` must be at most {self.scale:g}: its units are {self.units}. Received: sigma={sigma}."
-            )
-        return np.broadcast_to(sigma, (count,))
+    @cached_property
+    def accepted(self) -> Accepted:
+        """What the model takes."""
+        return Accepted(self.channels, self.is_fractional, self.units, *self.intensities, self.scale)
