@@ -315,8 +315,11 @@ def _files_below(folder: Path) -> list[Path]:
         raise error  # `os.walk` would pass over a folder that it may not list
 
     files = []
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen = {os.path.realpath(folder)}  # links may lead in a circle
+    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        targets = {name: os.path.realpath(Path(parent, name)) for name in sorted(folders) if not name.startswith(".")}
+        folders[:] = [name for name, target in targets.items() if target not in seen]
+        seen.update(targets.values())
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     return files
 

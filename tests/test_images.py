@@ -685,3 +685,12 @@ def test_axes_of_npy_files(stored, shape, order, tmp_path):
     np.testing.assert_array_equal(
         source.read(0).array.ravel(), array.reshape(shape if len(shape) == 4 else (1, *shape))[0].ravel()
     )
+
+
+def test_linked_folders_are_searched_once(tmp_path):
+    (tmp_path / "real").mkdir()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "real" / "a.png")
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "linked").symlink_to(tmp_path / "real", target_is_directory=True)
+    (tmp_path / "real" / "back").symlink_to(tmp_path / "search", target_is_directory=True)
+    assert images.find(tmp_path / "search") == [tmp_path / "search" / "linked" / "a.png"]
