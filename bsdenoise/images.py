@@ -317,9 +317,9 @@ def _files_below(folder: Path) -> list[Path]:
     files = []
     seen = {os.path.realpath(folder)}  # links may lead in a circle
     for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        targets = {name: os.path.realpath(Path(parent, name)) for name in sorted(folders) if not name.startswith(".")}
-        folders[:] = [name for name, target in targets.items() if target not in seen]
-        seen.update(targets.values())
+        targets = {os.path.realpath(Path(parent, name)): name for name in folders if not name.startswith(".")}
+        folders[:] = [name for target, name in targets.items() if target not in seen]
+        seen.update(targets)
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     return files
 
