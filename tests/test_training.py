@@ -62,6 +62,20 @@ def _config(source, tmp_path):
     )
 
 
+@pytest.fixture(autouse=True)
+def quick_export(request, monkeypatch):
+    """What an export leaves, without the seconds that it takes; tests of the whole take the real one."""
+    if "real_export" in request.keywords:
+        return
+
+    def export(denoiser, folder):
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").touch()
+        (folder / "serving.json").write_text(json.dumps({"training": denoiser.provenance}))
+
+    monkeypatch.setattr("bsdenoise.training.loop.export_saved_model", export)
+
+
 def _log(folder, kind):
     lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
     return [line for line in lines if line["kind"] == kind]
@@ -100,6 +114,7 @@ def _stop_at(monkeypatch, step, number=signal.SIGTERM):
 
 
 @pytest.mark.slow
+@pytest.mark.real_export
 def test_run_folder_is_complete_and_the_model_denoises(config, source):
     config = dataclasses.replace(config, images=600, crop=24, validate_every=75, learning_rate=5e-3)
     outcome = train(config)
