@@ -214,3 +214,12 @@ def test_ctrl_c_leaves_at_once_and_no_half_written_file(folder):
     assert process.returncode == 130
     assert errors.splitlines() == ["", "bsdenoise: interrupted"]
     assert not (folder / "out").exists()
+
+
+@BOTH
+def test_tiles_smaller_than_the_model_s_own_are_told(folder, capsys, protocol):
+    limits = {"max_pixels": 1024, "grid": 4, "tile": 64, "overlap": 8, "untiled_pixels": 4096}
+    with SERVERS[protocol](FakeModel(channels=1, limits=limits)) as url:
+        assert denoise(url, folder / "in", "--out", folder / "out") == 0
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+    assert note.startswith(f"bsdenoise: note: {url} takes at most 1024 pixels at once;") and "(64x64)" in note

@@ -13,6 +13,7 @@ from fake_server import SERVERS, FakeModel
 
 from bsdenoise import client
 from bsdenoise.client import connecting, retries, rpc
+from bsdenoise.client import rest as rest_module
 from bsdenoise.client.rest import sentence
 
 BOTH = pytest.mark.parametrize("protocol", SERVERS)
@@ -324,3 +325,56 @@ def test_the_errors_are_of_the_kinds_that_python_knows():
     kinds = [client.RefusedError, client.UnavailableError, client.DeadlineError, client.NotFoundError]
     assert all(issubclass(kind, client.ClientError) for kind in kinds)
     assert re.search("words", str(client.UnavailableError("the words")))
+
+
+def test_a_time_out_of_the_server_says_what_can_be_done():
+    for said in ("Timed out", "Timed out waiting for notification\n\t [[{{node x}}]]"):
+        assert "--timeout" in sentence(said)
+    assert sentence("assertion failed: [sigma must be positive]") == "sigma must be positive"
+
+
+def test_a_port_that_speaks_no_http_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            with listening.accept()[0] as connection:
+                connection.recv(100)
+                connection.sendall(b"\x00\x00\x12\x04\x00 no HTTP\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with client.connect(f"http://127.0.0.1:{listening.getsockname()[1]}", retries=0) as model:
+            with pytest.raises(client.UnavailableError, match="the answer is not HTTP; is this the port for REST?"):
+                model.description  # noqa: B018
+        thread.join()
+
+
+def test_an_answer_that_trickles_is_not_waited_for_beyond_the_end():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            with listening.accept()[0] as connection:
+                connection.recv(2**16)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n")
+                try:
+                    for _ in range(400):
+                        connection.sendall(b" ")
+                        time.sleep(0.02)
+                except OSError:
+                    pass  # the client has gone
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with client.connect(url, retries=0, timeout=0.5) as model:
+            start = time.monotonic()
+            with pytest.raises(client.DeadlineError):
+                model.description  # noqa: B018
+            assert time.monotonic() - start < 3
+        thread.join()
+
+
+def test_a_large_body_has_more_time_to_be_sent():
+    """urllib3 sends within the time that it has for connecting."""
+    assert rest_module._sending_seconds(None) == rest_module.CONNECT_SECONDS
+    assert rest_module._sending_seconds(bytes(2**22)) == rest_module.CONNECT_SECONDS + 32

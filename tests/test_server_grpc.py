@@ -386,3 +386,30 @@ def test_nothing_is_computed_for_a_caller_who_has_hung_up(server, prediction, mo
     while server.waiting and time.monotonic() < end:
         time.sleep(0.005)
     assert not inside.acquire(timeout=0.1)
+
+
+def test_callers_who_send_nothing_do_not_keep_others_out():
+    """Each holds a thread; their connection ends after a while."""
+    silent = threading.Event()
+    limits = Limits(concurrency=1, queue=1, timeout=1.0)
+
+    def nothing():
+        silent.wait(60)
+        yield from ()
+
+    with LocalServer({"den": GOLDEN / "model" / "den"}, limits=limits) as server:
+        with grpc.insecure_channel(server.grpc_address) as channel, grpc.insecure_channel(server.grpc_address) as other:
+            method = "/tensorflow.serving.PredictionService/Predict"
+            calls = [channel.stream_unary(method).future(nothing()) for _ in range(12)]
+            check = health_pb2_grpc.HealthStub(other).Check
+            end = time.monotonic() + 30
+            while True:
+                try:
+                    answer = check(health_pb2.HealthCheckRequest(), timeout=1, wait_for_ready=True)
+                    break
+                except grpc.RpcError:
+                    assert time.monotonic() < end
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            silent.set()
+            for call in calls:
+                call.cancel()

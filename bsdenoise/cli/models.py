@@ -1,6 +1,7 @@
 """Loading the model that a command was pointed at, or connecting to the server that has it."""
 
 import contextlib
+import sys
 import textwrap
 import zipfile
 from pathlib import Path
@@ -62,5 +63,12 @@ def connect(url: str) -> Any:
     chatter = libraries.held_back_stderr() if url.lower().startswith("grpc") else contextlib.nullcontext()
     with chatter:
         model = client.connect(url)
-    _ = model.description  # now, so that it is said once and not for each file if nobody answers
+    limits = model.description["limits"]  # now, so that it is said once and not for each file if nobody answers
+    if limits["max_pixels"] < limits["tile"] ** 2:
+        print(
+            f"bsdenoise: note: {url} takes at most {limits['max_pixels']} pixels at once; larger images are sent in "
+            f"tiles smaller than the model's own ({limits['tile']}x{limits['tile']}), which changes pixels near their "
+            "seams",
+            file=sys.stderr,
+        )
     return model

@@ -20,6 +20,7 @@ MAX_MESSAGE_BYTES = 100 * 2**20  # what TensorFlow-Serving unpacks of a compress
 # IEEE 754: a float32 takes up to 9 significant digits to survive; with sign, point, comma and brackets 16 characters.
 BYTES_PER_VALUE = 16
 CONNECT_SECONDS = 10.0  # within which a server that is there at all accepts a connection
+SLOWEST_BYTES_PER_SECOND = 2**17  # of an upload that is waited for: a megabit per second
 READ_BYTES = 2**20
 CONNECTIONS = 32  # kept open; more are made where more requests are in flight, and closed after
 _ERRORS = {
@@ -31,6 +32,11 @@ _ERRORS = {
     503: UnavailableError,
     504: DeadlineError,
 }
+TIMED_OUT = "Timed out"  # in TensorFlow's words, "waiting for notification"
+TIME_LIMIT = (
+    "the server's time limit for a request has passed; it can be raised (bsdenoise serve --timeout, "
+    "TF-Serving --rest_api_timeout_in_ms)"
+)
 MAX_QUOTED = 500  # characters of an answer that is not the API's
 
 
@@ -113,7 +119,7 @@ class RestTransport:
                 method,
                 url,
                 body=body,
-                timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, seconds), read=seconds),
+                timeout=urllib3.Timeout(connect=min(_sending_seconds(body), seconds), read=seconds),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -140,7 +146,7 @@ class RestTransport:
     def _read(self, response: urllib3.BaseHTTPResponse, end: float) -> bytes:
         """Reads the whole answer; a server that trickles is not waited for beyond the end."""
         chunks = []
-        for chunk in response.stream(READ_BYTES):
+        while chunk := response.read1(READ_BYTES):  # what is there; `stream` would wait for so many bytes
             chunks.append(chunk)
             if time.monotonic() > end:
                 raise DeadlineError(f"{self._address}: the answer took too long")
@@ -163,9 +169,16 @@ class RestTransport:
         raise _ERRORS.get(status, ClientError)(f"{where}: {said}")
 
 
+def _sending_seconds(body: bytes | None) -> float:
+    """Gives the time for connecting, within which urllib3 also sends the whole body."""
+    return CONNECT_SECONDS + len(body or b"") / SLOWEST_BYTES_PER_SECOND
+
+
 def sentence(text: str) -> str:
-    """Takes away what TensorFlow puts around the sentence of a check in the graph."""
+    """Takes away what TensorFlow puts around the sentence of a check in the graph, and words its own time-out."""
     first = text.split("\n\t [[")[0].strip()
+    if first.startswith(TIMED_OUT):
+        return TIME_LIMIT
     match = re.fullmatch(r"assertion failed: \[(.*)\]", first, re.DOTALL)
     return " ".join((match[1] if match else first).split())
 
@@ -195,4 +208,7 @@ def _innermost(error: BaseException) -> str:
     """Says what an error that wraps another one is about."""
     while error.args and isinstance(error.args[-1], BaseException):
         error = error.args[-1]
-    return str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    if not text.isprintable():  # what came is no HTTP, and nothing for a terminal
+        return "the answer is not HTTP; is this the port for REST?"
+    return text

@@ -58,6 +58,10 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", limits.max_message_bytes),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                # A caller who opens a call and sends nothing holds a thread: connections end after so long, and what is
+                # asked on them then has as long again. Clients connect anew by themselves.
+                ("grpc.max_connection_age_ms", int(1000 * limits.timeout)),
+                ("grpc.max_connection_age_grace_ms", int(1000 * limits.timeout)),
                 ("grpc.so_reuseport", 0),  # else two servers would share a port, and each get some of the requests
             ],
         )
