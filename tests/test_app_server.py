@@ -1,5 +1,6 @@
 """Serving the page: what it gives away and to whom, and what it leaves behind. No browser is needed."""
 
+import asyncio
 import json
 import os
 import socket
@@ -146,9 +147,43 @@ def test_names_are_free_where_others_are_to_reach_the_page(host, is_limited):
 
 
 def test_another_origin_is_not_let_in(url):
-    request = urllib.request.Request(f"{url}/config", headers={"Origin": "https://evil.example"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        assert answer.headers["Access-Control-Allow-Origin"] is None
+    own = f"http://{url.split('://')[1].rstrip('/')}"
+    assert get(f"{url}/config", Origin=own)[0] == 200
+    for origin in ("https://evil.example", "null", own + "1"):
+        assert get(f"{url}/config", Origin=origin)[0] == 400
+    request = urllib.request.Request(
+        f"{url}/gradio_api/upload", b"--line--\r\n", {"Content-Type": "multipart/form-data; boundary=line"}
+    )
+    request.add_header("Origin", "https://evil.example")
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request, timeout=20)
+
+
+def test_what_a_request_names_by_a_url_is_not_fetched(url):
+    """Not even from this machine: a server here would notice."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(2)
+        for host in ("127.0.0.1", "localhost"):
+            address = f"http://{host}:{listening.getsockname()[1]}/a.png"
+            succeeded, outputs = call(url, "denoise", as_file(address), "", 1)
+            assert not succeeded and outputs is None
+        with pytest.raises(TimeoutError):
+            listening.accept()
+
+
+def test_the_guard_against_urls():
+    seen = []
+
+    async def move(path):
+        seen.append(path)
+
+    guarded = server._uploads_only(move)
+    asyncio.run(guarded("/tmp/a.png"))
+    assert seen == ["/tmp/a.png"]
+    for path in ("http://example.com/a.png", "HTTPS://example.com/a.png"):
+        with pytest.raises(ValueError, match="must be uploaded"):
+            asyncio.run(guarded(path))
+    assert seen == ["/tmp/a.png"]
 
 
 def test_the_page_names_no_other_machine(url):

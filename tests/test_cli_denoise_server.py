@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import imagecodecs
 import numpy as np
 import pytest
 from denoise_command import grey, save, written
@@ -156,7 +157,11 @@ def test_a_server_that_is_not_there_is_one_line(folder, capsys, protocol):
 
 def test_one_bad_file_and_one_that_the_server_refuses(folder, capsys):
     model = FakeModel(channels=1)
-    model.fails_for = lambda signature, inputs: (400, "not this one") if inputs.get("sigma", 0) > 0.14 else None
+
+    def is_bright(inputs):
+        return "image_bytes" in inputs and imagecodecs.png_decode(inputs["image_bytes"][0]).mean() > 0.4 * 255
+
+    model.fails_for = lambda signature, inputs: (400, "not this one") if is_bright(inputs) else None
     (folder / "in/3.png").write_text("no image")
     with rest(model) as url:
         assert denoise(url, folder / "in", "--out", folder / "out", "--concurrency", 3) == 2

@@ -170,7 +170,7 @@ def claims_gigabytes():
             lambda: predict_request(np.zeros((2, 1000, 1000, 1), "float32")),
             INVALID,
             "image holds too many pixels: this server takes at most 1500000 per request. "
-            "Received: shape=[2, 1000, 1000, 1]",
+            "Received: 2000000 in shape=[2, 1000, 1000, 1]",
         ),
     ],
     ids=[
@@ -413,3 +413,25 @@ def test_callers_who_send_nothing_do_not_keep_others_out():
             silent.set()
             for call in calls:
                 call.cancel()
+
+
+def test_the_limit_of_pixels_holds_for_files_too():
+    """They are counted by their headers."""
+    limits = Limits(max_pixels=25)
+    picture = tf.io.encode_png(np.zeros((5, 4, 1), np.uint8)).numpy()
+    with LocalServer({"den": GOLDEN / "model" / "den"}, limits=limits) as server:
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+            def ask(*files):
+                request = predict_pb2.PredictRequest()
+                request.model_spec.name, request.model_spec.signature_name = "den", "png"
+                request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(files)))
+                return stub.Predict(request, timeout=30)
+
+            assert ask(picture).outputs
+            for files in ([picture, picture], [tf.io.encode_jpeg(np.zeros((6, 5, 1), np.uint8)).numpy()]):
+                with pytest.raises(grpc.RpcError) as raised:
+                    ask(*files)
+                assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert "this server takes at most 25 per request" in raised.value.details()

@@ -81,10 +81,24 @@ async def _app(workshop: Workshop, about: str, folder: Path, host: str) -> Any:
         css=looks.CSS,
         js=looks.SCRIPT,
     )
+    for block in blocks.blocks.values():
+        guarded = _uploads_only(block.async_move_resource_to_block_cache)
+        setattr(block, "async_move_resource_to_block_cache", guarded)  # noqa: B010 (a method, says mypy)
     # Only of launched pages does Gradio check that the files named in a request are uploads (`_check_allowed`).
     blocks.has_launched = True
     app.add_middleware(_Local, hosts=_allowed_hosts(host))
     return app
+
+
+def _uploads_only(move: Callable[..., Awaitable[str | None]]) -> Callable[..., Awaitable[str | None]]:
+    """Keeps Gradio from downloading what a request names by a URL instead of uploading it."""
+
+    async def checked(path: Any) -> str | None:
+        if str(path).lower().startswith(("http:", "https:")):
+            raise ValueError("A file must be uploaded.")
+        return await move(path)
+
+    return checked
 
 
 class _Local:
@@ -102,8 +116,11 @@ class _Local:
         if scope["type"] == "http":
             from starlette.responses import PlainTextResponse
 
-            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").rsplit(":", 1)[0].strip("[]")
-            if self.hosts and host not in self.hosts:
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            authority = headers.get(b"host", "")
+            host, origin = authority.rsplit(":", 1)[0].strip("[]"), headers.get(b"origin")
+            is_foreign = origin is not None and origin.partition("://")[2] != authority
+            if self.hosts and (host not in self.hosts or is_foreign):
                 return await PlainTextResponse("This page is served under another name.", 400)(scope, receive, send)
             if any(marker in scope["path"] for marker in ("/file=http:", "/file=https:", "/proxy=")):
                 return await PlainTextResponse("Not found.", 404)(scope, receive, send)

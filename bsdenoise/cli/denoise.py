@@ -183,7 +183,9 @@ class _Worker:
             posterior = self.denoiser.posterior(noisy, sigma=sigma)
             result = np.asarray(posterior.denoised), np.asarray(posterior.std) / np.float32(sigma)
         else:
-            denoised = np.asarray(self.denoiser.denoise(noisy, sigma=sigma))
+            # A server estimates from the whole image, of which a client may have sent it a part only.
+            is_left_to_it = self.config.server is not None and self.config.sigma is None
+            denoised = np.asarray(self.denoiser.denoise(noisy, sigma=None if is_left_to_it else sigma))
             result = denoised, np.empty(0, denoised.dtype).reshape(0, 0, denoised.shape[-1])
         if self.config.sigma is None:
             sigmas.append(sigma)  # only now: before, the model may refuse the image

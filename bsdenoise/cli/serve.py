@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_PORT = 65535
 MIB = 2**20
+MAX_SECONDS = 86400  # a day
 MAX_MESSAGE = 2048  # MiB; of them gRPC takes all bytes but one
 NOTHING_TO_SERVE = "Expected either a folder of versions or --models-config, to say what is served."
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -156,8 +157,11 @@ def _check(config: ServeConfig) -> None:
     _check_range(config, "queue", 0, None)
     _check_range(config, "grace", 0, None)
     for name in ("timeout", "poll", "retry"):
-        if not getattr(config, name) > 0:
-            raise ValueError(f"--{name} must be a positive number of seconds. Received: {getattr(config, name)}.")
+        if not 0 < getattr(config, name) <= MAX_SECONDS:
+            raise ValueError(
+                f"--{name} must be a positive number of seconds, at most {MAX_SECONDS}. "
+                f"Received: {getattr(config, name)}."
+            )
 
 
 def _check_range(config: ServeConfig, name: str, low: int, high: int | None) -> None:
