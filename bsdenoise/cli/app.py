@@ -10,6 +10,7 @@ from bsdenoise.cli import models
 from bsdenoise.config import AppConfig
 
 MAX_PORT = 65535
+SIGNAL_SECONDS = 0.2  # between looks for a signal
 
 
 def run(config: AppConfig) -> int:
@@ -37,7 +38,9 @@ def run(config: AppConfig) -> int:
         if not config.no_browser:
             webbrowser.open(url)
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it, no failure
-            threading.Event().wait()
+            never = threading.Event()
+            while not never.wait(SIGNAL_SECONDS):  # without an end it may not notice a signal given to another thread
+                pass
     return 0
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MAX_PORT = 65535
 MIB = 2**20
 MAX_SECONDS = 86400  # a day
+SIGNAL_SECONDS = 0.2  # between looks for a signal
 MAX_MESSAGE = 2048  # MiB; of them gRPC takes all bytes but one
 NOTHING_TO_SERVE = "Expected either a folder of versions or --models-config, to say what is served."
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -106,7 +107,9 @@ class _StopSignals:
 
     def wait(self) -> None:
         """Returns after the first signal."""
-        self._first.wait()
+        # Python runs handlers in the main thread, which nothing wakes if the system gives the signal to another one.
+        while not self._first.wait(SIGNAL_SECONDS):
+            pass
 
     def _on_signal(self, number: int, _: object) -> None:
         if self._first.is_set():
