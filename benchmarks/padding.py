@@ -61,7 +61,7 @@ def run(config: Config) -> None:
         for way, network in networks.items():
             outputs = network(case.noisy[None])
             sigma = np.full(1, case.sigma, "float32")
-            denoised = np.asarray(denoiser.likelihood.map_estimate(outputs, case.noisy[None], sigma))[0]
+            denoised = np.asarray(denoiser.estimator.map_estimate(outputs, case.noisy[None], sigma))[0]
             results[way, "whole"].append(psnr(denoised, case.clean, case.peak))
             results[way, "frame"].append(psnr(denoised[frame], case.clean[frame], case.peak))
     print(f"{config.model} on {config.data}, {config.noise}; {machine.describe()}")

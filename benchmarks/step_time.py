@@ -38,6 +38,7 @@ def make_calls(config: Config, precision: str):
     """Builds the two functions to time, traced and warm; each returns when its result is there."""
     import tensorflow as tf
 
+    from bsdenoise import methods
     from bsdenoise.config import TrainConfig
     from bsdenoise.data.crops import TrainingImages
     from bsdenoise.noise import GaussianNoise
@@ -46,13 +47,13 @@ def make_calls(config: Config, precision: str):
     noise = GaussianNoise(25 / 255, 25 / 255)
     size = {"width": config.width, "depth": config.depth, "batch": config.batch, "crop": config.crop}
     flags = TrainConfig(source="", out=None, noise="gaussian:25/255", precision=precision, **size)
-    data = TrainingImages(range(1), config.channels, noise, "fresh", config.crop)
+    data = TrainingImages(range(1), methods.get(flags.method), config.channels, noise, "fresh", config.crop)
     state = TrainingState(flags, data, tf.distribute.get_strategy())
     noisy = tf.random.stateless_uniform((config.batch, config.crop, config.crop, config.channels), seed=(0, 0))
-    sigma = tf.fill((config.batch,), noise.low)
+    target = tf.concat([noisy, tf.fill((*noisy.shape[:3], 1), noise.low)], axis=-1)
     forward = tf.function(lambda image: state.network(image))
     calls = {
-        "training step": lambda: (state.train_on(noisy, sigma), state.loss_sum.numpy()),
+        "training step": lambda: (state.train_on(noisy, target), state.loss_sum.numpy()),
         "forward pass": lambda: forward(noisy).numpy(),
     }
     for call in calls.values():

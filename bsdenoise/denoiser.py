@@ -8,7 +8,7 @@ from keras import ops
 
 # Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
 # Layers and losses are imported so that they register themselves with Keras.
-from bsdenoise import layers, likelihood, losses, noise, tiling  # noqa: F401
+from bsdenoise import layers, likelihood, losses, methods, noise, tiling  # noqa: F401
 from bsdenoise.accepted import Accepted
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
@@ -30,8 +30,9 @@ class Denoiser(keras.Model):
     Args:
         network: Keras model from (B, H, W, C) to (B, H, W, n), for any H and W.
         noise: The noise model, with standard deviations as fractions of `scale`.
-        factor: "prior" or "precision": which triangular factor the network gives.
-        diagonal: Whether covariances are diagonal.
+        method: What the network was trained for, a name of `bsdenoise.methods`: "full", "per_component", "l2", "n2n",
+            "n2c" or "n2v". Only the first two have a posterior; the others do not use σ.
+        factor: "prior" or "precision": which triangular factor the network gives, if it gives one.
         clamp: "eigenvalue", "diagonal" or "none", as for `GaussianLikelihood`.
         offset: Intensity that the network sees as 0.
         scale: Difference of intensity that the network sees as 1, > 0.
@@ -42,7 +43,7 @@ class Denoiser(keras.Model):
         **kwargs: Arguments of `keras.Model`, such as `name`; outside of the network all is float32.
 
     Raises:
-        ValueError: If the network's outputs do not fit the likelihood, or `scale` is not positive.
+        ValueError: If the network's outputs do not fit the method, there is no such method, or `scale` is not positive.
 
     Example:
         >>> noise = bsdenoise.GaussianNoise(25 / 255, 25 / 255)
@@ -55,8 +56,8 @@ class Denoiser(keras.Model):
         self,
         network,
         noise,
+        method="full",
         factor="prior",
-        diagonal=False,
         clamp="eigenvalue",
         offset=0.0,
         scale=1.0,
@@ -67,11 +68,14 @@ class Denoiser(keras.Model):
         # Whatever the policy of the network: another one would round the observed pixels on their way in.
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.channels = int(network.input_shape[-1])
-        self.likelihood = likelihood.GaussianLikelihood(self.channels, factor, diagonal, clamp)
-        if network.output_shape[-1] != self.likelihood.num_outputs:
+        self.method = methods.get(method)
+        self.factor = factor
+        self.clamp = clamp
+        self.estimator = self.method.estimator(self.channels, factor, clamp)
+        if network.output_shape[-1] != self.estimator.num_outputs:
             raise ValueError(
-                f"The network must have {self.likelihood.num_outputs} outputs for {self.channels} channels. "
-                f"Received: a network with {network.output_shape[-1]}."
+                f"The network must have {self.estimator.num_outputs} outputs for {self.channels} channels with method "
+                f"{method!r}. Received: a network with {network.output_shape[-1]}."
             )
         if not scale > 0:
             raise ValueError(f"`scale` must be positive. Received: scale={scale!r}.")
@@ -83,6 +87,11 @@ class Denoiser(keras.Model):
         self.provenance = provenance
         self._compiled = None
         self.built = True
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether σ matters, and `posterior` says how sure the result is."""
+        return self.method.has_posterior
 
     @property
     def grid(self) -> int:
@@ -112,13 +121,18 @@ class Denoiser(keras.Model):
         return input_shape
 
     def moments(self, image, sigma=None):
-        """Gives denoised, mean and posterior variance, three tensors (B, H, W, C), in the units of the image."""
+        """Gives denoised, mean and posterior variance, tensors (B, H, W, C) in the units of the image.
+
+        Without a posterior, it gives a tuple of the first alone.
+        """
         image = ops.cast(image, "float32")
-        sigma = self.own_sigma(image) if sigma is None else ops.convert_to_tensor(sigma, "float32")
+        sigma = self._default_sigma(image) if sigma is None else ops.convert_to_tensor(sigma, "float32")
         normalized = (image - self.offset) / self.scale
         outputs = self.network(normalized)
-        denoised, mean, variance = self.likelihood.moments(outputs, normalized, sigma / self.scale)
-        return denoised * self.scale + self.offset, mean * self.scale + self.offset, variance * self.scale**2
+        *locations, last = self.estimator.moments(outputs, normalized, sigma / self.scale)
+        if not self.has_posterior:
+            return (last * self.scale + self.offset,)
+        return *(location * self.scale + self.offset for location in locations), last * self.scale**2
 
     def own_sigma(self, image):
         """Gives σ of each image, (B,): the known one, or an estimate within the range that was trained.
@@ -130,13 +144,18 @@ class Denoiser(keras.Model):
             return ops.full((ops.shape(image)[0],), self.noise.low * self.scale, dtype="float32")
         return ops.clip(noise.estimate_sigma(image), self.noise.low * self.scale, self.noise.high * self.scale)
 
+    def _default_sigma(self, image):
+        """Gives the model's own σ, (B,); where none is used, one that costs no estimate."""
+        return self.own_sigma(image) if self.has_posterior else ops.zeros((ops.shape(image)[0],), dtype="float32")
+
     def denoise(self, noisy, sigma=None, tile=None, overlap=None):
         """Denoises an image or a batch of images of any size; large ones in overlapping tiles.
 
         Args:
             noisy: (H, W), (H, W, C) or (B, H, W, C). Integers are scaled by their type's maximum.
             sigma: Noise standard deviation in the units of the scaled image, > 0 (25 grey levels of 8 bits are
-                25 / 255): a number, or one per image (B,). `None` takes the known one, or estimates it.
+                25 / 255): a number, or one per image (B,). `None` takes the known one, or estimates it. Methods without
+                a posterior do not use it.
             tile: Largest side of a tile in pixels, a multiple of the pooling grid; `None` tiles above a megapixel.
             overlap: Context in pixels that a tile has on every inner side, a multiple of the pooling grid and less than
                 half a tile; `None` takes the reach of the network (155 pixels at a depth of 4, 315 at 5), but at most
@@ -149,12 +168,16 @@ class Denoiser(keras.Model):
             ValueError: If the image has the wrong shape, is empty or not finite, or `sigma`, `tile` or `overlap` does
                 not fit.
         """
-        return self.posterior(noisy, sigma, tile, overlap).denoised
+        _, _, (denoised, *_) = self._checked_moments(noisy, sigma, tile, overlap)
+        return denoised.reshape(np.shape(noisy))
 
     def posterior(self, noisy, sigma=None, tile=None, overlap=None):
         """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
 
-        Args and errors as for `denoise`.
+        Args as for `denoise`.
+
+        Raises:
+            ValueError: As `denoise`; also if the method has no posterior.
 
         Returns:
             A `Posterior` of float32 arrays; `estimated_psnr` is a number for one image, (B,) for a batch, for a peak of
@@ -162,10 +185,9 @@ class Denoiser(keras.Model):
             approximation. It is as good as σ: where σ was estimated and texture was taken for noise, it is far too
             high, up to its limit of 100 dB.
         """
-        accepted = self._accepted
-        batch = accepted.pixels(accepted.batch(noisy))
-        sigma = ops.convert_to_numpy(self.own_sigma(batch)) if sigma is None else accepted.sigma(sigma, len(batch))
-        denoised, mean, variance = self._tiled_moments(batch, sigma, tile, overlap)
+        if not self.has_posterior:
+            raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
+        batch, sigma, (denoised, mean, variance) = self._checked_moments(noisy, sigma, tile, overlap)
         whole = likelihood.posterior(
             *(array / self.scale for array in (denoised, batch, mean)), variance / self.scale**2, sigma / self.scale
         )
@@ -179,8 +201,18 @@ class Denoiser(keras.Model):
             float(psnr[0]) if len(shape) < 4 else psnr,
         )
 
+    def _checked_moments(self, noisy, sigma, tile, overlap):
+        """Gives images as a batch, their σ, and their moments."""
+        accepted = self._accepted
+        batch = accepted.pixels(accepted.batch(noisy))
+        if sigma is None:
+            sigma = ops.convert_to_numpy(self._default_sigma(batch))
+        else:
+            sigma = accepted.sigma(sigma, len(batch))
+        return batch, sigma, self._tiled_moments(batch, sigma, tile, overlap)
+
     def _tiled_moments(self, batch, sigma, tile, overlap):
-        """Computes the three moments of a batch, as arrays: at once, image by image, or tile by tile."""
+        """Computes the moments of a batch, as arrays: at once, image by image, or tile by tile."""
         number, height, width = batch.shape[:3]
         pixels = tiling.padded_pixels(height, width, self.grid)
         if tile is None and number * pixels <= tiling.MAX_UNTILED_PIXELS:
@@ -191,7 +223,7 @@ class Denoiser(keras.Model):
             pieces = [tiling.Tile(whole, whole, whole)]
         else:
             pieces = list(tiling.plan(height, width, size, overlap, self.grid))
-        results = [np.empty(batch.shape, "float32") for _ in range(3)]
+        results = [np.empty(batch.shape, "float32") for _ in range(3 if self.has_posterior else 1)]
         for index, piece in itertools.product(range(number), pieces):
             one = slice(index, index + 1)
             moments = self._moments_as_arrays(batch[one, *piece.window], sigma[one])
@@ -200,7 +232,7 @@ class Denoiser(keras.Model):
         return results
 
     def _moments_as_arrays(self, batch, sigma):
-        """Computes the three moments of a batch in one pass, as arrays."""
+        """Computes the moments of a batch in one pass, as arrays."""
         if batch.size // self.channels <= MAX_EAGER_PIXELS:
             return [ops.convert_to_numpy(moment) for moment in self.moments(batch, sigma)]
         if self._compiled is None:
@@ -217,9 +249,9 @@ class Denoiser(keras.Model):
             **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
             "noise": keras.saving.serialize_keras_object(self.noise),
-            "factor": self.likelihood.factor,
-            "diagonal": self.likelihood.diagonal,
-            "clamp": self.likelihood.clamp,
+            "method": self.method.name,
+            "factor": self.factor,
+            "clamp": self.clamp,
             "offset": self.offset,
             "scale": self.scale,
             "fractional": self.fractional,
@@ -230,6 +262,8 @@ class Denoiser(keras.Model):
     def from_config(cls, config, custom_objects=None):
         """Makes the model again."""
         config = dict(config)
+        if "diagonal" in config:  # models saved before there were other methods
+            config["method"] = "per_component" if config.pop("diagonal") else "full"
         for name in ("network", "noise"):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
@@ -254,5 +288,5 @@ class _CompiledMoments:
         self._model.compile(jit_compile=False)
 
     def compute(self, batch, sigma):
-        """Gives three arrays."""
+        """Gives the moments as arrays."""
         return self._model.predict_on_batch((batch, sigma))

@@ -72,7 +72,7 @@ class GaussianLikelihood:
     @property
     def num_outputs(self) -> int:
         """Number of network outputs per pixel: C for μ, and C or C(C+1)/2 for the factor."""
-        triangle = self.channels if self.diagonal else self.channels * (self.channels + 1) // 2
+        triangle = self.channels if self._is_diagonal else self.channels * (self.channels + 1) // 2
         return self.channels + triangle
 
     def mean(self, outputs):
@@ -96,7 +96,7 @@ class GaussianLikelihood:
         residual = ops.cast(noisy, "float32") - self.mean(outputs)
         if self.factor == "precision":
             factor = self._factor(outputs)
-            if self.diagonal:
+            if self._is_diagonal:
                 whitened, diagonal = factor * residual, factor
             else:
                 whitened = linalg.triangular_product(factor, residual)
@@ -144,8 +144,13 @@ class GaussianLikelihood:
         return noise_variance * (ops.eye(self.channels, dtype="float32") - noise_variance * inverse)
 
     @property
+    def _is_diagonal(self):
+        """Whether covariances are diagonal; those of one channel always are, so that "full" is the very same there."""
+        return self.diagonal or self.channels == 1
+
+    @property
     def _covariance_class(self):
-        return linalg.covariance_class(self.channels, self.diagonal)
+        return linalg.covariance_class(self.channels, self._is_diagonal)
 
     def _factor(self, outputs):
         """Reads the triangular factor, packed, from raw outputs: bounded, with a diagonal away from zero.
@@ -155,7 +160,7 @@ class GaussianLikelihood:
         """
         raw = ops.cast(outputs[..., self.channels :], "float32")
         on_diagonal = np.zeros(raw.shape[-1], "float32")
-        on_diagonal[range(self.channels) if self.diagonal else linalg.diagonal_indices(self.channels)] = 1.0
+        on_diagonal[range(self.channels) if self._is_diagonal else linalg.diagonal_indices(self.channels)] = 1.0
         on_diagonal = ops.convert_to_tensor(on_diagonal)
         if self.factor == "prior":
             return ops.clip(raw + INITIAL_STD * on_diagonal, -MAX_PRIOR_FACTOR, MAX_PRIOR_FACTOR)
@@ -187,6 +192,26 @@ class GaussianLikelihood:
         return ops.square(ops.maximum(sigma, MIN_SIGMA))
 
 
+@dataclass(frozen=True)
+class PointEstimate:
+    """Reads network outputs as denoised pixels and nothing else, with the face of `GaussianLikelihood`.
+
+    Args:
+        channels: Number C of image channels, ≥ 1.
+    """
+
+    channels: int
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of network outputs per pixel, C."""
+        return self.channels
+
+    def moments(self, outputs, noisy, sigma):
+        """Gives the denoised image alone, a tuple of one float32 tensor (B, H, W, C); σ is not used."""
+        return (ops.clip(ops.cast(outputs, "float32"), -MAX_MEAN, MAX_MEAN),)
+
+
 def map_estimate(outputs, noisy, sigma, factor="prior", diagonal=False, clamp="eigenvalue"):
     """Joins a blind-spot prediction with the observed pixels (Laine et al. 2019, Eqs. 2-3).
 
@@ -205,7 +230,7 @@ def map_estimate(outputs, noisy, sigma, factor="prior", diagonal=False, clamp="e
     return likelihood.map_estimate(outputs, noisy, sigma)
 
 
-def stein_mse(denoised, noisy, sigma, variance):
+def stein_mse(denoised, noisy, sigma, variance=None):
     """Estimates the mean squared error of x̂ = x̃ − G(x̃ − μ) without a clean image (Stein's unbiased risk estimate).
 
     mean‖x̂ − x̃‖²/C − σ² + 2σ² · mean tr(I − G)/C. It is exact in expectation, with no Monte Carlo term, because
@@ -216,14 +241,16 @@ def stein_mse(denoised, noisy, sigma, variance):
         denoised: x̂, (B, H, W, C).
         noisy: x̃, (B, H, W, C).
         sigma: Noise standard deviation, a number or (B,).
-        variance: Diagonal of σ²(I − G), (B, H, W, C), as from `GaussianLikelihood.moments`.
+        variance: Diagonal of σ²(I − G), (B, H, W, C), as from `GaussianLikelihood.moments`; `None` for a blind
+            estimate that is not joined with the observed pixel (G = I).
 
     Returns:
         float32 (B,); may be ≤ 0 on small images.
     """
     axes = (1, 2, 3)
     moved = ops.mean(ops.square(denoised - noisy), axis=axes)
-    return moved - ops.square(ops.convert_to_tensor(sigma, "float32")) + 2.0 * ops.mean(variance, axis=axes)
+    mse = moved - ops.square(ops.convert_to_tensor(sigma, "float32"))
+    return mse if variance is None else mse + 2.0 * ops.mean(variance, axis=axes)
 
 
 def psnr_from_mse(mse):

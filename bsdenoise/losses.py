@@ -1,8 +1,11 @@
-"""The likelihood as a Keras loss, for `compile` and `fit` and for the training loop alike."""
+"""Keras losses, for `compile` and `fit` and for the training loop alike: the likelihood, and that of Noise2Void."""
 
 import keras
+from keras import ops
 
 from bsdenoise import likelihood
+
+MIN_MASKED_SHARE = 1e-9  # without a masked pixel the loss is zero, not undefined; no image has so many pixels
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -66,3 +69,41 @@ class GaussianNLL(keras.losses.Loss):
             "factor": self.likelihood.factor,
             "diagonal": self.likelihood.diagonal,
         }
+
+
+@keras.saving.register_keras_serializable(package="bsdenoise")
+class MaskedSquaredError(keras.losses.Loss):
+    """Mean squared error over masked pixels alone (Noise2Void, Krull et al. 2019).
+
+    Every pixel's error counts H · W / (number of masked pixels of its image) times, so that the mean over all pixels
+    of an image is that over its masked ones.
+
+    Args:
+        reduction: As for `keras.losses.Loss`; the default averages over images and pixels.
+        name: Name of the loss.
+
+    Call arguments: `y_true`, the noisy image and behind its channels the mask, 1 where a pixel was masked and 0
+    elsewhere, (B, H, W, C + 1); `y_pred`, network outputs (B, H, W, C).
+
+    Raises:
+        ValueError: If `y_true` has not one channel more than `y_pred`.
+
+    Example:
+        >>> network = bsdenoise.unet(channels=1, width=8, depth=2, num_outputs=1)
+        >>> network.compile(optimizer="adam", loss=bsdenoise.losses.MaskedSquaredError())
+    """
+
+    def __init__(self, reduction="sum_over_batch_size", name="masked_squared_error"):
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+
+    def call(self, y_true, y_pred):
+        """Computes the weighted error of each pixel, (B, H, W)."""
+        channels = y_pred.shape[-1]
+        if y_true.shape[-1] not in (None, channels + 1):
+            raise ValueError(
+                f"`y_true` must have {channels + 1} channels: those of the image, then the mask. "
+                f"Received: y_true.shape={tuple(y_true.shape)}."
+            )
+        mask = y_true[..., channels]
+        share = ops.maximum(ops.mean(mask, axis=(1, 2), keepdims=True), MIN_MASKED_SHARE)
+        return ops.mean(ops.square(y_true[..., :channels] - y_pred), axis=-1) * mask / share

@@ -332,7 +332,7 @@ def fit(args: argparse.Namespace) -> bsdenoise.Denoiser:
     noise = noise_models.parse(args.noise, FULL_SCALE)
     keras.utils.set_random_seed(args.seed)
     size = {"channels": channels, "width": args.width, "depth": args.depth}
-    denoiser = bsdenoise.Denoiser(bsdenoise.blind_spot_network(**size, dtype="float32"), noise, args.factor)
+    denoiser = bsdenoise.Denoiser(bsdenoise.blind_spot_network(**size, dtype="float32"), noise, factor=args.factor)
     training = NoisyTraining(bsdenoise.blind_spot_network(**size, dtype=args.precision), noise, args.factor, args.seed)
     rate = RampUpDown(args.learning_rate, args.steps, args.ramp_up, args.ramp_down)
     average = {"use_ema": True, "ema_momentum": args.ema} if args.ema else {}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bsdenoise import methods
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.data.sources import MAX_REPORTS, FileSource, open_source
 from bsdenoise.images import Picture
@@ -26,8 +27,28 @@ def _folder(tmp_path):
 
 
 def _images(folder, **kwargs):
-    settings = {"channels": 3, "noise": NOISE, "corrupt": None, "crop": 16, "report": lambda line: None} | kwargs
-    return TrainingImages(open_source(str(folder)), **settings)
+    settings = {
+        "method": methods.get("full"),
+        "channels": 3,
+        "noise": NOISE,
+        "corrupt": None,
+        "crop": 16,
+        "report": lambda line: None,
+    }
+    return TrainingImages(open_source(str(folder)), **(settings | kwargs))
+
+
+def _noisy_and_sigma(data, number):
+    """Reads an example of the method `full`: σ travels behind the channels of the target."""
+    noisy, target = data.example(number)
+    np.testing.assert_array_equal(target[..., :-1], noisy)
+    assert np.ptp(target[..., -1]) == 0
+    return noisy, target[0, 0, -1]
+
+
+def _validation(data, index, side):
+    crop = data.validation_crop(index, side)
+    return crop.noisy(0), crop.sigma, crop.clean
 
 
 def _place(crop):
@@ -76,7 +97,7 @@ def test_fixed_noise_belongs_to_the_image(folder):
     for run in (0, 1):
         for number in range(60):
             image, top, left = _place(clean[run].example(number)[0])
-            crop, sigma = noisy[run].example(number)
+            crop, sigma = _noisy_and_sigma(noisy[run], number)
             before = seen.setdefault(image, (np.full((60, 60, 3), np.nan, "float32"), sigma))
             assert sigma == before[1]
             known = before[0][top : top + 32, left : left + 32]
@@ -90,7 +111,7 @@ def test_fixed_noise_belongs_to_the_image(folder):
 
 def test_range_draws_sigma_per_visit(folder):
     data = _images(folder, corrupt="fresh", noise=RANGE)
-    sigmas = np.array([data.example(number)[1] for number in range(300)])
+    sigmas = np.array([_noisy_and_sigma(data, number)[1] for number in range(300)])
     assert RANGE.low <= sigmas.min() < 8 / 255 and 47 / 255 < sigmas.max() <= RANGE.high
 
 
@@ -140,16 +161,64 @@ def test_held_out_images_are_not_trained_on(folder):
     assert not trained & held and len(trained) == 5
 
 
-def test_validation_example(folder):
+def test_validation_crop(folder):
     data = _images(folder, corrupt="fresh", num_held_out=2)
-    noisy, sigma, clean = data.validation_example(data.held_out[0], 20)
+    noisy, sigma, clean = _validation(data, data.held_out[0], 20)
     assert noisy.shape == clean.shape == (20, 20, 3) and sigma == np.float32(NOISE.low)
     assert np.std(noisy - clean) == pytest.approx(NOISE.low, rel=0.1)
-    np.testing.assert_array_equal(noisy, data.validation_example(data.held_out[0], 20)[0])
+    np.testing.assert_array_equal(noisy, _validation(data, data.held_out[0], 20)[0])
     image = data.source.read(data.held_out[0]).array
     top, left = (image.shape[0] - 20) // 2, (image.shape[1] - 20) // 2
     np.testing.assert_allclose(clean * 255, image[top : top + 20, left : left + 20], atol=1e-4)
-    assert _images(folder).validation_example(0, 20)[2] is None
+    assert _validation(_images(folder), 0, 20)[2] is None
+
+
+def _residuals(folder, number, **settings):
+    """What the network is shown and its target, less the clean crop, for a method that compares two images."""
+    shown, target = _images(folder, **settings).example(number)
+    clean = _images(folder, method=methods.get("l2")).example(number)[0]
+    return shown - clean, target - clean
+
+
+def test_two_copies_of_fresh_noise_are_independent(folder):
+    noises = [_residuals(folder, k, method=methods.get("n2n"), corrupt="fresh") for k in range(40)]
+    shown, target = (np.concatenate([pair[k].ravel() for pair in noises]) for k in (0, 1))
+    for noise in (shown, target):
+        assert np.std(noise) == pytest.approx(NOISE.low, rel=0.02)
+    assert abs(np.corrcoef(shown, target)[0, 1]) < 0.02
+
+
+def test_fixed_noise_has_exactly_two_copies(folder):
+    """Whatever the seed and the visit, an image's pixel is one of two numbers, each of them shown and compared with."""
+    seen = {}
+    settings = {"method": methods.get("n2n"), "corrupt": "fixed", "noise": RANGE}
+    for seed in (0, 1):
+        data = _images(folder / "image2.png", seed=seed, **settings)
+        plain = _images(folder / "image2.png", seed=seed, method=methods.get("l2"), noise=RANGE)
+        for number in range(60):
+            shown, target = data.example(number)
+            _, top, left = _place(plain.example(number)[0])
+            for role, crop in (("shown", shown), ("target", target)):
+                for (row, column), value in np.ndenumerate(crop[..., 0]):
+                    seen.setdefault((top + row, left + column), {}).setdefault(float(value), set()).add(role)
+    counts = [len(values) for values in seen.values()]
+    assert set(counts) == {2}
+    roles = [roles for values in seen.values() for roles in values.values()]
+    assert sum(len(role) == 2 for role in roles) > 0.9 * len(roles)
+
+
+def test_the_first_fixed_copy_is_that_of_the_other_methods(folder):
+    for number in range(3):
+        alone = _images(folder, corrupt="fixed").example(number)[0]
+        pair = _images(folder, corrupt="fixed", method=methods.get("n2n")).example(number)
+        assert sum(np.array_equal(alone, copy) for copy in pair) == 1
+
+
+def test_both_copies_are_turned_alike(folder):
+    settings = {"method": methods.get("n2c"), "corrupt": "fresh", "noise": GaussianNoise(1e-4, 1e-4)}
+    for number in range(12):
+        shown, target = _images(folder, augment=True, **settings).example(number)
+        np.testing.assert_allclose(shown, target, atol=1e-3)
 
 
 def test_luminance_and_wrong_channels(folder):
@@ -184,10 +253,10 @@ def test_batches_are_the_examples_in_order_wherever_they_start(folder):
     data = _images(folder, corrupt="fresh", noise=RANGE)
     batches = list(data.batches(3, first=4, last=7))
     assert len(batches) == 3
-    for place, (noisy, sigma) in enumerate(batches):
+    for place, (noisy, target) in enumerate(batches):
         expected = [data.example((4 + place) * 3 + k) for k in range(3)]
         np.testing.assert_array_equal(noisy, [image for image, _ in expected])
-        np.testing.assert_array_equal(sigma, [level for _, level in expected])
+        np.testing.assert_array_equal(target, [target for _, target in expected])
 
 
 def test_bit_depths_that_differ_are_left_out(folder):
@@ -221,7 +290,7 @@ def test_examples_are_in_units_of_the_range(tmp_path, dtype):
     settings |= {"fractional": dtype == "uint16", "crop": 16}
     data = _images(tmp_path / "stack.npy", num_held_out=1, **settings)
     for number in range(4):
-        crop, sigma = data.example(number)
+        crop, sigma = _noisy_and_sigma(data, number)
         assert sigma == np.float32(0.05)
         counts = crop * 4000.0 + 100.0
         windows = np.lib.stride_tricks.sliding_window_view(stack, (16, 16), (1, 2)).transpose(0, 1, 2, 4, 5, 3)
@@ -230,7 +299,7 @@ def test_examples_are_in_units_of_the_range(tmp_path, dtype):
     clean = _images(tmp_path / "stack.npy", **settings)
     residuals = [noisy.example(number)[0] - clean.example(number)[0] for number in range(60)]
     assert np.std(residuals) == pytest.approx(0.05, rel=0.02)
-    noisy, sigma, clean = _images(tmp_path / "stack.npy", corrupt="fixed", **settings).validation_example(1, 99)
+    noisy, sigma, clean = _validation(_images(tmp_path / "stack.npy", corrupt="fixed", **settings), 1, 99)
     np.testing.assert_allclose(clean * 4000.0 + 100.0, stack[1], atol=1e-2)
     assert np.std(noisy - clean) == pytest.approx(0.05, rel=0.1)
 
@@ -238,7 +307,7 @@ def test_examples_are_in_units_of_the_range(tmp_path, dtype):
 def test_eight_bits_are_not_touched(folder):
     """Bit for bit the pixels over 255 in float32."""
     data = _images(folder)
-    clean = data.validation_example(0, 99)[0]
+    clean = _validation(data, 0, 99)[0]
     np.testing.assert_array_equal(clean, data.source.read(0).array.astype("float32") / np.float32(255))
 
 
@@ -256,7 +325,7 @@ def test_changes_on_reading_are_named_once_per_kind():
             return Picture(np.zeros((20, 20), "uint8"), "PNG", notes=("said", "new") if index % 2 else ("said",))
 
     lines = []
-    data = TrainingImages(Noted(), 1, NOISE, None, 16, remark=lines.append, remarked={"said"})
+    data = TrainingImages(Noted(), methods.get("l2"), 1, NOISE, None, 16, remark=lines.append, remarked={"said"})
     for number in range(12):
         data.example(number)
     assert len(lines) == 1 and ": new;" in lines[0] and int(lines[0].split(":")[0][-1]) % 2 == 1

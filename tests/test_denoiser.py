@@ -18,11 +18,12 @@ from bsdenoise.noise import GaussianNoise, estimate_sigma
 SIGMA = 25 / 255
 KNOWN = GaussianNoise(SIGMA, SIGMA)
 RANGE = GaussianNoise(0.05, 0.2)
+GAUSSIAN = ("full", "per_component")
 
 
-def build(channels=3, noise=KNOWN, depth=1, seed=0, factor="prior", diagonal=False, **options):
+def build(channels=3, noise=KNOWN, depth=1, seed=0, factor="prior", method="full", **options):
     """A small denoiser with random weights, whose predictions are as sure of themselves as a trained one's."""
-    num_outputs = reference.num_outputs(channels, diagonal)
+    num_outputs = reference.num_outputs(channels, method == "per_component") if method in GAUSSIAN else channels
     network = blind_spot_network(channels=channels, width=4, depth=depth, num_outputs=num_outputs)
     rng = np.random.default_rng(seed)
     for weight in network.weights:
@@ -30,7 +31,7 @@ def build(channels=3, noise=KNOWN, depth=1, seed=0, factor="prior", diagonal=Fal
         weight.assign(rng.standard_normal(weight.shape) / np.sqrt(fan_in))
     last = network.get_layer("outputs")
     last.kernel.assign(0.1 * last.kernel)
-    return Denoiser(network, noise, factor=factor, diagonal=diagonal, **options)
+    return Denoiser(network, noise, method=method, factor=factor, **options)
 
 
 def random_noisy(height=9, width=7, channels=3, batch=2, seed=0):
@@ -60,7 +61,7 @@ def twin(denoiser, noisy, sigma):
     outputs, flat = np.asarray(denoiser.network(noisy), float), np.asarray(noisy, float)
     shape, channels = flat.shape, flat.shape[-1]
     per_pixel = np.broadcast_to(np.reshape(sigma, (-1, 1, 1)), shape[:3]).ravel()
-    likelihood = denoiser.likelihood
+    likelihood = denoiser.estimator
     mean, prior_cov, _ = reference.covariances(
         outputs.reshape(-1, outputs.shape[-1]), channels, likelihood.factor, per_pixel, likelihood.diagonal
     )
@@ -73,7 +74,7 @@ def twin(denoiser, noisy, sigma):
 # --- what it computes ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"diagonal": True}, {"channels": 1}, {"channels": 5}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"method": "per_component"}, {"channels": 1}, {"channels": 5}], ids=str)
 def test_denoises_as_the_equations_say(options):
     denoiser = build(**options)
     noisy = random_noisy(channels=denoiser.channels)
@@ -92,8 +93,8 @@ def test_denoises_as_the_equations_say(options):
 def test_options_reach_the_likelihood(clamp):
     denoiser = build(factor="precision", clamp=clamp)
     noisy = random_noisy()
-    expected = denoiser.likelihood.map_estimate(denoiser.network(noisy), noisy, SIGMA)
-    assert (denoiser.likelihood.factor, denoiser.likelihood.clamp) == ("precision", clamp)
+    expected = denoiser.estimator.map_estimate(denoiser.network(noisy), noisy, SIGMA)
+    assert (denoiser.estimator.factor, denoiser.estimator.clamp) == ("precision", clamp)
     np.testing.assert_allclose(denoiser(noisy), expected, atol=1e-6)
 
 
@@ -139,7 +140,7 @@ def test_global_bfloat16_leaves_the_pixels_alone():
     called = denoiser(noisy)
     assert keras.backend.standardize_dtype(called.dtype) == "float32"
     np.testing.assert_array_equal(called, denoiser.moments(noisy)[0])
-    expected = denoiser.likelihood.map_estimate(denoiser.network(noisy), noisy, SIGMA)
+    expected = denoiser.estimator.map_estimate(denoiser.network(noisy), noisy, SIGMA)
     np.testing.assert_allclose(called, expected, atol=1e-6)
 
 
@@ -361,7 +362,7 @@ DENOISERS = {
     "known": {},
     "range": {"noise": RANGE, "channels": 1},
     "precision": {"factor": "precision", "clamp": "diagonal"},
-    "diagonal": {"diagonal": True},
+    "diagonal": {"method": "per_component"},
     "scaled": {"offset": 3.0, "scale": 20.0, "name": "microscope"},
     "provenance": {"provenance": {"images": 7, "corrupt": None, "tags": ["a", {"b": 0.5}]}},
 }
@@ -374,7 +375,7 @@ def test_save_and_load(options, tmp_path):
     loaded = keras.models.load_model(tmp_path / "denoiser.keras")
     assert type(loaded) is Denoiser
     assert json.dumps(loaded.get_config()) == json.dumps(denoiser.get_config())
-    assert loaded.noise == denoiser.noise and loaded.likelihood == denoiser.likelihood
+    assert loaded.noise == denoiser.noise and loaded.estimator == denoiser.estimator
     assert loaded.provenance == options.get("provenance")
     assert loaded.name == denoiser.name and loaded.grid == denoiser.grid == 2
     noisy = random_noisy(channels=denoiser.channels)
@@ -427,7 +428,9 @@ def test_wrong_scale(scale):
 
 
 def test_network_of_another_size():
-    with pytest.raises(ValueError, match="must have 9 outputs for 3 channels. Received: a network with 6"):
+    with pytest.raises(
+        ValueError, match="must have 9 outputs for 3 channels with method 'full'. Received: a network with 6"
+    ):
         Denoiser(blind_spot_network(channels=3, width=4, depth=1, num_outputs=6), KNOWN)
 
 

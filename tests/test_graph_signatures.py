@@ -24,7 +24,7 @@ MODELS = {
     "rgb": (3, KNOWN, {"factor": "precision"}),
     "range": (3, GaussianNoise(5 / 255, 50 / 255), {}),
     "five": (5, KNOWN, {"factor": "precision"}),
-    "diagonal": (5, KNOWN, {"diagonal": True}),
+    "diagonal": (5, KNOWN, {"method": "per_component"}),
 }
 SHAPES = {"1x1": (1, 1, 1), "row": (2, 1, 6), "odd": (1, 7, 5), "batch": (3, 13, 9), "on_grid": (2, 8, 4)}
 
@@ -43,7 +43,7 @@ def name(request):
 @pytest.fixture(scope="module")
 def denoiser(name):
     channels, noise, options = MODELS[name]
-    num_outputs = reference.num_outputs(channels, options.get("diagonal", False))
+    num_outputs = reference.num_outputs(channels, options.get("method") == "per_component")
     return make_denoiser(channels, noise, num_outputs=num_outputs, **options)
 
 
@@ -152,8 +152,8 @@ def test_the_graph_says_what_stands_beside_it(server, folder, denoiser):
         "sigma_low": noise.low * scale,
         "sigma_high": noise.high * scale,
     }
-    assert description["method"] == ("per_component" if denoiser.likelihood.diagonal else "full")
-    assert description["factor"] == denoiser.likelihood.factor
+    assert description["method"] == denoiser.method.name
+    assert description["factor"] == denoiser.factor
     pixels = description["pixels"]
     assert (pixels["low"], pixels["high"]) == denoiser.intensities
     assert (pixels["offset"], pixels["scale"], pixels["fractional"]) == (

@@ -15,7 +15,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import bsdenoise
 from bsdenoise.config import TrainConfig
 from bsdenoise.training import distribution, loop, preparation
 from bsdenoise.training.loop import TrainingDivergedError, train
@@ -104,11 +103,11 @@ def _stop_at(monkeypatch, step, number=signal.SIGTERM):
     original = TrainingState.train_on
     calls = []
 
-    def train_on(self, noisy, sigma):
+    def train_on(self, shown, target):
         calls.append(1)
         if len(calls) == step:
             os.kill(os.getpid(), number)
-        return original(self, noisy, sigma)
+        return original(self, shown, target)
 
     monkeypatch.setattr(TrainingState, "train_on", train_on)
 
@@ -132,7 +131,7 @@ def test_run_folder_is_complete_and_the_model_denoises(config, source):
     validation = _log(config.out, "validation")
     assert validation[-1]["psnr"] > validation[-1]["psnr_mean"]
     assert validation[-1]["sure_psnr"] == pytest.approx(validation[-1]["psnr"], abs=0.7)
-    assert outcome.sure_psnr == max(line["sure_psnr"] for line in validation)
+    assert outcome.score == max(line["sure_psnr"] for line in validation)
     clean = _smooth(50, 61, 99) / np.float32(255)
     noisy = clean + np.random.default_rng(1).normal(0, 25 / 255, clean.shape).astype("float32")
     denoiser = keras.models.load_model(outcome.denoiser_path)
@@ -222,8 +221,8 @@ def test_weights_that_turn_to_nan_never_reach_a_checkpoint(config, monkeypatch):
     """A loss is computed before the update that spoils the weights: so the weights themselves are looked at."""
     original = TrainingState.train_on
 
-    def train_on(self, noisy, sigma):
-        original(self, noisy, sigma)
+    def train_on(self, shown, target):
+        original(self, shown, target)
         if self.step == 5:
             self.network.weights[0].assign(np.full(self.network.weights[0].shape, np.nan))
 
@@ -231,7 +230,7 @@ def test_weights_that_turn_to_nan_never_reach_a_checkpoint(config, monkeypatch):
     with pytest.raises(TrainingDivergedError, match=r"weights are no longer finite at step 5.*ckpt-4"):
         train(dataclasses.replace(config, checkpoint_minutes=0.0))
     for name, value in _checkpointed(config, config.out).items():
-        assert np.isfinite(value).all() or name.startswith("best_sure_psnr"), name
+        assert np.isfinite(value).all() or name.startswith("best_score"), name
 
 
 def test_a_run_is_reproducible_and_the_seed_matters(config, tmp_path):
@@ -250,6 +249,11 @@ def test_a_run_is_reproducible_and_the_seed_matters(config, tmp_path):
         {"xla": True},
         {"factor": "precision"},
         {"method": "per_component"},
+        {"method": "l2"},
+        {"method": "n2n", "corrupt": "fixed"},
+        {"method": "n2c"},
+        {"method": "n2v", "n2v_fraction": 0.1, "n2v_radius": 2, "n2v_center": True},
+        {"method": "n2v", "noise": "gaussian:5-50"},
         {"channels": 1},
         {"noise": "gaussian:5-50"},
         {"corrupt": "fixed"},
@@ -264,9 +268,9 @@ def test_flags_train(config, change):
     denoiser = keras.models.load_model(outcome.denoiser_path)
     noisy = np.random.default_rng(0).uniform(size=(9, 11, denoiser.channels)).astype("float32")
     assert np.isfinite(denoiser.denoise(noisy)).all()
-    assert np.isfinite(outcome.sure_psnr)
-    assert denoiser.likelihood.factor == config.factor
-    assert denoiser.likelihood.diagonal == (config.method == "per_component")
+    assert np.isfinite(outcome.score)
+    assert denoiser.factor == config.factor and denoiser.method.name == config.method
+    assert denoiser.provenance["method"] == config.method
     assert denoiser.channels == (config.channels or 3)
     assert denoiser.noise.is_known == (config.noise == "gaussian:25")
 
@@ -275,9 +279,9 @@ def test_logged_loss_is_the_mean_since_the_last_line(config):
     data, _ = preparation.open_data(config)
     states = [TrainingState(config, data, tf.distribute.get_strategy()) for _ in range(2)]
     single = []
-    for noisy, sigma in data.batches(4, 0, 5):
+    for shown, target in data.batches(4, 0, 5):
         for state in states:
-            state.train_on(noisy, sigma)
+            state.train_on(shown, target)
         single.append(states[0].take_loss())
         if len(single) == 2:
             assert states[1].take_loss() == pytest.approx(np.mean(single), rel=1e-5)
@@ -289,8 +293,8 @@ def test_average_follows_the_weights(config):
     data, _ = preparation.open_data(config)
     state = TrainingState(config, data, tf.distribute.get_strategy())
     expected = [weight.numpy() for weight in state.network.weights]
-    for done, (noisy, sigma) in enumerate(data.batches(4, 0, 4), start=1):
-        state.train_on(noisy, sigma)
+    for done, (shown, target) in enumerate(data.batches(4, 0, 4), start=1):
+        state.train_on(shown, target)
         decay = min(0.9, (1 + done) / (10 + done))
         expected = [decay * a + (1 - decay) * w.numpy() for a, w in zip(expected, state.network.weights, strict=True)]
     for average, twin in zip(state.denoiser.network.weights, expected, strict=True):
@@ -319,8 +323,8 @@ def test_two_devices_train_as_one(config, tmp_path):
                 state = TrainingState(config, data, strategy)
                 before = state.network.get_weights()
                 losses = []
-                for noisy, sigma in strategy.experimental_distribute_dataset(data.batches(batch, 0, 5)):
-                    state.train_on(noisy, sigma)
+                for shown, target in strategy.experimental_distribute_dataset(data.batches(batch, 0, 5)):
+                    state.train_on(shown, target)
                     losses.append(state.take_loss())
                 results.append((losses, state.network.get_weights(), state.denoiser.network.get_weights()))
                 assert max(np.abs(a - b).max() for a, b in zip(before, state.network.get_weights())) > 1e-3
@@ -468,10 +472,11 @@ def test_validation_equals_a_twin(config):
     """Validation numbers against what the denoiser and plain NumPy give for the same images."""
     data, _ = preparation.open_data(config)
     state = TrainingState(config, data, tf.distribute.get_strategy())
-    values, posterior = Validation(state.denoiser, data, 16, 30)()
-    noisy, sigma, clean = data.validation_example(int(data.held_out[0]), 30)
+    values, moments = Validation(state.denoiser, data, 16, 30)()
+    crop = data.validation_crop(int(data.held_out[0]), 30)
+    noisy, sigma, clean = crop.noisy(0), crop.sigma, crop.clean
     result = state.denoiser.posterior(noisy, sigma=float(sigma))
-    np.testing.assert_allclose(posterior.denoised, result.denoised, atol=1e-5)
+    np.testing.assert_allclose(moments[0], result.denoised, atol=1e-5)
     assert values["psnr"] == pytest.approx(-10 * np.log10(np.mean((result.denoised - clean) ** 2)), abs=1e-3)
     assert values["psnr_mean"] == pytest.approx(-10 * np.log10(np.mean((result.mean - clean) ** 2)), abs=1e-3)
     assert values["sure_psnr"] == pytest.approx(result.estimated_psnr, abs=1e-3)
@@ -518,10 +523,12 @@ def test_schedule_errors(arguments, message):
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_sample_picture(channels):
     shape = (4, 5, channels)
-    posterior = bsdenoise.Posterior(np.full(shape, 0.5), np.full(shape, 0.25), np.full(shape, 0.05), 30.0)
-    picture = sample_picture(np.full(shape, 1.0), posterior, 0.1)
+    moments = [np.full(shape, level) for level in (0.5, 0.25, 0.05**2)]
+    picture = sample_picture(np.full(shape, 1.0), moments, 0.1)
     assert picture.shape == (4, 20, 3 if channels == 3 else 1) and picture.dtype == np.uint8
     np.testing.assert_array_equal(picture[0, ::5, 0], [255, 64, 128, 128])
+    picture = sample_picture(np.full(shape, 1.0), moments[:1], 0.1)
+    np.testing.assert_array_equal(picture[0, ::5, 0], [255, 128])
 
 
 def test_full_disk_while_saving_is_named(config, monkeypatch):

@@ -59,12 +59,11 @@ def test_channels(tmp_path, exported, channels, flags):
         np.save(source, stack)
     config = _config(source, tmp_path, noise="gaussian:2000", corrupt="fresh", **flags)
     outcome = train(config)
-    assert outcome.finished and np.isfinite(outcome.sure_psnr)
+    assert outcome.finished and np.isfinite(outcome.score)
     assert [denoiser.channels for denoiser in exported] == [channels]
     denoiser = keras.models.load_model(outcome.denoiser_path)
     assert denoiser.channels == channels and denoiser.fractional
-    assert denoiser.likelihood.diagonal == (config.method == "per_component")
-    assert denoiser.likelihood.factor == config.factor
+    assert denoiser.method.name == config.method and denoiser.factor == config.factor
     posterior = denoiser.posterior(stack[0])
     assert posterior.denoised.shape == (24, 24, channels) and np.isfinite(posterior.denoised).all()
     assert 0 < posterior.std.mean() < 2 * 2000 / 65535
@@ -149,7 +148,7 @@ def test_noisy_stack_to_denoised_stack(tmp_path, exported, kind, capsys):
     assert errors[0] == pytest.approx(sigma, rel=0.03) and errors[1] < 0.8 * sigma
     if usual.all():
         # PSNR is estimated relative to the range; on few held-out pixels, whose noise may have 10 % more energy.
-        mse = 10 ** (-outcome.sure_psnr / 10) * (facts["scale"] * full_scale) ** 2
+        mse = 10 ** (-outcome.score / 10) * (facts["scale"] * full_scale) ** 2
         assert mse == pytest.approx(errors[1] ** 2, abs=0.1 * sigma**2)
     pictures = sorted((config.out / "samples").glob("*.png"))
     panels = np.asarray(Image.open(pictures[-1]))

@@ -27,7 +27,7 @@ def run(config: TrainConfig) -> int:
         print(f"stopped at step {outcome.step}; run the same command again to go on", file=sys.stderr)
         return SIGNAL_EXIT + outcome.signal
     print(
-        f"trained for {outcome.step} steps; best estimated PSNR in validation {outcome.sure_psnr:.2f} dB\n"
+        f"trained for {outcome.step} steps; best estimated PSNR in validation {outcome.score:.2f} dB\n"
         f"denoiser: {outcome.denoiser_path}"
     )
     return 0

@@ -34,11 +34,25 @@ class TrainConfig:
     #: noisy already.
     corrupt: Literal["fresh", "fixed"] | None = None
 
-    #: Covariance of the predicted colour: full, or diagonal (per component).
-    method: Literal["full", "per_component"] = "full"
+    #: What is learnt, a column of the paper's Table 1: full (a colour distribution per pixel with full covariance),
+    #: per_component (with diagonal covariance), l2 (its mean alone), all three from the surroundings of a pixel;
+    #: n2n (from pairs of noisy copies), n2c (from noisy and clean), n2v (from noisy images with masked pixels), those
+    #: with a plain U-Net. n2n and n2c need --corrupt.
+    method: Literal["full", "per_component", "l2", "n2n", "n2c", "n2v"] = "full"
 
-    #: What the network's triangular factor stands for: covariance of the clean pixel, or precision of the noisy one.
+    #: For full and per_component, what the network's triangular factor stands for: covariance of the clean pixel, or
+    #: precision of the noisy one.
     factor: Literal["prior", "precision"] = "prior"
+
+    #: For n2v, the fraction of pixels that are masked; 64 in a patch of 64×64 pixels in the paper of Krull et al.
+    n2v_fraction: float = 1 / 64
+
+    #: For n2v, how far away in rows and columns the pixel may be that a masked one is replaced by; 5 in the code of
+    #: Krull et al.
+    n2v_radius: int = 5
+
+    #: For n2v, let a masked pixel be replaced by itself too, as in the code of Krull et al.
+    n2v_center: Switch = False
 
     #: Channels of the model; 1 takes the luminance of RGB images. Default: what most of the images have.
     channels: int | None = None

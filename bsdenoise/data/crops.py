@@ -17,10 +17,11 @@ import tensorflow as tf
 
 from bsdenoise import images
 from bsdenoise.data.sources import MAX_REPORTS, Source
+from bsdenoise.methods import Crop, Method
 from bsdenoise.noise import GaussianNoise
 
 # First entries of random seeds, so that no two purposes share a stream.
-_ORDER, _EXAMPLE, _FIXED_NOISE, _HELD_OUT = range(4)
+_ORDER, _EXAMPLE, _FIXED_NOISE, _HELD_OUT, _VALIDATION = range(5)
 
 
 @dataclass
@@ -32,10 +33,11 @@ class TrainingImages:
 
     Args:
         source: The images.
+        method: What is trained: it makes examples out of crops.
         channels: Number of channels of an example; 1 turns RGB into luminance.
         noise: The noise model, with standard deviations as fractions of `scale`.
-        corrupt: "fresh" draws noise anew at each visit; "fixed" gives each image one noise realisation for ever,
-            whatever the seed; `None` takes images as noisy already.
+        corrupt: "fresh" draws noise anew at each visit; "fixed" gives each image one noise realisation for ever (two
+            for a method that compares two), whatever the seed; `None` takes images as noisy already.
         crop: Side of the square crops, in pixels.
         full_scale: Full scale of the files' pixel type if all must share it, else `None`.
         seed: Seed of order, crops and fresh noise.
@@ -51,6 +53,7 @@ class TrainingImages:
     """
 
     source: Source
+    method: Method
     channels: int
     noise: GaussianNoise
     corrupt: str | None
@@ -76,44 +79,57 @@ class TrainingImages:
         self.training = np.sort(shuffled[self.num_held_out :])
         self._order = functools.lru_cache(maxsize=3)(self._shuffle)
 
-    def example(self, number: int) -> tuple[np.ndarray, np.float32]:
-        """Makes training example `number` of the run: a noisy crop (crop, crop, C), and its σ."""
+    def example(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Makes training example `number` of the run: what the network is shown, and its target, as the method says."""
         rng = np.random.default_rng((self.seed, _EXAMPLE, number))
         index, image = self._pick(number)
         sigma = np.float32(self.noise.draw_sigma(rng))
-        if self.corrupt == "fixed":
-            image, sigma = self._corrupt_for_ever(image)
         top, left = (int(rng.integers(side - self.crop + 1)) for side in image.shape[:2])
-        crop = image[top : top + self.crop, left : left + self.crop]
-        if self.augment:
-            crop = np.rot90(crop[:, ::-1] if rng.integers(2) else crop, rng.integers(4))
-        if self.corrupt == "fresh":
-            crop = self.noise.corrupt(crop, sigma, rng)
-        return np.ascontiguousarray(crop, "float32"), sigma
+        turns = (rng.integers(2), rng.integers(4)) if self.augment else (0, 0)
 
-    def validation_example(self, index: int, side: int) -> tuple[np.ndarray, np.float32, np.ndarray | None]:
-        """Makes the centre of an image, at most `side` pixels wide and high: noisy, σ, and clean if that is known.
+        def cut(whole):
+            crop = whole[top : top + self.crop, left : left + self.crop]
+            return np.rot90(crop[:, ::-1] if turns[0] else crop, turns[1])
+
+        return self._example(image, sigma, cut, rng)
+
+    def validation_crop(self, index: int, side: int) -> Crop:
+        """Gives the centre of an image, at most `side` pixels wide and high.
 
         The noise is the image's own for ever, so that validations of a run can be compared.
         """
-        clean, noisy, sigma = self._read(index), None, np.float32(self.noise.low)
-        if self.corrupt:
-            noisy, sigma = self._corrupt_for_ever(clean)
-        window = tuple(slice(max(size - side, 0) // 2, max(size - side, 0) // 2 + side) for size in clean.shape[:2])
-        if noisy is None:
-            return clean[window], sigma, None
-        return noisy[window].astype("float32"), sigma, clean[window]
+        image = self._read(index)
+        window = tuple(slice(max(size - side, 0) // 2, max(size - side, 0) // 2 + side) for size in image.shape[:2])
+        rng = np.random.default_rng((_VALIDATION, index))
+        sigma = np.float32(self.noise.low)
+        return self._crop(image, sigma, lambda whole: whole[window], rng, "fixed" if self.corrupt else None)
 
     def batches(self, batch: int, first: int, last: int) -> tf.data.Dataset:
-        """Streams global batches `first` to `last` − 1 as pairs: noisy (batch, crop, crop, C) and sigma (batch,)."""
+        """Streams global batches `first` to `last` − 1 as pairs (batch, crop, crop, …): what is shown, and targets."""
+        size = (self.crop, self.crop)
+        target_channels = self.channels + self.method.extra_target
 
         def load(number):
-            noisy, sigma = tf.numpy_function(self.example, [number], (tf.float32, tf.float32), stateful=False)
-            return tf.ensure_shape(noisy, (self.crop, self.crop, self.channels)), tf.ensure_shape(sigma, ())
+            shown, target = tf.numpy_function(self.example, [number], (tf.float32, tf.float32), stateful=False)
+            return tf.ensure_shape(shown, (*size, self.channels)), tf.ensure_shape(target, (*size, target_channels))
 
         examples = tf.data.Dataset.range(first * batch, last * batch)
         loaded = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return loaded.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+    def _example(self, image, sigma, cut, rng) -> tuple[np.ndarray, np.ndarray]:
+        shown, target = self.method.example(self._crop(image, sigma, cut, rng, self.corrupt))
+        return np.ascontiguousarray(shown, "float32"), np.ascontiguousarray(target, "float32")
+
+    def _crop(self, image, sigma, cut, rng, corrupt: str | None) -> Crop:
+        """Cuts an image, and adds noise: `fresh` to the crop, `fixed` to the whole image before that."""
+        clean = cut(image)
+        if corrupt is None:
+            return Crop(lambda copy: clean, None, sigma, rng)
+        if corrupt == "fresh":
+            return Crop(lambda copy: self.noise.corrupt(clean, sigma, rng), clean, sigma, rng)
+        copies = FixedCopies(image, self.noise)
+        return Crop(lambda copy: cut(copies[copy]), clean, copies.sigma, rng)
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         """Orders the training images for one epoch."""
@@ -183,8 +199,27 @@ class TrainingImages:
                 self.remarked.add(note)
             self.remark(f"{self.source.name(index)}: {note}; nothing more is said of others like it")
 
-    def _corrupt_for_ever(self, image: np.ndarray) -> tuple[np.ndarray, np.float32]:
-        """Adds the noise that belongs to an image, whole, before any crop: seeded by its pixels."""
-        rng = np.random.default_rng((_FIXED_NOISE, zlib.crc32(np.ascontiguousarray(image)), *image.shape))
-        sigma = np.float32(self.noise.draw_sigma(rng))
-        return self.noise.corrupt(image, sigma, rng), sigma
+
+class FixedCopies:
+    """The noisy copies of an image that exist for ever, number 0 and 1: seeded by its pixels, whole, before any crop.
+
+    Args:
+        image: Clean image (H, W, C).
+        noise: The noise model.
+    """
+
+    def __init__(self, image: np.ndarray, noise: GaussianNoise):
+        self._image = image
+        self._noise = noise
+        self._seed = (_FIXED_NOISE, zlib.crc32(np.ascontiguousarray(image)), *image.shape)
+        self._rng = np.random.default_rng(self._seed)
+        self.sigma = np.float32(noise.draw_sigma(self._rng))
+        self._first: np.ndarray | None = None
+
+    def __getitem__(self, copy: int) -> np.ndarray:
+        """Gives a copy; both have the same σ."""
+        if copy:
+            return self._noise.corrupt(self._image, self.sigma, np.random.default_rng((*self._seed, copy)))
+        if self._first is None:
+            self._first = self._noise.corrupt(self._image, self.sigma, self._rng)
+        return self._first

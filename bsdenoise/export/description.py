@@ -20,9 +20,10 @@ def describe(denoiser, max_pixels, tiles) -> dict:
         tiles: How large images are cut.
 
     Returns:
-        A dictionary of JSON values: `method` and `factor`; `channels`; `noise`, whose σ are in the units of the pixels;
-        `pixels`, with their units, the range that is accepted and the fitted `offset` and `scale`; `limits`; the
-        names of the signatures; the size of the `network`; and how it was trained, as far as that is known.
+        A dictionary of JSON values: `method`, and `factor`, `None` without a posterior; `channels`; `noise`, whose σ
+        are in the units of the pixels; `pixels`, with their units, the range that is accepted and the fitted `offset`
+        and `scale`; `limits`; the names of the signatures; the size of the `network`; and how it was trained, as far
+        as that is known.
     """
     noise, scale = denoiser.noise, denoiser.scale
     low, high = denoiser.intensities
@@ -30,8 +31,8 @@ def describe(denoiser, max_pixels, tiles) -> dict:
         "format": FORMAT,
         "package": f"bsdenoise {bsdenoise.__version__}",
         "name": DEFAULT_NAME,
-        "method": "per_component" if denoiser.likelihood.diagonal else "full",
-        "factor": denoiser.likelihood.factor,
+        "method": denoiser.method.name,
+        "factor": denoiser.factor if denoiser.has_posterior else None,
         "channels": denoiser.channels,
         "noise": {"kind": "gaussian", "sigma_low": noise.low * scale, "sigma_high": noise.high * scale},
         "pixels": {
@@ -43,7 +44,7 @@ def describe(denoiser, max_pixels, tiles) -> dict:
             "high": high,
         },
         "limits": {"max_pixels": max_pixels} | tiles._asdict(),
-        "signatures": list(signature_names(denoiser.channels, denoiser.fractional)),
+        "signatures": list(signature_names(denoiser.channels, denoiser.fractional, denoiser.has_posterior)),
         "network": {"parameters": denoiser.network.count_params(), "depth": denoiser.grid.bit_length() - 1},
         "training": denoiser.provenance,
     }

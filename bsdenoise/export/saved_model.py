@@ -39,7 +39,8 @@ def export_saved_model(
     """Writes a denoiser as a TensorFlow SavedModel, whole or not at all.
 
     One graph serves all image and batch sizes. Its signatures, of which the `encoded` pair exists for grey and RGB
-    images whose pixels are fractions of full scale:
+    images whose pixels are fractions of full scale; of a method without a posterior only `serving_default`, `encoded`
+    and `describe` exist:
 
     | signature | inputs | outputs |
     | --- | --- | --- |

@@ -12,15 +12,19 @@ MAX_PADDING = 4
 DESCRIPTION_FORMAT = "json"  # what `describe` can be asked for
 
 
-def signature_names(channels: int, fractional: bool = True) -> tuple[str, ...]:
+def signature_names(channels: int, fractional: bool = True, posterior: bool = True) -> tuple[str, ...]:
     """Names the signatures of a model.
 
     Args:
         channels: Channels of its images.
         fractional: Whether its pixels are fractions of full scale; the pixels of image files mean nothing to others.
+        posterior: Whether it has a posterior; without one it does not use σ.
     """
-    encoded = ("encoded", "encoded_with_sigma") if fractional and channels in FILE_CHANNELS else ()
-    return ("serving_default", "with_sigma", *encoded, "posterior", "own_sigma", "describe")
+    encoded = ("encoded",) if fractional and channels in FILE_CHANNELS else ()
+    if not posterior:
+        return ("serving_default", *encoded, "describe")
+    encoded_with_sigma = tuple(f"{name}_with_sigma" for name in encoded)
+    return ("serving_default", "with_sigma", *encoded, *encoded_with_sigma, "posterior", "own_sigma", "describe")
 
 
 def signatures(denoiser, max_pixels, tiles, description):
@@ -46,7 +50,7 @@ def signatures(denoiser, max_pixels, tiles, description):
     def checked_sigma(sigma, batch):
         return checks.sigma(sigma, batch, scale, denoiser.units)
 
-    def first_alone(image, sigma, denoised, mean, variance):
+    def first_alone(image, sigma, denoised, *rest):
         return [denoised], []
 
     def denoise(image, sigma=None):
@@ -106,11 +110,14 @@ def signatures(denoiser, max_pixels, tiles, description):
         "own_sigma": (own_sigma, [image]),
         "describe": (describe, [tf.TensorSpec((None,), tf.string, "format")]),
     }
-    return {name: table[name] for name in signature_names(channels, denoiser.fractional)}
+    names = signature_names(channels, denoiser.fractional, denoiser.has_posterior)
+    return {name: table[name] for name in names}
 
 
 def _own_sigma(denoiser, image):
     """Gives the model's own σ of each image, (B,): an estimate takes several times the memory of what it looks at."""
+    if not denoiser.has_posterior:  # nobody looks at it
+        return tf.zeros((tf.shape(image)[0],))
     if denoiser.noise.is_known:
         return denoiser.own_sigma(image)
     one = tf.TensorSpec((), tf.float32)

@@ -38,14 +38,14 @@ class Outcome:
         step: Steps done in all.
         finished: Whether that is the whole run.
         signal: Number of the signal that ended the call early; `None` if none did.
-        sure_psnr: Best validation PSNR in dB, estimated without clean images; −inf before the first validation.
+        score: Best validation PSNR in dB, estimated as `Validation.score` says; −inf before the first validation.
         denoiser_path: Where the best denoiser is.
     """
 
     step: int
     finished: bool
     signal: int | None
-    sure_psnr: float
+    score: float
     denoiser_path: Path
 
 
@@ -79,7 +79,7 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
         finished = state.step >= config.steps
         if finished:
             _export(folder)
-    return Outcome(state.step, finished, received, float(state.best_sure_psnr), folder.denoiser_path)
+    return Outcome(state.step, finished, received, float(state.best_score), folder.denoiser_path)
 
 
 def _export(folder: RunFolder) -> None:
@@ -115,8 +115,8 @@ class _Loop:
         step = state.step
         with _signals() as received, _progress(config, step) as bar:
             try:
-                for noisy, sigma in batches:
-                    state.train_on(noisy, sigma)
+                for shown, target in batches:
+                    state.train_on(shown, target)
                     step += 1
                     bar.update(min(config.batch, config.images - bar.n))
                     self._after(step, bar)
@@ -160,16 +160,16 @@ class _Loop:
 
     def _validate(self, step: int) -> None:
         """Measures the averaged weights on held-out noisy images, and keeps them if they are the best so far."""
-        values, posterior = self.validation()
-        self._require(np.isfinite(values["nll"]), f"The validation loss is {values['nll']}", step)
+        values, moments = self.validation()
+        self._require(np.isfinite(values["loss"]), f"The validation loss is {values['loss']}", step)
         self.folder.log("validation", step, values)
         first = self.validation.examples[0]
-        self.folder.save_sample(step, first.noisy, posterior, first.sigma)
-        best = values["sure_psnr"] > float(self.state.best_sure_psnr)
+        self.folder.save_sample(step, first.noisy, moments, first.sigma)
+        state, score = self.state, self.validation.score
+        best = values[score] > float(state.best_score)
         if best:
-            self.state.best_sure_psnr.assign(values["sure_psnr"])
-            state = self.state
-            state.denoiser.provenance = preparation.provenance(self.config, self.data, step, values["sure_psnr"])
+            state.best_score.assign(values[score])
+            state.denoiser.provenance = preparation.provenance(self.config, self.data, step, {score: values[score]})
             self.folder.save_denoiser(state.denoiser)
         text = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
         tqdm.write(f"step {step}: validation {text}{' (best)' if best else ''}")

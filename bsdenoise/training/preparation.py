@@ -6,12 +6,15 @@ from typing import Any
 from tqdm import tqdm
 
 import bsdenoise
+from bsdenoise import methods
 from bsdenoise import noise as noise_models
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.data.sampling import Sample, look_at
 from bsdenoise.data.sources import Source, open_source, select
 from bsdenoise.data.tfds_source import PREFIX as TFDS_PREFIX
+from bsdenoise.masking import Masking
+from bsdenoise.methods import Method, NoiseToVoid
 from bsdenoise.noise import GaussianNoise
 
 FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
@@ -41,12 +44,30 @@ def check(config: TrainConfig) -> None:
         raise ValueError(f"--beta-2 must be at least 0 and below 1. Received: {config.beta_2}.")
     if config.min_side is not None and config.min_side < 1:
         raise ValueError(f"--min-side must be at least 1. Received: {config.min_side}.")
+    method_of(config)
     least = max(config.crop, config.min_side or 1)
     if config.max_side is not None and config.max_side < least:
         raise ValueError(
             f"--max-side must be at least the side of a crop (--crop {config.crop}) and --min-side. "
             f"Received: {config.max_side}."
         )
+
+
+def method_of(config: TrainConfig) -> Method:
+    """Gives the method, with its own settings.
+
+    Raises:
+        ValueError: If there is none of that name, a setting is out of range, or it needs what the flags do not give.
+    """
+    method = methods.get(config.method)
+    if method.needs and not config.corrupt:
+        raise ValueError(
+            f"--method {method.name} needs {method.needs}, which are made from clean images: add --corrupt fresh or "
+            "fixed."
+        )
+    if isinstance(method, NoiseToVoid):
+        return NoiseToVoid(Masking(config.n2v_fraction, config.n2v_radius, config.n2v_center))
+    return method
 
 
 def open_data(config: TrainConfig, earlier: dict[str, Any] | None = None) -> tuple[TrainingImages, Sample]:
@@ -81,6 +102,7 @@ def open_data(config: TrainConfig, earlier: dict[str, Any] | None = None) -> tup
         _note(f"{name}: {note}; nothing more is said of others like it")
     data = TrainingImages(
         source,
+        method_of(config),
         channels,
         noise,
         config.corrupt,
@@ -119,16 +141,17 @@ def facts(data: TrainingImages, sample: Sample) -> dict[str, Any]:
     }
 
 
-def provenance(config: TrainConfig, data: TrainingImages, step: int, sure_psnr: float) -> dict[str, Any]:
+def provenance(config: TrainConfig, data: TrainingImages, step: int, score: dict[str, float]) -> dict[str, Any]:
     """Says how a model came about, for whoever is given it: no paths, and of the source only a public name.
 
     Args:
         config: The run's flags.
         data: The training images.
         step: The step of its weights.
-        sure_psnr: Its validation PSNR in dB, estimated without clean images.
+        score: Its estimated PSNR in validation in dB, by the name of the estimate.
     """
     return {
+        "method": config.method,
         "source": config.source if config.source.startswith(TFDS_PREFIX) else None,
         "images": len(data.training),
         "noise": config.noise,
@@ -137,7 +160,7 @@ def provenance(config: TrainConfig, data: TrainingImages, step: int, sure_psnr: 
         "crop": config.crop,
         "precision": config.precision,
         "seed": config.seed,
-        "sure_psnr": round(float(sure_psnr), 3),
+        **{name: round(float(value), 3) for name, value in score.items()},
         "date": datetime.now(UTC).date().isoformat(),
         "package": f"bsdenoise {bsdenoise.__version__}",
     }

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ import tensorflow as tf
 
 from bsdenoise import files, images
 from bsdenoise.config import TrainConfig
-from bsdenoise.likelihood import Posterior
 
 # What may differ when a run goes on: how long it lasts, and how it is watched.
 CHANGEABLE = ("images", "out", "validate_every", "checkpoint_minutes")
@@ -75,7 +75,8 @@ class RunFolder:
         content = _earlier_run(self.path)
         if content is None:
             return
-        before, now = content["config"], _plain(config)
+        # Flags that did not exist when the run began had the effect that their defaults have.
+        before, now = _defaults() | content["config"], _plain(config)
         changed = [name for name in now if name not in CHANGEABLE and before.get(name) != now[name]]
         if changed:
             details = ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
@@ -105,9 +106,9 @@ class RunFolder:
                 tf.summary.scalar(f"{kind}/{name}", value, step=step)
         self._events.flush()
 
-    def save_sample(self, step: int, noisy: np.ndarray, posterior: Posterior, sigma: float) -> None:
-        """Writes one picture: noisy, mean, denoised and uncertainty side by side."""
-        picture = sample_picture(noisy, posterior, sigma)
+    def save_sample(self, step: int, noisy: np.ndarray, moments: Sequence[np.ndarray], sigma: float) -> None:
+        """Writes one picture: noisy, mean, denoised and uncertainty side by side, as far as there are such."""
+        picture = sample_picture(noisy, moments, sigma)
         folder = self.path / "samples"
         folder.mkdir(exist_ok=True)
         images.write(folder / f"{step:08d}.png", picture)
@@ -135,20 +136,25 @@ def earlier_facts(path: Path) -> dict[str, Any] | None:
     return None if content is None else content.get("facts", {})
 
 
-def sample_picture(noisy, posterior: Posterior, sigma: float) -> np.ndarray:
-    """Joins noisy, mean, denoised and uncertainty to one uint8 picture (H, 4W, 1 or 3).
+def sample_picture(noisy: np.ndarray, moments: Sequence[np.ndarray], sigma: float) -> np.ndarray:
+    """Joins images to one uint8 picture: noisy, mean, denoised and uncertainty; without a posterior noisy and denoised.
 
-    Uncertainty is the posterior std over σ, averaged over channels: white where nothing was gained.
+    Uncertainty is the posterior standard deviation over σ, averaged over channels: white where nothing was gained.
 
     Args:
         noisy: (H, W, C).
-        posterior: Posterior of that image.
+        moments: Denoised, mean and posterior variance, (H, W, C) each; or denoised alone.
         sigma: Noise standard deviation.
+
+    Returns:
+        (H, 4W, 1 or 3), or (H, 2W, 1 or 3).
     """
     shown = 3 if noisy.shape[-1] == 3 else 1
-    uncertainty = np.mean(posterior.std, axis=-1, keepdims=True) / sigma
-    panels = [image[..., :shown] for image in (noisy, posterior.mean, posterior.denoised)]
-    panels.append(np.repeat(uncertainty, shown, axis=-1))
+    denoised, *rest = moments
+    panels = [image[..., :shown] for image in (noisy, *rest[:1], denoised)]
+    if rest:
+        std = np.sqrt(np.maximum(rest[1], 0.0))
+        panels.append(np.repeat(np.mean(std, axis=-1, keepdims=True) / sigma, shown, axis=-1))
     return images.from_unit(np.concatenate(panels, axis=1), np.uint8)
 
 
@@ -171,6 +177,12 @@ def _earlier_run(path: Path) -> dict[str, Any] | None:
 def _plain(config: TrainConfig) -> dict[str, Any]:
     """Gives a configuration as JSON holds it."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def _defaults() -> dict[str, Any]:
+    """Gives the flags that have defaults, with them, as JSON holds them."""
+    fields = dataclasses.fields(TrainConfig)
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 
 def _version(package: str) -> str | None:

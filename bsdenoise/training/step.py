@@ -6,8 +6,6 @@ import tensorflow as tf
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.denoiser import Denoiser
-from bsdenoise.losses import GaussianNLL
-from bsdenoise.network import blind_spot_network
 from bsdenoise.training.schedule import RampUpDown
 
 _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -18,30 +16,28 @@ class TrainingState:
 
     Args:
         config: The run's flags.
-        data: The training images, for channels, noise and units.
+        data: The training images, for method, channels, noise and units.
         strategy: The devices.
     """
 
     def __init__(self, config: TrainConfig, data: TrainingImages, strategy: tf.distribute.Strategy):
         self.config = config
         self.strategy = strategy
-        diagonal = config.method == "per_component"
-        # A range: σ travels behind the image's channels, as the loss expects it.
-        self.loss = GaussianNLL(data.channels, sigma=None, factor=config.factor, diagonal=diagonal)
-        num_outputs = self.loss.likelihood.num_outputs
-        size = {"channels": data.channels, "width": config.width, "depth": config.depth, "num_outputs": num_outputs}
+        method = data.method
+        self.loss = method.loss(data.channels, config.factor)
+        size = {"channels": data.channels, "width": config.width, "depth": config.depth}
         with strategy.scope():
             keras.utils.set_random_seed(config.seed)
-            self.network = blind_spot_network(**size, dtype=_DTYPES[config.precision])
+            self.network = method.network(**size, dtype=_DTYPES[config.precision])
             self.schedule = RampUpDown(config.learning_rate, config.steps, config.ramp_up, config.ramp_down)
             self.optimizer = keras.optimizers.Adam(self.schedule, beta_1=0.9, beta_2=config.beta_2)
             self.optimizer.build(self.network.trainable_variables)
         # The average lives in float32 on one device, in the network that is validated and saved.
         self.denoiser = Denoiser(
-            blind_spot_network(**size, dtype="float32"),
+            method.network(**size, dtype="float32"),
             data.noise,
+            method=method.name,
             factor=config.factor,
-            diagonal=diagonal,
             offset=data.offset,
             scale=data.scale,
             fractional=data.fractional,
@@ -51,7 +47,7 @@ class TrainingState:
             self._loss_and_gradients = tf.function(self._loss_and_gradients, jit_compile=True)
         self.loss_sum = tf.Variable(0.0, dtype=tf.float32)
         self.loss_count = tf.Variable(0.0, dtype=tf.float32)
-        self.best_sure_psnr = tf.Variable(-float("inf"), dtype=tf.float64)
+        self.best_score = tf.Variable(-float("inf"), dtype=tf.float64)
 
     @property
     def step(self) -> int:
@@ -66,7 +62,7 @@ class TrainingState:
             "average": self.denoiser.network,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
-            "best_sure_psnr": self.best_sure_psnr,
+            "best_score": self.best_score,
         }
 
     def is_finite(self) -> bool:
@@ -83,25 +79,23 @@ class TrainingState:
         return mean
 
     @tf.function
-    def train_on(self, noisy, sigma):
-        """Does one step on a global batch, distributed or not: noisy (B, H, W, C) and sigma (B,)."""
-        losses = self.strategy.run(self._replica_step, args=(noisy, sigma))
+    def train_on(self, shown, target):
+        """Does one step on a global batch, distributed or not, of what the network is shown and its targets."""
+        losses = self.strategy.run(self._replica_step, args=(shown, target))
         self.loss_sum.assign_add(self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None))
         self.loss_count.assign_add(1.0)
         self._update_average()
 
-    def _replica_step(self, noisy, sigma):
+    def _replica_step(self, shown, target):
         """Adds one device's part to the gradient of the global mean, and applies the sum."""
-        loss, gradients = self._loss_and_gradients(noisy, sigma)
+        loss, gradients = self._loss_and_gradients(shown, target)
         self.optimizer.apply_gradients(zip(gradients, self.network.trainable_variables, strict=True))
         return loss
 
-    def _loss_and_gradients(self, noisy, sigma):
+    def _loss_and_gradients(self, shown, target):
         """Gives this device's share of the global mean loss, and its gradients."""
-        level = tf.broadcast_to(sigma[:, None, None, None], (*tf.unstack(tf.shape(noisy)[:3]), 1))
         with tf.GradientTape() as tape:
-            outputs = self.network(noisy, training=True)
-            per_pixel = self.loss.call(tf.concat([noisy, level], axis=-1), outputs)
+            per_pixel = self.loss.call(target, self.network(shown, training=True))
             # Divided by the global batch, not by this device's part of it: summed over devices this is the mean.
             loss = tf.reduce_sum(tf.reduce_mean(per_pixel, axis=(1, 2))) / self.config.batch
         return loss, tape.gradient(loss, self.network.trainable_variables)

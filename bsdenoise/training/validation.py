@@ -1,4 +1,4 @@
-"""Quality on held-out noisy images: likelihood, and PSNR estimated without a clean image."""
+"""Quality on held-out images, without clean ones if the method needs none: the loss, and an estimate of the PSNR."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,19 @@ import tensorflow as tf
 
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.denoiser import Denoiser
-from bsdenoise.likelihood import Posterior, psnr_from_mse, stein_mse
+from bsdenoise.likelihood import psnr_from_mse, stein_mse
+from bsdenoise.methods import Crop
+
+# Which estimate of the PSNR decides which weights are kept.
+SURE, HELD_OUT = "sure_psnr", "held_out_psnr"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One validation image: noisy and clean (H, W, C), the latter if known; σ."""
+    """One validation image, all (H, W, …): what the loss takes, the noisy image, σ, and the clean one if known."""
 
+    shown: np.ndarray
+    target: np.ndarray
     noisy: np.ndarray
     sigma: np.float32
     clean: np.ndarray | None
@@ -34,60 +40,82 @@ class Validation:
 
     def __init__(self, denoiser: Denoiser, data: TrainingImages, num_images: int, side: int):
         self.denoiser = denoiser
+        self.method = denoiser.method
+        self.loss = self.method.loss(denoiser.channels, denoiser.factor)
         self.examples = self._read(data, data.held_out, side, num_images)
         if not self.examples:
             self.examples = self._read(data, data.training, side, num_images)
         if not self.examples:
             raise ValueError("None of the images can be read.")
-        image = tf.TensorSpec((1, None, None, denoiser.channels), tf.float32)
-        self._evaluate = tf.function(self._evaluate_one, input_signature=(image, tf.TensorSpec((1,), tf.float32)))
+        images = [tf.TensorSpec((1, None, None, size), tf.float32) for size in (denoiser.channels, None)]
+        sigma = tf.TensorSpec((1,), tf.float32)
+        self._mean_loss = tf.function(self._mean_loss_of, input_signature=images)
+        self._moments = tf.function(self._moments_of, input_signature=(images[0], sigma))
 
-    @staticmethod
-    def _read(data: TrainingImages, indices, side: int, most: int) -> list[Example]:
+    @property
+    def score(self) -> str:
+        """Which of the values says how good the weights are, in dB and without a clean image if the method needs none.
+
+        `SURE` where the network is blind; else `HELD_OUT`, which follows from the loss on held-out images: for n2n
+        the PSNR against a second noisy copy less the noise of that, for n2c against the clean image, for n2v that of
+        masked pixels.
+        """
+        return SURE if self.method.is_blind else HELD_OUT
+
+    def _read(self, data: TrainingImages, indices, side: int, most: int) -> list[Example]:
         """Makes examples of the first readable images, `most` of them."""
         examples = []
         for index in indices:
             if len(examples) == most:
                 break
             try:
-                examples.append(Example(*data.validation_example(int(index), side)))
+                examples.append(self._example(data.validation_crop(int(index), side)))
             except (ValueError, OSError) as error:
                 data.report(f"left out {data.source.name(int(index))} of validation: {error}")
         return examples
 
-    def _evaluate_one(self, noisy, sigma):
-        likelihood = self.denoiser.likelihood
-        outputs = self.denoiser.network(noisy)
-        nll = tf.reduce_mean(likelihood.nll(outputs, noisy, sigma))
-        return nll, *likelihood.moments(outputs, noisy, sigma)
+    def _example(self, crop: Crop) -> Example:
+        shown, target = self.method.example(crop)
+        arrays = (np.ascontiguousarray(array, "float32") for array in (shown, target, crop.noisy(0)))
+        return Example(*arrays, crop.sigma, crop.clean)
 
-    def __call__(self) -> tuple[dict[str, float], Posterior]:
+    def _mean_loss_of(self, shown, target):
+        return tf.reduce_mean(self.loss.call(target, self.denoiser.network(shown)))
+
+    def _moments_of(self, noisy, sigma):
+        return self.denoiser.estimator.moments(self.denoiser.network(noisy), noisy, sigma)
+
+    def __call__(self) -> tuple[dict[str, float], list[np.ndarray]]:
         """Measures.
 
         Returns:
-            Means over the images, and the posterior of the first image. `sure_psnr` and `sure_psnr_mean` are the PSNR
-            in dB that is estimated for denoised image and predicted mean, of the mean squared error over all images;
-            `psnr` and `psnr_mean` the true ones, where clean images are known.
+            Means over the images, and the moments of the first one, each (H, W, C). The mean loss; the PSNR in dB that
+            is estimated (`score`), for a method with a posterior also that of its mean alone, `sure_psnr_mean`; and
+            `psnr`, `psnr_mean`, the true ones, where clean images are known. PSNRs are those of the mean squared
+            error over all images.
         """
         results = [self._measure(example) for example in self.examples]
-        nll = float(np.mean([nll for nll, _, _ in results]))
         squared_errors = [errors for _, errors, _ in results]
         mse = {name: np.mean([errors[name] for errors in squared_errors]) for name in squared_errors[0]}
         psnr = {name: float(psnr_from_mse(np.float32(value))) for name, value in mse.items()}
-        return {"nll": nll, **psnr}, results[0][2]
+        return {"loss": float(np.mean([loss for loss, _, _ in results])), **psnr}, results[0][2]
 
-    def _measure(self, example: Example) -> tuple[float, dict[str, float], Posterior]:
-        """Gives NLL, mean squared errors by the name of the PSNR they end in, and posterior, of one image."""
+    def _measure(self, example: Example) -> tuple[float, dict[str, float], list[np.ndarray]]:
+        """Gives loss, mean squared errors by the name of the PSNR they end in, and moments, of one image."""
         noisy, sigma = example.noisy[np.newaxis], np.array([example.sigma])
-        nll, denoised, mean, variance = (value.numpy() for value in self._evaluate(noisy, sigma))
-        errors = {
-            "sure_psnr": float(stein_mse(denoised, noisy, sigma, variance)[0]),
+        loss = float(self._mean_loss(example.shown[np.newaxis], example.target[np.newaxis]))
+        moments = [moment.numpy() for moment in self._moments(noisy, sigma)]
+        denoised, mean, variance = (*moments, None, None)[:3]
+        if self.method.is_blind:
+            errors = {SURE: float(stein_mse(denoised, noisy, sigma, variance)[0])}
+        else:
+            # Loss of a point estimate: its squared error, and that of the target itself.
+            errors = {HELD_OUT: loss - float(sigma[0]) ** 2 * self.method.has_noisy_target}
+        if mean is not None:
             # The mean knows nothing of the pixel's own noise, so it misses the noisy pixel by its error plus that.
-            "sure_psnr_mean": float(np.mean((mean - noisy) ** 2) - sigma[0] ** 2),
-        }
+            errors["sure_psnr_mean"] = float(np.mean((mean - noisy) ** 2) - sigma[0] ** 2)
         if example.clean is not None:
             errors["psnr"] = float(np.mean((denoised - example.clean) ** 2))
-            errors["psnr_mean"] = float(np.mean((mean - example.clean) ** 2))
-        std = np.sqrt(np.maximum(variance[0], 0.0))
-        psnr = float(psnr_from_mse(np.float32(errors["sure_psnr"])))
-        return float(nll), errors, Posterior(denoised[0], mean[0], std, psnr)
+            if mean is not None:
+                errors["psnr_mean"] = float(np.mean((mean - example.clean) ** 2))
+        return loss, errors, [moment[0] for moment in moments]
