@@ -44,6 +44,9 @@ class Crop:
 class Method:
     """What one column of the table does. Subclasses say it by overriding.
 
+    Weights are chosen by an error that is estimated on held-out images: by SURE if the network is blind; else from the
+    loss, which then has to be a mean squared error.
+
     Attributes:
         name: What `--method` takes.
         is_blind: Whether the output at a pixel never depends on that pixel, so that its error can be estimated

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from bsdenoise import methods
 from bsdenoise.config import TrainConfig
 from bsdenoise.training import distribution, loop, preparation
 from bsdenoise.training.loop import TrainingDivergedError, train
@@ -273,6 +275,93 @@ def test_flags_train(config, change):
     assert denoiser.provenance["method"] == config.method
     assert denoiser.channels == (config.channels or 3)
     assert denoiser.noise.is_known == (config.noise == "gaussian:25")
+
+
+@pytest.mark.parametrize("factor", ["prior", "precision"])
+def test_full_and_per_component_are_identical_on_grey(config, tmp_path, factor):
+    """Same seed, one channel: the same weights, bit for bit."""
+    config = dataclasses.replace(config, channels=1, factor=factor)
+    runs = [dataclasses.replace(config, out=tmp_path / name, method=name) for name in ("full", "per_component")]
+    for run in runs:
+        train(run)
+    assert _losses(runs[0].out) == _losses(runs[1].out)
+    _assert_same_checkpoints(config, runs[0].out, runs[1].out)
+
+
+def test_the_documented_method_of_ones_own_trains(config, monkeypatch):
+    """The class in docs/methods.md, as it stands there."""
+    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+    text = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    before, call = code.split("train(TrainConfig(")
+    assert 'method="median"' in call
+    exec(before, {"__name__": "documented"})
+    outcome = train(dataclasses.replace(config, method="median", images=24))
+    denoiser = keras.models.load_model(outcome.denoiser_path)
+    assert denoiser.method.name == "median" and np.isfinite(outcome.score)
+    assert denoiser.denoise(np.zeros((8, 8, 3), "uint8")).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("name", ["l2", "n2n", "n2c", "n2v"])
+def test_validation_of_point_estimates_equals_a_twin(config, name):
+    data, _ = preparation.open_data(dataclasses.replace(config, method=name, n2v_fraction=0.1))
+    state = TrainingState(config, data, tf.distribute.get_strategy())
+    validation = Validation(state.denoiser, data, 16, 30)
+    values, moments = validation()
+    crop = data.validation_crop(int(data.held_out[0]), 30)
+    shown, target = data.method.example(crop)
+    noisy, clean, variance = crop.noisy(0), crop.clean, float(crop.sigma) ** 2
+    denoised = state.denoiser.denoise(noisy)
+    (only,) = moments
+    np.testing.assert_allclose(only, denoised, atol=1e-5)
+    assert values["psnr"] == pytest.approx(-10 * np.log10(np.mean((denoised - clean) ** 2)), abs=1e-3)
+    if name == "l2":
+        mse = np.mean((denoised - noisy) ** 2) - variance
+    elif name == "n2n":
+        first = denoised if np.array_equal(shown, noisy) else state.denoiser.denoise(crop.noisy(1))
+        mse = np.mean((first - target) ** 2) - variance
+    elif name == "n2c":
+        mse = np.mean((denoised - clean) ** 2)
+    else:
+        masked = target[..., 3] == 1
+        mse = np.mean((state.denoiser.denoise(shown) - noisy)[masked] ** 2) - variance
+    assert validation.score == ("sure_psnr" if name == "l2" else "held_out_psnr")
+    assert values[validation.score] == pytest.approx(-10 * np.log10(mse), abs=1e-2)
+    assert set(values) == {"loss", "psnr", validation.score}
+
+
+@pytest.mark.parametrize("name", ["n2n", "n2c"])
+def test_methods_that_need_more_than_noisy_images(config, name):
+    needs = {"n2n": "two noisy copies of each image", "n2c": "a clean copy of each image"}[name]
+    with pytest.raises(ValueError, match=f"--method {name} needs {needs}, which .*: add --corrupt fresh or fixed"):
+        train(dataclasses.replace(config, method=name, corrupt=None))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "n2w"}, "`method` must be one of"),
+        ({"method": "n2v", "n2v_fraction": 0.0}, "fraction of masked pixels must be in"),
+        ({"method": "n2v", "n2v_radius": 0}, "radius of the neighbourhood must be at least 1"),
+    ],
+    ids=str,
+)
+def test_wrong_methods(config, change, message):
+    with pytest.raises(ValueError, match=message):
+        train(dataclasses.replace(config, **change))
+
+
+def test_flags_that_came_later_do_not_hinder_a_run(config):
+    """A run that began before they existed had the effect of their defaults."""
+    train(dataclasses.replace(config, images=16))
+    path = config.out / "config.json"
+    content = json.loads(path.read_text())
+    for name in ("n2v_fraction", "n2v_radius", "n2v_center"):
+        del content["config"][name]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"other flags \(n2v_radius was 5, now 3\)"):
+        train(dataclasses.replace(config, images=24, n2v_radius=3))
+    assert train(dataclasses.replace(config, images=24)).step == 6
 
 
 def test_logged_loss_is_the_mean_since_the_last_line(config):

@@ -40,7 +40,7 @@ class Validation:
 
     def __init__(self, denoiser: Denoiser, data: TrainingImages, num_images: int, side: int):
         self.denoiser = denoiser
-        self.method = denoiser.method
+        self.method = data.method  # with its settings, which the denoiser does not need
         self.loss = self.method.loss(denoiser.channels, denoiser.factor)
         self.examples = self._read(data, data.held_out, side, num_images)
         if not self.examples:
