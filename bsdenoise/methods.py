@@ -29,8 +29,8 @@ class Crop:
     """What can be had of one crop of an image, all of it (H, W, C) and in the units of the network.
 
     Attributes:
-        noisy: Function that gives noisy copy 0 or 1. Of images that were noisy already there is only number 0.
-        clean: The clean crop; `None` for images that were noisy already.
+        noisy: Function that gives noisy copy 0 or 1. Of images that were noisy already, number 1 is their partner's.
+        clean: The clean crop; `None` where it is not known.
         sigma: Noise standard deviation.
         rng: For whatever else is random.
     """

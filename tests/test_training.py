@@ -333,8 +333,64 @@ def test_validation_of_point_estimates_equals_a_twin(config, name):
 @pytest.mark.parametrize("name", ["n2n", "n2c"])
 def test_methods_that_need_more_than_noisy_images(config, name):
     needs = {"n2n": "two noisy copies of each image", "n2c": "a clean copy of each image"}[name]
-    with pytest.raises(ValueError, match=f"--method {name} needs {needs}, which .*: add --corrupt fresh or fixed"):
-        train(dataclasses.replace(config, method=name, corrupt=None))
+    match = f"--method {name} needs {needs}: either made from clean images by --corrupt .* or given by --targets"
+    for change in ({"corrupt": None}, {"targets": "elsewhere"}):
+        with pytest.raises(ValueError, match=match):
+            train(dataclasses.replace(config, method=name, **change))
+    with pytest.raises(ValueError, match="--method l2 compares images with themselves: it takes no --targets"):
+        train(dataclasses.replace(config, method="l2", corrupt=None, targets="elsewhere"))
+
+
+def _pairs(folder, source):
+    """Writes two noisy copies and the clean one of each image, in three folders."""
+    rng = np.random.default_rng(0)
+    for path in sorted(source.glob("*.png")):
+        clean = np.asarray(Image.open(path))
+        for kind in ("first", "second", "clean"):
+            noise = 0 if kind == "clean" else rng.normal(0, 25, clean.shape)
+            (folder / kind).mkdir(exist_ok=True)
+            Image.fromarray(np.clip(clean + noise, 0, 255).astype("uint8")).save(folder / kind / path.name)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("n2n", "second"), ("n2c", "clean")], ids=["n2n", "n2c"])
+def test_real_pairs(config, source, tmp_path, name, kind):
+    """Crops of an image and its partner come from the same place; only a clean partner tells validation the truth."""
+    _pairs(tmp_path, source)
+    flags = {"source": str(tmp_path / "first"), "targets": str(tmp_path / kind), "corrupt": None, "method": name}
+    config = dataclasses.replace(config, images=16, validate_every=4, max_side=52, **flags)
+    data, _ = preparation.open_data(config)
+    assert len(data.source) == len(data.targets) == 5  # the tallest one is too large
+    seen = set()
+    for number in range(20):
+        shown, target = data.example(number)
+        noise = (shown - target) * 255
+        assert 15 < noise.std() < 45  # elsewhere than in its place it would be far more
+        seen.add(float(shown[0, 0, 0]))
+        if name == "n2c":
+            assert np.abs(np.diff(target, axis=1)).mean() < 0.03
+    assert len(seen) > 10
+    outcome = train(config)
+    assert set(_log(config.out, "validation")[-1]) - {"kind", "step"} == (
+        {"loss", "held_out_psnr", "psnr"} if name == "n2c" else {"loss", "held_out_psnr"}
+    )
+    assert outcome.finished
+    assert keras.models.load_model(outcome.denoiser_path).provenance["pairs"] is True
+
+
+def test_pairs_that_do_not_fit(config, source, tmp_path, capsys):
+    _pairs(tmp_path, source)
+    flags = {"source": str(tmp_path / "first"), "targets": str(tmp_path / "second"), "corrupt": None, "method": "n2n"}
+    config = dataclasses.replace(config, images=8, **flags)
+    Image.fromarray(np.zeros((30, 30, 3), "uint8")).save(tmp_path / "second" / "3.png")
+    train(config)
+    output = capsys.readouterr().out
+    assert "3.png has another size: (30, 30, 3), not (51, 40, 3)" in output
+    (tmp_path / "second" / "5.png").rename(tmp_path / "second" / "7.png")
+    with pytest.raises(ValueError, match=r"under the same names. Received: .*second/7.png for .*first/5.png"):
+        train(config)
+    (tmp_path / "second" / "7.png").unlink()
+    with pytest.raises(ValueError, match="as many images as SOURCE. Received: 5 targets for 6 images"):
+        train(config)
 
 
 @pytest.mark.parametrize(

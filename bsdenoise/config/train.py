@@ -34,10 +34,16 @@ class TrainConfig:
     #: noisy already.
     corrupt: Literal["fresh", "fixed"] | None = None
 
+    #: For n2n and n2c with real images instead of --corrupt: what each image of SOURCE is compared with, a second noisy
+    #: copy of it for n2n and a clean one for n2c. As many images as in SOURCE, under the same names (files may have
+    #: other suffixes), or a stack in the same order.
+    targets: str | None = None
+
     #: What is learnt, a column of the paper's Table 1: full (a colour distribution per pixel with full covariance),
     #: per_component (with diagonal covariance), l2 (its mean alone), all three from the surroundings of a pixel;
     #: n2n (from pairs of noisy copies), n2c (from noisy and clean), n2v (from noisy images with masked pixels), those
-    #: with a plain U-Net. n2n and n2c need --corrupt.
+    #: with a plain U-Net. n2n and n2c need --corrupt or
+    #: --targets.
     method: Literal["full", "per_component", "l2", "n2n", "n2c", "n2v"] = "full"
 
     #: For full and per_component, what the network's triangular factor stands for: covariance of the clean pixel, or

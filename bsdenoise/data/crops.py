@@ -43,6 +43,8 @@ class TrainingImages:
         seed: Seed of order, crops and fresh noise.
         augment: Whether crops are mirrored and turned at random.
         num_held_out: Number of images kept for validation.
+        targets: For `corrupt=None`, what each image is compared with: a second noisy copy, or for a method with clean
+            targets a clean one; numbered as `source`.
         report: Called with one line for each image that is left out.
         offset: Pixel value that becomes 0; for integer files a fraction of full scale, as all pixel values.
         scale: Difference of pixel values that becomes 1, > 0.
@@ -62,6 +64,7 @@ class TrainingImages:
     seed: int = 0
     augment: bool = False
     num_held_out: int = 0
+    targets: Source | None = None
     report: Callable[[str], None] = warnings.warn
     offset: float = 0.0
     scale: float = 1.0
@@ -82,27 +85,29 @@ class TrainingImages:
     def example(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Makes training example `number` of the run: what the network is shown, and its target, as the method says."""
         rng = np.random.default_rng((self.seed, _EXAMPLE, number))
-        index, image = self._pick(number)
+        images_of_one = self._pick(number)
         sigma = np.float32(self.noise.draw_sigma(rng))
-        top, left = (int(rng.integers(side - self.crop + 1)) for side in image.shape[:2])
+        top, left = (int(rng.integers(side - self.crop + 1)) for side in images_of_one[0].shape[:2])
         turns = (rng.integers(2), rng.integers(4)) if self.augment else (0, 0)
 
         def cut(whole):
             crop = whole[top : top + self.crop, left : left + self.crop]
             return np.rot90(crop[:, ::-1] if turns[0] else crop, turns[1])
 
-        return self._example(image, sigma, cut, rng)
+        shown, target = self.method.example(self._crop(images_of_one, sigma, cut, rng, self.corrupt))
+        return np.ascontiguousarray(shown, "float32"), np.ascontiguousarray(target, "float32")
 
     def validation_crop(self, index: int, side: int) -> Crop:
         """Gives the centre of an image, at most `side` pixels wide and high.
 
         The noise is the image's own for ever, so that validations of a run can be compared.
         """
-        image = self._read(index)
-        window = tuple(slice(max(size - side, 0) // 2, max(size - side, 0) // 2 + side) for size in image.shape[:2])
+        images_of_one = self._read(index)
+        sides = images_of_one[0].shape[:2]
+        window = tuple(slice(max(size - side, 0) // 2, max(size - side, 0) // 2 + side) for size in sides)
         rng = np.random.default_rng((_VALIDATION, index))
         sigma = np.float32(self.noise.low)
-        return self._crop(image, sigma, lambda whole: whole[window], rng, "fixed" if self.corrupt else None)
+        return self._crop(images_of_one, sigma, lambda whole: whole[window], rng, "fixed" if self.corrupt else None)
 
     def batches(self, batch: int, first: int, last: int) -> tf.data.Dataset:
         """Streams global batches `first` to `last` − 1 as pairs (batch, crop, crop, …): what is shown, and targets."""
@@ -117,26 +122,23 @@ class TrainingImages:
         loaded = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return loaded.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
-    def _example(self, image, sigma, cut, rng) -> tuple[np.ndarray, np.ndarray]:
-        shown, target = self.method.example(self._crop(image, sigma, cut, rng, self.corrupt))
-        return np.ascontiguousarray(shown, "float32"), np.ascontiguousarray(target, "float32")
-
-    def _crop(self, image, sigma, cut, rng, corrupt: str | None) -> Crop:
-        """Cuts an image, and adds noise: `fresh` to the crop, `fixed` to the whole image before that."""
-        clean = cut(image)
+    def _crop(self, images_of_one: list[np.ndarray], sigma, cut, rng, corrupt: str | None) -> Crop:
+        """Cuts an image, and its partner if there is one; adds noise, `fresh` to the crop, `fixed` to the whole."""
+        cuts = [cut(image) for image in images_of_one]
         if corrupt is None:
-            return Crop(lambda copy: clean, None, sigma, rng)
+            has_clean = len(cuts) > 1 and not self.method.has_noisy_target
+            return Crop(cuts.__getitem__, cuts[1] if has_clean else None, sigma, rng)
         if corrupt == "fresh":
-            return Crop(lambda copy: self.noise.corrupt(clean, sigma, rng), clean, sigma, rng)
-        copies = FixedCopies(image, self.noise)
-        return Crop(lambda copy: cut(copies[copy]), clean, copies.sigma, rng)
+            return Crop(lambda copy: self.noise.corrupt(cuts[0], sigma, rng), cuts[0], sigma, rng)
+        copies = FixedCopies(images_of_one[0], self.noise)
+        return Crop(lambda copy: cut(copies[copy]), cuts[0], copies.sigma, rng)
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         """Orders the training images for one epoch."""
         return np.random.default_rng((self.seed, _ORDER, epoch)).permutation(self.training)
 
-    def _pick(self, number: int) -> tuple[int, np.ndarray]:
-        """Reads the image of an example; where it is unusable, the next one in the epoch's order."""
+    def _pick(self, number: int) -> list[np.ndarray]:
+        """Reads the image of an example, as `_read`; where it is unusable, the next one in the epoch's order."""
         epoch, position = divmod(number, len(self.training))
         order = self._order(epoch)
         for offset in range(len(order)):
@@ -144,11 +146,11 @@ class TrainingImages:
             if index in self._left_out:
                 continue
             try:
-                image = self._read(index)
-                if min(image.shape[:2]) < self.crop:
-                    height, width = image.shape[:2]
+                images_of_one = self._read(index)
+                height, width = images_of_one[0].shape[:2]
+                if min(height, width) < self.crop:
                     raise ValueError(f"{width}×{height} pixels are less than the crop of {self.crop}×{self.crop}")
-                return index, image
+                return images_of_one
             except (ValueError, OSError) as error:
                 self._leave_out(index, error)
         self.failure = ValueError(
@@ -170,9 +172,18 @@ class TrainingImages:
         if count == MAX_REPORTS:
             self.report("whatever else is left out will not be named")
 
-    def _read(self, index: int) -> np.ndarray:
-        """Reads an image as normalised float32 (H, W, C)."""
-        picture = self.source.read(index)
+    def _read(self, index: int) -> list[np.ndarray]:
+        """Reads an image, and behind it its partner if there are such, as normalised float32 (H, W, C)."""
+        image = self._read_from(self.source, index)
+        if self.targets is None:
+            return [image]
+        target = self._read_from(self.targets, index)
+        if target.shape != image.shape:
+            raise ValueError(f"{self.targets.name(index)} has another size: {target.shape}, not {image.shape}")
+        return [image, target]
+
+    def _read_from(self, source: Source, index: int) -> np.ndarray:
+        picture = source.read(index)
         array = picture.array
         if not self.corrupt and array.ndim == 3 and array.shape[2] != self.channels:
             raise ValueError(f"it has {array.shape[2]} channels, not {self.channels}; luminance would change its noise")

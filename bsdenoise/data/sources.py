@@ -157,6 +157,25 @@ class Selection:
         return self.source.size(int(self.indices[index]))
 
 
+def check_partners(source: Source, targets: Source) -> None:
+    """Checks that two sets hold the same images by their numbers: as many, and files under the same names.
+
+    Raises:
+        ValueError: If not.
+    """
+    if len(source) != len(targets):
+        raise ValueError(
+            f"--targets must hold as many images as SOURCE. Received: {len(targets)} targets for {len(source)} images."
+        )
+    if not (isinstance(source, FileSource) and isinstance(targets, FileSource)):
+        return
+    for place, target in zip(source.places, targets.places, strict=True):
+        if (place[0].stem, place[1]) != (target[0].stem, target[1]):
+            raise ValueError(
+                f"--targets must hold the images of SOURCE under the same names. Received: {target[0]} for {place[0]}."
+            )
+
+
 def open_source(source: str) -> Source:
     """Opens what SOURCE names: a folder (searched recursively), a glob, an image file or stack, `.npy`, or `tfds:`.
 

@@ -11,7 +11,7 @@ from bsdenoise import noise as noise_models
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.data.sampling import Sample, look_at
-from bsdenoise.data.sources import Source, open_source, select
+from bsdenoise.data.sources import Selection, Source, check_partners, open_source, select
 from bsdenoise.data.tfds_source import PREFIX as TFDS_PREFIX
 from bsdenoise.masking import Masking
 from bsdenoise.methods import Method, NoiseToVoid
@@ -60,11 +60,13 @@ def method_of(config: TrainConfig) -> Method:
         ValueError: If there is none of that name, a setting is out of range, or it needs what the flags do not give.
     """
     method = methods.get(config.method)
-    if method.needs and not config.corrupt:
+    if method.needs and bool(config.corrupt) == bool(config.targets):
         raise ValueError(
-            f"--method {method.name} needs {method.needs}, which are made from clean images: add --corrupt fresh or "
-            "fixed."
+            f"--method {method.name} needs {method.needs}: either made from clean images by --corrupt fresh or fixed, "
+            "or given by --targets."
         )
+    if config.targets and not method.needs:
+        raise ValueError(f"--method {method.name} compares images with themselves: it takes no --targets.")
     if isinstance(method, NoiseToVoid):
         return NoiseToVoid(Masking(config.n2v_fraction, config.n2v_radius, config.n2v_center))
     return method
@@ -81,7 +83,7 @@ def open_data(config: TrainConfig, earlier: dict[str, Any] | None = None) -> tup
     Raises:
         ValueError: If the source or the noise SPEC cannot be used, or they do not fit each other.
     """
-    source = _open_selected(config)
+    source, targets = _open_selected(config)
     relative = noise_models.is_relative(config.noise)
     sample = look_at(source, relative)
     offset, scale = sample.offset, sample.scale
@@ -111,6 +113,7 @@ def open_data(config: TrainConfig, earlier: dict[str, Any] | None = None) -> tup
         seed=config.seed,
         augment=config.augment,
         num_held_out=min(config.validation_images, len(source) // MIN_HELD_OUT_RATIO),
+        targets=targets,
         report=_warn,
         offset=offset,
         scale=scale,
@@ -156,6 +159,7 @@ def provenance(config: TrainConfig, data: TrainingImages, step: int, score: dict
         "images": len(data.training),
         "noise": config.noise,
         "corrupt": config.corrupt,
+        "pairs": config.targets is not None,
         "crops": step * config.batch,
         "crop": config.crop,
         "precision": config.precision,
@@ -166,13 +170,18 @@ def provenance(config: TrainConfig, data: TrainingImages, step: int, score: dict
     }
 
 
-def _open_selected(config: TrainConfig) -> Source:
-    """Opens the source, and keeps the images of the wanted sizes."""
+def _open_selected(config: TrainConfig) -> tuple[Source, Source | None]:
+    """Opens the source, and what its images are compared with; keeps the images of the wanted sizes."""
     found = open_source(config.source)
+    targets = open_source(config.targets) if config.targets else None
+    if targets is not None:
+        check_partners(found, targets)
     source = select(found, config.min_side, config.max_side, _warn)
     if source is not found:
         tqdm.write(f"{len(source)} of {len(found)} images have sides within --min-side and --max-side")
-    return source
+    if targets is not None and isinstance(source, Selection):
+        targets = Selection(targets, source.indices)
+    return source, targets
 
 
 def _normalised_noise(spec: str, full_scale: float, offset: float, scale: float) -> GaussianNoise:
