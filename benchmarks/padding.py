@@ -54,7 +54,7 @@ def run(config: Config) -> None:
     denoiser = load_denoiser(config.model)
     networks = {"image": padded_around_the_image(denoiser), "pooling": denoiser.network}
     results = {(way, part): [] for way in networks for part in ("whole", "frame")}
-    for item in cases.clean_items([config.data], (1,), config.every):
+    for item in cases.clean_items([config.data], every=(config.every,)):
         case = cases.read_clean(item, denoiser.channels, config.noise)
         frame = np.ones(case.clean.shape, bool)
         frame[config.frame : -config.frame, config.frame : -config.frame] = False

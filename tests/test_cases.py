@@ -21,7 +21,7 @@ def folder(tmp_path):
     return folder
 
 
-def clean_items(*folders, draws=(1,), every=1):
+def clean_items(*folders, draws=(1,), every=(1,)):
     return cases.clean_items([str(folder) for folder in folders], draws, every)
 
 
@@ -30,7 +30,7 @@ def test_images_are_listed_in_order_with_their_draws(folder):
     assert [(item.dataset, item.name, item.draw) for item in items] == [
         ("kodak", name, draw) for name in ("a.png", "b.png", "sub/c.png") for draw in (0, 1)
     ]
-    assert [item.name for item in clean_items(folder, every=2)] == ["a.png", "sub/c.png"]
+    assert [item.name for item in clean_items(folder, every=(2,))] == ["a.png", "sub/c.png"]
 
 
 def test_each_set_has_its_own_number_of_draws(folder, tmp_path):
@@ -42,8 +42,21 @@ def test_each_set_has_its_own_number_of_draws(folder, tmp_path):
     assert [item.draw for item in items if item.dataset == "set14"] == [0, 1, 2]
     with pytest.raises(ValueError, match="--draws takes one number, or one for each of 2 --data. Received: 3"):
         clean_items(folder, other, draws=(1, 2, 3))
-    with pytest.raises(ValueError, match="--draws and --every must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match="--draws must be at least 1. Received: 0"):
         clean_items(folder, draws=(0,))
+
+
+def test_each_set_may_be_thinned_out_by_its_own_number(folder, tmp_path):
+    other = tmp_path / "set14"
+    other.mkdir()
+    for name in "xyz":
+        Image.fromarray(pixels(9)).save(other / f"{name}.png")
+    items = clean_items(folder, other, every=(1, 2))
+    assert [item.name for item in items] == ["a.png", "b.png", "sub/c.png", "x.png", "z.png"]
+    with pytest.raises(ValueError, match="--every takes one number, or one for each of 2 --data. Received: 3"):
+        clean_items(folder, other, every=(1, 2, 3))
+    with pytest.raises(ValueError, match="--every must be at least 1. Received: 0"):
+        clean_items(folder, every=(0,))
 
 
 def test_folders_of_one_name_are_told_apart(folder, tmp_path):
@@ -129,7 +142,7 @@ def pairs(tmp_path):
 
 
 def paired_items(folder):
-    return cases.paired_items(str(folder / "noisy"), str(folder / "clean"), 1)
+    return cases.paired_items(str(folder / "noisy"), str(folder / "clean"))
 
 
 def test_pairs_are_read_as_they_are(pairs):
@@ -158,22 +171,42 @@ def test_pairs_that_do_not_fit(pairs):
 
 def test_every_must_be_positive_for_pairs_too(pairs):
     with pytest.raises(ValueError, match="--every must be at least 1. Received: 0"):
-        cases.paired_items(str(pairs / "noisy"), str(pairs / "clean"), 0)
+        cases.paired_items(str(pairs / "noisy"), str(pairs / "clean"), (0,))
 
 
 def test_files_of_a_glob_are_told_apart_by_their_folders(tmp_path):
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
         Image.fromarray(pixels(1)).save(tmp_path / name / "1.png")
-    assert [item.name for item in cases.clean_items([f"{tmp_path}/**/*.png"], [1], 1)] == ["x/1.png", "y/1.png"]
+    assert [item.name for item in cases.clean_items([f"{tmp_path}/**/*.png"])] == ["x/1.png", "y/1.png"]
 
 
 def test_a_set_that_is_named_twice(folder):
     with pytest.raises(ValueError, match="--data names a set twice"):
-        cases.clean_items([str(folder), f"{folder}/"], [1], 1)
+        cases.clean_items([str(folder), f"{folder}/"])
 
 
 def test_pairs_whose_names_are_not_unique(pairs):
     Image.fromarray(pixels(9)).save(pairs / "noisy" / "b.jpg")
     with pytest.raises(ValueError, match="b.jpg and .*b.png have the same name"):
         paired_items(pairs)
+
+
+def test_labels_say_set_image_and_draw(folder):
+    assert clean_items(folder, draws=(2,))[-1].label == "kodak/sub/c.png/draw-1"
+
+
+def test_channels_that_most_images_have(tmp_path):
+    rgb, grey = pixels(1), pixels(1)[..., 0]
+    for name, array in {"a": rgb, "b": grey}.items():
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+    assert cases.usual_channels(clean_items(tmp_path, draws=(3,))) == 3  # a tie
+    Image.fromarray(grey + 1).save(tmp_path / "c.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    assert cases.usual_channels(clean_items(tmp_path)) == 1
+
+
+def test_channels_of_pairs_are_those_of_the_noisy_images(pairs):
+    for name in "ab":
+        Image.fromarray(pixels(1)[..., 0]).save(pairs / "noisy" / f"{name}.png")
+    assert cases.usual_channels(paired_items(pairs)) == 1

@@ -47,6 +47,7 @@ def test_tables_and_files(call, folder, tmp_path):
     (parsed,) = csv.DictReader((out / "table.csv").read_text().splitlines())
     assert float(parsed["psnr"]) == row["psnr"]
     assert sorted(path.name for path in out.iterdir()) == ["records.jsonl", "results.json", "table.csv", "table.md"]
+    assert results["table1"] is None
 
 
 def test_models_side_by_side(call, folder, tiny_denoiser_path, tmp_path):
@@ -62,6 +63,97 @@ def test_models_side_by_side(call, folder, tiny_denoiser_path, tmp_path):
     noisy = [image["psnr_noisy"] for image in results["images"]]
     assert noisy[:3] == noisy[3:]
     assert "compared with" in text
+
+
+@pytest.fixture
+def quick_bm3d(monkeypatch):
+    """Something quicker in the place of BM3D, on one core: what it was called with."""
+    from bsdenoise.evaluation import bm3d
+
+    calls = []
+
+    def blur(noisy, sigma, profile):
+        calls.append((noisy.shape, sigma))
+        return np.full_like(noisy, noisy.mean()), 1.0
+
+    monkeypatch.setattr(bm3d, "run", blur)
+    monkeypatch.setattr(bm3d, "_num_cores", lambda: 1)
+    return calls
+
+
+BM3D_FLAGS = ("--noise", "gaussian:25", "--methods", "bm3d", "--bm3d-cache")
+
+
+def test_bm3d_beside_a_model(call, folder, tmp_path, quick_bm3d):
+    out = tmp_path / "out"
+    code, text, errors = call("--data", folder, *BM3D_FLAGS, tmp_path / "cache", "--out", out)
+    assert code == 0, errors
+    results = json.loads((out / "results.json").read_text())
+    model, other = results["contestants"]
+    assert (model["method"], other["method"], other["path"], other["training"]) == ("full", "bm3d", None, None)
+    assert {"bm3d", "bm4d"} < results["versions"].keys()
+    own, bm3ds = results["images"][:3], results["images"][3:]
+    assert [image["psnr_noisy"] for image in own] == [image["psnr_noisy"] for image in bm3ds]
+    assert [image["sure_psnr"] for image in bm3ds] == [None] * 3
+    assert quick_bm3d == [((14, 12, 3), pytest.approx(25 / 255, rel=1e-5))] * 3
+    # The table as in the paper, and what everyone had to learn from.
+    values = {row["model"]: row["psnr"] for row in results["summary"]}
+    (row,) = results["table1"]["rows"]
+    assert row["psnr"] == values
+    for report in (text, (out / "table.md").read_text()):
+        assert "bm3d: not trained, told sigma" in report
+        assert f"{model['name']} (full): the file does not say how it was trained" in report
+    assert text.index("PSNR, dB") < text.index("SURE-PSNR")
+    (line,) = csv.DictReader((out / "table1.csv").read_text().splitlines())
+    assert float(line["bm3d"]) == values["bm3d"]
+
+
+def test_bm3d_alone_has_the_channels_of_the_images(call, folder, tmp_path, quick_bm3d):
+    for path in folder.iterdir():
+        Image.open(path).convert("L").save(path)
+    flags = ("--data", folder, *BM3D_FLAGS, tmp_path / "cache")
+    assert call(*flags, model=False)[0] == 0
+    assert [shape for shape, _ in quick_bm3d] == [(14, 12, 1)] * 3
+    assert call(*flags, model=False)[0] == 0
+    assert len(quick_bm3d) == 3  # kept, with no --out
+
+
+def test_results_of_bm3d_that_are_broken_are_named(call, folder, tmp_path, quick_bm3d):
+    flags = ("--data", folder, *BM3D_FLAGS, tmp_path / "cache")
+    call(*flags, model=False)
+    (path,) = (tmp_path / "cache" / "photos" / "b.png").rglob("*.npz")
+    path.write_bytes(b"")
+    code, _, errors = call(*flags, model=False)
+    assert code == 0
+    (line,) = errors.splitlines()
+    assert line.startswith(f"bsdenoise: note: {path}: is broken")
+
+
+class Finding:
+    """What is known of a set, as `testsets.recognise` says it."""
+
+    key, title, is_complete, lines = "kodak24", "Kodak", False, ["3 of 24 images"]  # noqa: RUF012
+
+
+def test_known_sets_that_are_not_whole_are_named(call, folder, tmp_path, monkeypatch):
+    from bsdenoise.evaluation import testsets
+
+    monkeypatch.setattr(testsets, "recognise", lambda given: Finding() if given == str(folder) else None)
+    code, _, errors = call("--data", folder, "--noise", "gaussian:25", "--json", tmp_path / "r.json")
+    assert code == 0
+    assert errors.splitlines() == ["bsdenoise: note: photos: 3 of 24 images"]
+    assert json.loads((tmp_path / "r.json").read_text())["sets"] == [
+        {"name": "photos", "testset": "kodak24", "complete": False, "remarks": ["3 of 24 images"]}
+    ]
+
+
+def test_what_a_whole_set_is_about_is_not_printed(call, folder, monkeypatch):
+    from bsdenoise.evaluation import testsets
+
+    finding = Finding()
+    finding.is_complete, finding.lines = True, []
+    monkeypatch.setattr(testsets, "recognise", lambda given: finding)
+    assert call("--data", folder, "--noise", "gaussian:25")[2] == ""
 
 
 def test_an_interrupted_evaluation_goes_on(call, folder, tmp_path, monkeypatch):
@@ -104,6 +196,17 @@ MISTAKES = {
     "bad_sigma": (["--data", ".", "--noise", "gaussian:25", "--sigma", "x"], "A sigma reads"),
     "two_sigmas": (["--data", ".", "--noise", "gaussian:25", "--sigma", "2", "--own-sigma"], "exclude each other"),
     "no_folder": (["--data", "missing", "--noise", "gaussian:25"], "missing: no such file or folder"),
+    "own_sigma_of_bm3d": (
+        ["--data", ".", "--noise", "gaussian:25", "--methods", "bm3d", "--own-sigma"],
+        "BM3D must be told the noise level",
+    ),
+    "pairs_for_bm3d": (["--noisy", ".", "--clean", ".", "--methods", "bm3d"], "BM3D must be told the noise level"),
+    "no_bm3d": (["--data", ".", "--noise", "gaussian:25", "--bm3d-cache", "x"], "--bm3d-cache is for --methods bm3d"),
+    "unknown_method": (["--data", ".", "--noise", "gaussian:25", "--methods", "n2v"], "--methods takes what needs no"),
+    "bad_cache": (
+        ["--data", ".", "--noise", "gaussian:25", "--methods", "bm3d", "--bm3d-cache", "a.png"],
+        "a.png: cannot be a folder for results of BM3D: File exists",
+    ),
     "no_model": (["--model", "missing.keras", "--data", ".", "--noise", "gaussian:25"], "no such model"),
     "out_is_a_file": (["--data", ".", "--noise", "gaussian:25", "--out", "a.png"], "a.png: is a file"),
 }

@@ -1,13 +1,15 @@
 """What is measured of one image, and what an interrupted evaluation keeps."""
 
+import dataclasses
 import json
+import threading
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from bsdenoise.evaluation import cases, metrics, records
+from bsdenoise.evaluation import cases, contestants, metrics, records
 
 SPEC = "gaussian:25"
 
@@ -15,7 +17,7 @@ SPEC = "gaussian:25"
 @pytest.fixture
 def model(tiny_denoiser_path):
     path = tiny_denoiser_path(3)
-    return records.Model("tiny", path, keras.models.load_model(path))
+    return contestants.Model("tiny", path, keras.models.load_model(path))
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def items(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a.png", "b.png"):
         Image.fromarray(rng.integers(0, 255, (13, 12, 3), "uint8")).save(folder / name)
-    return cases.clean_items([str(folder)], (1,), 1)
+    return cases.clean_items([str(folder)], (1,), (1,))
 
 
 def measure(model, items, protocol=None, path=None, **listeners):
@@ -57,7 +59,7 @@ def test_which_sigma_the_model_is_told(model, items, tiny_denoiser_path):
     assert measure(model, items, records.Protocol(SPEC))[0].sigma_used == pytest.approx(25 / 255)
     assert measure(model, items, records.Protocol(SPEC, sigma="30"))[0].sigma_used == pytest.approx(30 / 255)
     path = tiny_denoiser_path(3, high=50 / 255)
-    blind = records.Model("range", path, keras.models.load_model(path))
+    blind = contestants.Model("range", path, keras.models.load_model(path))
     record = measure(blind, items, records.Protocol("gaussian:40", own_sigma=True))[0]
     case = cases.read_clean(items[0], 3, "gaussian:40")
     assert record.sigma_used == pytest.approx(float(blind.denoiser.own_sigma(case.noisy[None])[0]))
@@ -72,10 +74,123 @@ def test_real_pairs_take_the_models_own_sigma(model, tmp_path):
     for name, image in (("clean", clean), ("noisy", clean + rng.integers(0, 50, clean.shape, "uint8"))):
         (tmp_path / name).mkdir()
         Image.fromarray(image).save(tmp_path / name / "x.png")
-    items = cases.paired_items(str(tmp_path / "noisy"), str(tmp_path / "clean"), 1)
+    items = cases.paired_items(str(tmp_path / "noisy"), str(tmp_path / "clean"))
     (record,) = measure(model, items, records.Protocol(None))
     assert record.sigma is None
     assert record.sigma_used == pytest.approx(25 / 255)
+
+
+class Constant:
+    """A contestant that says what it was made with, and counts its calls."""
+
+    method, channels, scale, workers = "own", 3, 1.0, 1
+
+    def __init__(self, workers=1, **says):
+        self.name, self.workers, self.says, self.calls = "constant", workers, says, []
+
+    def digest(self):
+        return "constant"
+
+    def check(self, case):
+        pass
+
+    def estimate(self, noisy, sigma, tile, label=""):
+        self.calls.append((sigma, tile, label))
+        return contestants.Estimate(np.full_like(noisy, 0.5), **self.says)
+
+
+def test_what_a_contestant_does_not_say_is_none(items):
+    record = measure(Constant(), items)[0]
+    missing = ("sigma_used", "psnr_mean", "sure_psnr", "calibration")
+    assert [getattr(record, name) for name in missing] == [None] * 4
+    clean = cases.read_clean(items[0], 3, SPEC).clean
+    assert record.psnr_unrounded == pytest.approx(metrics.psnr(np.full_like(clean, 0.5), clean, 1.0))
+
+
+def test_what_a_contestant_says_is_kept(items):
+    lines = []
+    contestant = Constant(seconds=9.0, sigma=0.2, estimated_psnr=20.0, notes=("look",))
+    contestant.scale = 0.1
+    first, second = measure(contestant, items, records.Protocol(SPEC, tile=64), note=lines.append)
+    assert (first.seconds, first.sigma_used) == (9.0, 0.2)
+    assert first.sure_psnr == pytest.approx(40.0)  # a peak ten times as high
+    assert lines == ["look"]
+    assert contestant.calls[0] == (pytest.approx(25 / 255), 64, "set/a.png/draw-0")
+
+
+@pytest.mark.parametrize(
+    "protocol, told",
+    [
+        (records.Protocol(SPEC), pytest.approx(25 / 255)),
+        (records.Protocol(SPEC, sigma="51"), pytest.approx(0.2)),
+        (records.Protocol(SPEC, own_sigma=True), None),
+    ],
+    ids=["added", "another", "own"],
+)
+def test_what_contestants_are_told(protocol, told, items):
+    contestant = Constant()
+    measure(contestant, items[:1], protocol)
+    assert contestant.calls[0][0] == told
+
+
+class Simultaneous(Constant):
+    """Denoises two images at the same time, and the first of each pair last."""
+
+    def __init__(self, fails=()):
+        super().__init__(workers=2)
+        self.barrier, self.second_done, self.fails = threading.Barrier(2, timeout=20), threading.Event(), fails
+
+    def estimate(self, noisy, sigma, tile, label=""):
+        self.barrier.wait()  # passes only if two are here
+        if label == "set/a.png/draw-0":
+            self.second_done.wait(20)
+        else:
+            self.second_done.set()
+        if label in self.fails:
+            raise ValueError(f"no {label}")
+        return super().estimate(noisy, sigma, tile, label)
+
+
+def test_several_at_the_same_time_stay_in_order(items):
+    contestant = Simultaneous()
+    assert [record.image for record in measure(contestant, items)] == ["a.png", "b.png"]
+    assert [label for _, _, label in contestant.calls] == ["set/b.png/draw-0", "set/a.png/draw-0"]
+
+
+def test_one_of_several_may_fail(items):
+    failures = []
+    contestant = Simultaneous(fails=("set/a.png/draw-0",))
+    result = measure(contestant, items, failed=lambda item, error: failures.append((item.name, str(error))))
+    assert [record.image for record in result] == ["b.png"]
+    assert failures == [("a.png", "no set/a.png/draw-0")]
+
+
+def test_others_are_stopped_when_nobody_wants_the_rest(items):
+    class Stoppable(Simultaneous):
+        def __init__(self):
+            super().__init__()
+            self.is_stopped = threading.Event()
+
+        def estimate(self, noisy, sigma, tile, label=""):
+            if len(self.calls) == 2:
+                self.is_stopped.wait(20)
+                raise OSError("stopped")
+            return super().estimate(noisy, sigma, tile, label)
+
+        def stop(self):
+            self.is_stopped.set()
+
+    contestant = Stoppable()
+    more = [dataclasses.replace(item, draw=draw) for draw in (0, 1, 2) for item in items]
+    failures = []
+    running = records.measure_all(
+        [contestant], more, records.Protocol(SPEC), records.Store(None), lambda *failure: failures.append(failure)
+    )
+    next(running)
+    running.close()
+    assert contestant.is_stopped.is_set()
+    assert len(contestant.calls) == 2
+    assert failures == []
 
 
 def test_finished_images_are_not_measured_again(model, items, tmp_path):
@@ -123,7 +238,7 @@ def test_a_bad_image_does_not_stop_the_others(model, items):
 def test_conversions_are_noted_once(model, tmp_path):
     Image.fromarray(np.full((13, 12), 100, "uint8")).save(tmp_path / "grey.png")
     lines = []
-    measure(model, cases.clean_items([str(tmp_path)], (2,), 1), note=lines.append)
+    measure(model, cases.clean_items([str(tmp_path)], (2,), (1,)), note=lines.append)
     assert len(lines) == 1
     assert lines[0].endswith("grey.png: grey, taken as RGB with three equal channels")
 
@@ -131,7 +246,7 @@ def test_conversions_are_noted_once(model, tmp_path):
 def test_images_in_other_units_than_the_models(model, tmp_path):
     np.save(tmp_path / "float.npy", np.random.default_rng(0).uniform(size=(12, 13, 3)).astype("float32"))
     failures = []
-    items = cases.clean_items([str(tmp_path)], (1,), 1)
+    items = cases.clean_items([str(tmp_path)], (1,), (1,))
     measure(model, items, records.Protocol("gaussian:0.1"), failed=lambda _, error: failures.append(str(error)))
     assert failures == [
         "the model takes integer images: its units are fractions of full scale (25 grey levels of 8 bits are 0.098)."

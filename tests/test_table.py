@@ -70,6 +70,30 @@ def test_an_undefined_ssim_does_not_spoil_the_mean():
     assert row.ssim is None
 
 
+def test_what_a_method_does_not_have_stays_empty():
+    own = {"psnr_mean": None, "sure_psnr": None, "calibration": None}
+    records = [record(model="bm3d", dataset=name, **own) for name in ("d", "e")] + [record(model="full")]
+    first, _, average, full = table.summarise(records)
+    for row in (first, average):
+        assert (row.psnr_mean, row.sure_psnr, row.calibration) == (None, None, None)
+        assert row.psnr == pytest.approx(30.0)
+    assert full.sure_psnr == pytest.approx(30.1)
+    head, _, *body = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.as_text([first, full], "github").splitlines()
+    ]
+    assert [cells[head.index("SURE-PSNR")] for cells in body] == ["", "30.10"]
+    parsed = list(csv.DictReader(io.StringIO(table.as_csv([first, full]))))
+    assert [row["calibration"] for row in parsed] == ["", "1.0"]
+
+
+def test_rows_say_how_many_sets_channels_and_which_noise():
+    same = table.summarise([record(dataset="d"), record(dataset="e")])
+    assert [(row.sets, row.channels, row.sigma) for row in same] == [(1, 3, 0.1), (1, 3, 0.1), (2, 3, 0.1)]
+    (mixed,) = table.summarise([record(), record(image="b", channels=1, sigma=0.2)])
+    assert (mixed.sets, mixed.channels, mixed.sigma) == (1, None, None)
+
+
 def test_differences_are_paired():
     rng = np.random.default_rng(1)
     easy = 30 + 5 * rng.standard_normal(6)  # images differ by far more than models do

@@ -4,9 +4,10 @@ import dataclasses
 import json
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -14,9 +15,50 @@ from bsdenoise import files
 from bsdenoise.cli import libraries, models, report
 from bsdenoise.config import EvaluateConfig
 
+if TYPE_CHECKING:  # these load Keras, which is announced first
+    from bsdenoise.evaluation.cases import Item
+    from bsdenoise.evaluation.contestants import Contestant
+    from bsdenoise.evaluation.records import Record
+    from bsdenoise.evaluation.table import Difference, Row
+    from bsdenoise.evaluation.table1 import Table1
+    from bsdenoise.evaluation.testsets import Finding
+
 EXIT_SOME_FAILED = 2
-HUGE_SCALE = 1e30  # no σ is too large for it
+HUGE_SCALE = 1e30  # of pixels: no noise is too strong for it
 _PACKAGES = ("bsdenoise", "tensorflow", "keras", "numpy", "pillow", "scikit-image")
+_BM3D_PACKAGES = ("bm3d", "bm4d")
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What an evaluation found.
+
+    Attributes:
+        contestants: What was measured.
+        sets: What the package knows of each set, by its name; `None` where it knows nothing.
+        images: One record for each contestant, image and noise draw.
+        num_failed: How many could not be measured.
+        rows: Means of each contestant on each set.
+        differences: How much better each contestant is than the first.
+        table1: The same as the paper's Table 1 has it; `None` for a single contestant.
+    """
+
+    contestants: "Sequence[Contestant]"
+    sets: "Mapping[str, Finding | None]"
+    images: "Sequence[Record]"
+    num_failed: int
+    rows: "Sequence[Row]"
+    differences: "Sequence[Difference]"
+    table1: "Table1 | None"
+
+    @property
+    def protocols(self) -> list[str]:
+        """Says of each contestant, in a line, what it had to learn from."""
+        lines = []
+        for contestant in self.contestants:
+            name, method = contestant.name, contestant.method
+            lines.append(f"{name if name == method else f'{name} ({method})'}: {contestant.protocol}")
+        return lines
 
 
 def run(config: EvaluateConfig) -> int:
@@ -27,70 +69,35 @@ def run(config: EvaluateConfig) -> int:
 
     Raises:
         ValueError: If the flags contradict each other, or nothing could be measured.
+        OSError: If a result cannot be written.
     """
     _check(config)
     libraries.load_keras()  # before whatever imports it
-
-    from bsdenoise.evaluation import cases
-
-    _check_levels(config)
-    if config.data:
-        items = cases.clean_items(config.data, config.draws, config.every)
-    else:
-        items = cases.paired_items(str(config.noisy), str(config.clean), config.every)
-    denoisers = {path: models.load_denoiser(path) for path in config.model}
-
-    from bsdenoise.evaluation import records, table
-
-    names = _names(config.model)
-    under_test = [records.Model(names[path], models.find(path), denoiser) for path, denoiser in denoisers.items()]
-    protocol = records.Protocol(config.noise, config.sigma, config.own_sigma, config.tile)
-    num_failed = 0
-    bar = tqdm(total=len(under_test) * len(items), unit="image", file=sys.stderr, disable=None)
-
-    def failed(item: cases.Item, error: Exception) -> None:
-        nonlocal num_failed
-        num_failed += 1
-        bar.clear()
-        report(error, where=item.path)
-        bar.update()
-
-    def note(line: str) -> None:
-        bar.clear()
-        print(f"bsdenoise: note: {line}", file=sys.stderr)
-
-    found = []
-    store = records.Store(config.out / "records.jsonl" if config.out else None)
-    with bar:
-        for record in records.measure_all(under_test, items, protocol, store, failed, note):
-            found.append(record)
-            bar.set_postfix(psnr=f"{record.psnr:.2f}", refresh=False)
-            bar.update()
-    if not found:
+    _check_names_and_levels(config)
+    items = _list_items(config)
+    sets = _recognise(config)
+    contestants = _open(config, items)
+    images, num_failed = _measure(config, contestants, items)
+    if not images:
         raise ValueError("No image could be measured.")
-    rows = table.summarise(found)
-    gains = table.differences(found)
-    print(table.as_text(rows))
-    if gains:
-        print("\n" + table.as_text(gains))
-    if num_failed:
-        print(f"{num_failed} of {len(under_test) * len(items)} could not be measured and do not count", file=sys.stderr)
-    _write(config, under_test, found, rows, gains, num_failed)
+    results = _summarise(config, contestants, sets, images, num_failed)
+    _print(results)
+    _write(config, results)
     return EXIT_SOME_FAILED if num_failed else 0
 
 
 def _check(config: EvaluateConfig) -> None:
     """Looks at the flags before anything is loaded."""
-    if not config.model:
-        raise ValueError("Expected at least one --model.")
     if bool(config.data) == bool(config.noisy or config.clean) or bool(config.noisy) != bool(config.clean):
         raise ValueError("Expected either --data with --noise, or --noisy with --clean.")
     if bool(config.data) != bool(config.noise):
         raise ValueError("--noise says which noise is added to --data; --noisy and --clean go without it.")
     if config.sigma and config.own_sigma:
         raise ValueError("--sigma and --own-sigma exclude each other.")
-    if len(set(config.model)) != len(config.model):
-        raise ValueError("A --model is given twice.")
+    if config.methods and (config.own_sigma or (config.noisy and not config.sigma)):
+        raise ValueError("BM3D must be told the noise level: give --sigma, or leave --methods away.")
+    if config.bm3d_cache and not config.methods:
+        raise ValueError("--bm3d-cache is for --methods bm3d.")
     if config.json and config.json.is_dir():
         raise ValueError(f"{config.json}: is a folder; --json names a file.")
     if config.out and config.out.exists() and not config.out.is_dir():
@@ -99,58 +106,177 @@ def _check(config: EvaluateConfig) -> None:
         models.find(path)
 
 
-def _check_levels(config: EvaluateConfig) -> None:
-    """Refuses noise that cannot be read; whether it is too strong, each file's type tells."""
+def _check_names_and_levels(config: EvaluateConfig) -> None:
+    """Refuses unknown methods and noise that cannot be read; whether it is too strong, each file's type tells."""
+    from bsdenoise.evaluation import contestants
     from bsdenoise.noise import parse, parse_level
 
+    contestants.check_names(config.model, config.methods)
     if config.noise:
         parse(config.noise, HUGE_SCALE)
     if config.sigma:
-        parse_level(config.sigma, HUGE_SCALE)
+        parse_level(config.sigma, 1.0)  # its words alone: it has no upper end
 
 
-def _names(paths: tuple[Path, ...]) -> dict[Path, str]:
-    """Names models by the last part of their paths; by the whole path where that is not enough."""
-    short = {path: path.stem if path.suffix == ".keras" else path.resolve().name for path in paths}
-    unique = len(set(short.values())) == len(short)
-    return short if unique else {path: str(path) for path in paths}
+def _list_items(config: EvaluateConfig) -> "list[Item]":
+    from bsdenoise.evaluation import cases
+
+    if config.data:
+        return cases.clean_items(config.data, config.draws, config.every)
+    return cases.paired_items(str(config.noisy), str(config.clean), config.every)
 
 
-def _write(config: EvaluateConfig, under_test: list, found: list, rows: list, gains: list, num_failed: int) -> None:
-    """Writes results.json, table.md and table.csv, each whole or not at all."""
-    from bsdenoise.evaluation import table
+def _recognise(config: EvaluateConfig) -> "dict[str, Finding | None]":
+    """Gives what the package knows of the sets, by their names, and says what is wrong with those that it knows."""
+    from bsdenoise.evaluation import cases, testsets
 
-    results = {
-        "protocol": {
-            "data": config.data,
-            "noise": config.noise,
-            "noisy": config.noisy,
-            "clean": config.clean,
-            "sigma": config.sigma,
-            "own_sigma": config.own_sigma,
-            "every": config.every,
-            "tile": config.tile,
-        },
-        "models": [
-            {"name": model.name, "path": str(model.path), "sha256": model.digest(), "channels": model.denoiser.channels}
-            for model in under_test
-        ],
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
-        "failed": num_failed,
-        "summary": [dataclasses.asdict(row) for row in rows],
-        "differences": [dataclasses.asdict(gain) for gain in gains],
-        "images": [dataclasses.asdict(record) for record in found],
-    }
-    text = json.dumps(results, indent=1) + "\n"
-    outputs: dict[Path, Any] = {}
+    names = cases.set_names(config.data)
+    found = {name: testsets.recognise(folder) for name, folder in zip(names, config.data, strict=True)}
+    for name, finding in found.items():
+        if finding is not None and not finding.is_complete:
+            for line in finding.lines:
+                _note(f"{name}: {line}")
+    return found
+
+
+def _open(config: EvaluateConfig, items: "list[Item]") -> "list[Contestant]":
+    """Loads what is measured."""
+    from bsdenoise.evaluation import cases, contestants
+
+    channels = cases.RGB if config.model else cases.usual_channels(items)
+    return contestants.open_contestants(config.model, config.methods, config.bm3d_cache, models.load_denoiser, channels)
+
+
+def _measure(
+    config: EvaluateConfig, contestants: "list[Contestant]", items: "list[Item]"
+) -> "tuple[list[Record], int]":
+    """Gives the records, and how many are missing; says which, and how far it is."""
+    from bsdenoise.evaluation import records
+
+    protocol = records.Protocol(config.noise, config.sigma, config.own_sigma, config.tile)
+    store = records.Store(config.out / "records.jsonl" if config.out else None)
+    bar = tqdm(total=len(contestants) * len(items), unit="image", file=sys.stderr, disable=None)
+    num_failed = 0
+
+    def failed(item: "Item", error: Exception) -> None:
+        nonlocal num_failed
+        num_failed += 1
+        bar.clear()
+        report(error, where=item.path)
+        bar.update()
+
+    def note(line: str) -> None:
+        bar.clear()
+        _note(line)
+
+    found = []
+    with bar:
+        for record in records.measure_all(contestants, items, protocol, store, failed, note):
+            found.append(record)
+            bar.set_postfix_str(f"{record.model}: {record.psnr:.2f} dB", refresh=False)
+            bar.update()
+    return found, num_failed
+
+
+def _summarise(
+    config: EvaluateConfig,
+    contestants: "list[Contestant]",
+    sets: "dict[str, Finding | None]",
+    images: "list[Record]",
+    num_failed: int,
+) -> Results:
+    from bsdenoise.evaluation import table, table1
+
+    rows = table.summarise(images)
+    by_method = {contestant.name: contestant.method for contestant in contestants}
+    known = {name: finding.key for name, finding in sets.items() if finding is not None}
+    return Results(
+        contestants,
+        sets,
+        images,
+        num_failed,
+        rows,
+        table.differences(images),
+        table1.make(rows, by_method, known, config.noise) if len(contestants) > 1 else None,
+    )
+
+
+def _print(results: Results) -> None:
+    """Prints the tables, what every contestant had to learn from, and how much is missing."""
+    from bsdenoise.evaluation import table, table1
+
+    parts = [] if results.table1 is None else [table1.as_text(results.table1)]
+    parts += [table.as_text(part) for part in (results.rows, results.differences) if part]
+    print("\n\n".join([*parts, "\n".join(results.protocols)]))
+    if results.num_failed:
+        total = len(results.images) + results.num_failed
+        print(f"{results.num_failed} of {total} could not be measured and do not count", file=sys.stderr)
+
+
+def _write(config: EvaluateConfig, results: Results) -> None:
+    """Writes results.json, table.md, table.csv and table1.csv, each whole or not at all."""
+    from bsdenoise.evaluation import table, table1
+
+    text = json.dumps(_as_json(config, results), indent=1) + "\n"
+    outputs: dict[Path, str] = {}
     if config.json:
         outputs[config.json] = text
     if config.out:
-        markdown = "\n\n".join(table.as_text(part, "github") for part in (rows, gains) if part) + "\n"
         outputs[config.out / "results.json"] = text
-        outputs[config.out / "table.md"] = markdown
-        outputs[config.out / "table.csv"] = table.as_csv(rows)
+        outputs[config.out / "table.md"] = _as_markdown(results)
+        outputs[config.out / "table.csv"] = table.as_csv(results.rows)
+        if results.table1 is not None:
+            outputs[config.out / "table1.csv"] = table1.as_csv(results.table1)
     for path, content in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as temporary:
             temporary.write_text(content)
+
+
+def _as_markdown(results: Results) -> str:
+    from bsdenoise.evaluation import table, table1
+
+    parts = [] if results.table1 is None else [table1.as_markdown(results.table1)]
+    parts += [table.as_text(part, "github") for part in (results.rows, results.differences) if part]
+    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in results.protocols)]) + "\n"
+
+
+def _as_json(config: EvaluateConfig, results: Results) -> dict[str, Any]:
+    from bsdenoise.evaluation import table1
+
+    packages = _PACKAGES + (_BM3D_PACKAGES if config.methods else ())
+    told = ("data", "noise", "noisy", "clean", "sigma", "own_sigma", "every", "tile")
+    return {
+        "protocol": {name: getattr(config, name) for name in told},
+        "sets": [
+            {
+                "name": name,
+                "testset": finding and finding.key,
+                "complete": finding and finding.is_complete,
+                "remarks": finding.lines if finding else [],
+            }
+            for name, finding in results.sets.items()
+        ],
+        "contestants": [
+            {
+                "name": contestant.name,
+                "method": contestant.method,
+                "path": contestant.path and str(contestant.path),
+                "digest": contestant.digest(),
+                "channels": contestant.channels,
+                "protocol": contestant.protocol,
+                "training": contestant.training,
+            }
+            for contestant in results.contestants
+        ],
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
+        "failed": results.num_failed,
+        "table1": results.table1 and table1.as_dict(results.table1),
+        "summary": [dataclasses.asdict(row) for row in results.rows],
+        "differences": [dataclasses.asdict(gain) for gain in results.differences],
+        "images": [dataclasses.asdict(record) for record in results.images],
+    }
+
+
+def _note(line: str) -> None:
+    print(f"bsdenoise: note: {line}", file=sys.stderr)

@@ -11,7 +11,7 @@ from bsdenoise.config.flags import Switch
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Measure models on clean images with noise added, or on real pairs of noisy and clean images.
+    """Measure models and BM3D on clean images with noise added, or on real pairs of noisy and clean images.
 
     Noise is added in floating point, neither clipped nor rounded, and depends on the image and the number of the draw
     alone, so that every model sees the same. Results are rounded to the bits of the files before they are compared.
@@ -19,6 +19,13 @@ class EvaluateConfig:
 
     #: A .keras file, or a run folder that holds denoiser.keras; repeat it to compare models.
     model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction]
+
+    #: What is measured beside the models, or alone: bm3d, which needs the package of that name, for non-commercial use
+    #: only.
+    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
+
+    #: Folder that keeps results of BM3D, which takes up to a minute for a photograph. Default: one in the user's cache.
+    bm3d_cache: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
 
     #: Folders of clean images; each is a set of its own.
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR [DIR ...]")] = ()
@@ -36,21 +43,21 @@ class EvaluateConfig:
     #: Folder of clean images of the same names as those in --noisy.
     clean: str | None = None
 
-    #: Noise level that the models are told, in the files' own units (25) or as a fraction of full scale (25/255).
-    #: Default: the one that was added; for pairs the model's own.
+    #: Noise level that is told, in the files' own units (25) or as a fraction of full scale (25/255). Default: the one
+    #: that was added; for pairs the model's own.
     sigma: Annotated[str | None, tyro.conf.arg(metavar="S")] = None
 
     #: Do not tell the models the noise level: each takes its own, an estimate per image if it was trained on a range.
     own_sigma: Switch = False
 
-    #: Take only every so many images of each set.
-    every: int = 1
+    #: Take only every so many images: one number, or one for each set.
+    every: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N [N ...]")] = (1,)
 
     #: Largest side of a tile in pixels. Default: large images in tiles.
     tile: int | None = None
 
     #: Folder for records.jsonl (one line per image, from which an interrupted evaluation goes on), results.json,
-    #: table.md and table.csv.
+    #: table.md, table.csv, and from two contestants on table1.csv.
     out: Path | None = None
 
     #: File for the results as JSON.

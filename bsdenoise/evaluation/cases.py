@@ -5,8 +5,10 @@ the place of the folder, nor which other images or methods are measured beside i
 and scales with σ. This is the protocol of Laine, Lehtinen, Aila (2019).
 """
 
+import contextlib
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,41 +71,53 @@ class Item:
         """The files that it is read from."""
         return (self.path,) if self.noisy_path is None else (self.path, self.noisy_path)
 
+    @property
+    def label(self) -> str:
+        """A path of names that says which image and draw it is."""
+        return f"{self.dataset}/{self.name}/draw-{self.draw}"
 
-def clean_items(folders: Sequence[str], draws: Sequence[int], every: int) -> list[Item]:
+
+def clean_items(folders: Sequence[str], draws: Sequence[int] = (1,), every: Sequence[int] = (1,)) -> list[Item]:
     """Lists the images of folders of clean images, each as often as noise is drawn for it.
 
     Args:
         folders: Folders, files or globs; each is a set of its own.
         draws: Number of noise draws, one for all sets or one for each.
-        every: Only every so many images of a set, in the order of their names, beginning with the first.
+        every: Only every so many images of a set, in the order of their names, beginning with the first; one number for
+            all sets or one for each.
 
     Raises:
         ValueError: If a folder holds no image, or the numbers do not fit.
     """
-    if len(draws) not in (1, len(folders)):
-        raise ValueError(f"--draws takes one number, or one for each of {len(folders)} --data. Received: {len(draws)}.")
-    if min(draws) < 1 or every < 1:
-        raise ValueError(f"--draws and --every must be at least 1. Received: {min(*draws, every)}.")
+    counts, steps = _for_each(folders, "--draws", draws), _for_each(folders, "--every", every)
     if len(set(map(os.path.realpath, folders))) < len(folders):
         raise ValueError(f"--data names a set twice. Received: {' '.join(folders)}.")
-    counts = list(draws) * (len(folders) // len(draws))
     items = []
-    for folder, name, count in zip(folders, _set_names(folders), counts, strict=True):
-        found = list(_images_of(folder, name))[::every]
+    for folder, name, count, step in zip(folders, set_names(folders), counts, steps, strict=True):
+        found = list(_images_of(folder, name))[::step]
         items += [replace(item, draw=draw) for item in found for draw in range(count)]
     return items
 
 
-def paired_items(noisy_folder: str, clean_folder: str, every: int) -> list[Item]:
+def _for_each(folders: Sequence[str], flag: str, numbers: Sequence[int]) -> list[int]:
+    """Gives the number of each set."""
+    if len(numbers) not in (1, len(folders)):
+        raise ValueError(
+            f"{flag} takes one number, or one for each of {len(folders)} --data. Received: {len(numbers)}."
+        )
+    if min(numbers) < 1:
+        raise ValueError(f"{flag} must be at least 1. Received: {min(numbers)}.")
+    return list(numbers) * (len(folders) // len(numbers))
+
+
+def paired_items(noisy_folder: str, clean_folder: str, every: Sequence[int] = (1,)) -> list[Item]:
     """Lists real pairs: files of the same name, whatever their suffix, below two folders.
 
     Raises:
         ValueError: If a folder holds no image, or an image has no partner.
     """
-    if every < 1:
-        raise ValueError(f"--every must be at least 1. Received: {every}.")
-    (name,) = _set_names([clean_folder])
+    (step,) = _for_each([clean_folder], "--every", every)
+    (name,) = set_names([clean_folder])
     noisy, clean = (_by_stem(folder, name) for folder in (noisy_folder, clean_folder))
     alone = sorted(noisy.keys() ^ clean.keys())
     if alone:
@@ -112,7 +126,26 @@ def paired_items(noisy_folder: str, clean_folder: str, every: int) -> list[Item]
             f"{len(alone)} image(s) have no partner, the first is {alone[0]} in {folder}. "
             "Noisy and clean files must have the same names."
         )
-    return [replace(clean[stem], noisy_path=noisy[stem].path) for stem in sorted(clean)][::every]
+    return [replace(clean[stem], noisy_path=noisy[stem].path) for stem in sorted(clean)][::step]
+
+
+def set_names(folders: Sequence[str]) -> list[str]:
+    """Names sets by their folders; by all that was given where two folders have the same name."""
+    short = [Path(folder).resolve().name for folder in folders]
+    return [name if short.count(name) == 1 else folder for name, folder in zip(short, folders, strict=True)]
+
+
+def usual_channels(items: Sequence[Item]) -> int:
+    """Gives the number of channels that most of the images have, for methods that take grey and RGB images alike.
+
+    Args:
+        items: The images; those that cannot be read do not count. RGB wins a tie.
+    """
+    counts = Counter({RGB: 0})
+    for path, index in dict.fromkeys((item.noisy_path or item.path, item.index) for item in items):
+        with contextlib.suppress(ValueError, OSError):  # to be named when it is measured, beside those that can be
+            counts[_read(path, index)[0].shape[-1]] += 1
+    return counts.most_common(1)[0][0]
 
 
 def _by_stem(folder: str, name: str) -> dict[str, Item]:
@@ -187,12 +220,6 @@ def _stem(item: Item) -> str:
     """Gives the name that the partners of a pair share."""
     path = Path(item.name)
     return (path.parent / path.name.removesuffix(path.suffix)).as_posix() + (f"[{item.index}]" if item.index else "")
-
-
-def _set_names(folders: Sequence[str]) -> list[str]:
-    """Names sets by their folders; by all that was given where two folders have the same name."""
-    short = [Path(folder).resolve().name for folder in folders]
-    return [name if short.count(name) == 1 else folder for name, folder in zip(short, folders, strict=True)]
 
 
 def _read(path: Path, index: int) -> tuple[np.ndarray, tuple[str, ...]]:

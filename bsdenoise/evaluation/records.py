@@ -4,17 +4,20 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import bsdenoise
-from bsdenoise import noise
-from bsdenoise.denoiser import Denoiser
 from bsdenoise.evaluation.cases import Case, Item, read_clean, read_pair
+from bsdenoise.evaluation.contestants import Contestant
 from bsdenoise.evaluation.metrics import psnr, rounded, ssim
+from bsdenoise.levels import parse_level
 
 
 @dataclass(frozen=True)
@@ -35,32 +38,13 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Model:
-    """A denoiser under measurement.
-
-    Attributes:
-        name: What the tables call it.
-        path: Its file.
-        denoiser: The model itself.
-    """
-
-    name: str
-    path: Path
-    denoiser: Denoiser
-
-    def digest(self) -> str:
-        """Gives a checksum of the file."""
-        return _file_digest(self.path)
-
-
-@dataclass(frozen=True)
 class Record:
-    """What was measured of one model on one image with one noise draw.
+    """What was measured of one contestant on one image with one noise draw.
 
     Intensities are fractions of full scale, of float files in the file's own units. PSNRs are in dB.
 
     Attributes:
-        model: Name of the model.
+        model: Name of the contestant.
         dataset: Name of the set.
         image: Name of the image.
         draw: Number of the noise draw.
@@ -68,16 +52,17 @@ class Record:
         height: Height in pixels.
         width: Width in pixels.
         sigma: Standard deviation of the noise that was added; `None` for real pairs.
-        sigma_used: What the model took it to be.
+        sigma_used: What the contestant took it to be; `None` if its method does not use it.
         psnr_noisy: PSNR of the noisy image, not rounded.
         psnr: PSNR of the result, rounded to the bits of the file.
         psnr_unrounded: The same without rounding.
-        psnr_mean: PSNR of the prediction from the surroundings alone, not rounded.
+        psnr_mean: PSNR of the prediction from the surroundings alone, not rounded; `None` for methods without one.
         ssim: Structural similarity of the rounded result; `None` for images under 11 pixels.
-        sure_psnr: What the model itself expects `psnr_unrounded` to be, without the clean image; `None` where σ was
-            estimated: an estimate that takes texture for noise leaves nothing of it.
-        calibration: Squared error over the posterior variance, 1 for a model that knows how sure it is.
-        seconds: Time to denoise.
+        sure_psnr: What the contestant itself expects `psnr_unrounded` to be, without the clean image; `None` if its
+            method cannot tell, and where σ was estimated.
+        calibration: Squared error over the posterior variance, 1 for a model that knows how sure it is; `None` without
+            a posterior.
+        seconds: Time to denoise, when it was computed.
     """
 
     model: str
@@ -88,14 +73,14 @@ class Record:
     height: int
     width: int
     sigma: float | None
-    sigma_used: float
+    sigma_used: float | None
     psnr_noisy: float
     psnr: float
     psnr_unrounded: float
-    psnr_mean: float
+    psnr_mean: float | None
     ssim: float | None
     sure_psnr: float | None
-    calibration: float
+    calibration: float | None
     seconds: float
 
 
@@ -141,47 +126,93 @@ class Store:
 
 
 def measure_all(
-    models: Iterable[Model],
+    contestants: Iterable[Contestant],
     items: list[Item],
     protocol: Protocol,
     store: Store,
     failed: Callable[[Item, Exception], None],
     note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Record]:
-    """Measures models on images, or finds what was measured before.
+    """Measures contestants on images, or finds what was measured before.
 
     Args:
-        models: The models.
+        contestants: What is measured.
         items: The images and noise draws.
         protocol: The conditions.
         store: Earlier records; new ones are added to it.
         failed: Called for an image that cannot be measured; the others go on.
-        note: Called with one line for each image whose pixels were converted.
+        note: Called with each line that is worth a word, once, such as for an image whose pixels were converted.
 
     Yields:
-        One record for each model and item that could be measured.
+        One record for each contestant and item that could be measured, in their order.
     """
     noted = set()
     digest_of = functools.cache(_file_digest)  # a stack is one file for many items
-    for model in models:
-        digest = model.digest()
-        for item in items:
-            try:
-                key = _key([digest, *map(digest_of, item.paths)], item, protocol)
-                record = store.find(key)
-                if record is None:
-                    case = read_case(item, model.denoiser.channels, protocol)
-                    for line in (f"{item.path}: {text}" for text in case.notes):
-                        if line not in noted:
-                            noted.add(line)
-                            note(line)
-                    record = measure(model, item, case, protocol)
-                    store.add(key, record)
-            except (ValueError, OSError) as error:
-                failed(item, error)
+    for contestant in contestants:
+        attempt = functools.partial(_attempt, contestant, contestant.digest(), digest_of, protocol, store)
+        for item, outcome in zip(items, _in_order(attempt, items, contestant), strict=True):
+            if isinstance(outcome, Exception):
+                failed(item, outcome)
                 continue
+            for line in outcome.notes:
+                if line not in noted:
+                    noted.add(line)
+                    note(line)
+            if outcome.is_new:
+                store.add(outcome.key, outcome.record)
             # The same file may go by another name than in the run that measured it.
-            yield Record(**asdict(record) | {"model": model.name, "dataset": item.dataset, "image": item.name})
+            yield replace(outcome.record, model=contestant.name, dataset=item.dataset, image=item.name)
+
+
+class _Measured(NamedTuple):
+    """A record, the key that it is kept under, whether it was made just now, and what is worth a word."""
+
+    record: Record
+    key: str
+    is_new: bool
+    notes: Sequence[str] = ()
+
+
+def _attempt(
+    contestant: Contestant,
+    digest: str,
+    digest_of: Callable[[Path], str],
+    protocol: Protocol,
+    store: Store,
+    item: Item,
+) -> _Measured | Exception:
+    """Measures one image, or finds what was measured, or gives the reason why neither is possible."""
+    try:
+        key = _key([digest, *map(digest_of, item.paths)], item, protocol)
+        known = store.find(key)
+        if known is not None:
+            return _Measured(known, key, is_new=False)
+        case = read_case(item, contestant.channels, protocol)
+        record, notes = measure(contestant, item, case, protocol)
+        return _Measured(record, key, True, [*(f"{item.path}: {text}" for text in case.notes), *notes])
+    except (ValueError, OSError) as error:
+        return error
+
+
+def _in_order(attempt: Callable[[Item], Any], items: Iterable[Item], contestant: Contestant) -> Iterator[Any]:
+    """Attempts items, as many at the same time as the contestant can, and gives the results in the items' order."""
+    if contestant.workers == 1:
+        yield from map(attempt, items)
+        return
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(contestant.workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(attempt, item))
+                if len(waiting) > contestant.workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BaseException:  # Ctrl-C, or nobody wants the rest: do not wait for it
+            for future in waiting:
+                future.cancel()
+            contestant.stop()
+            raise
 
 
 def read_case(item: Item, channels: int, protocol: Protocol) -> Case:
@@ -191,31 +222,37 @@ def read_case(item: Item, channels: int, protocol: Protocol) -> Case:
     return read_clean(item, channels, protocol.noise)
 
 
-def measure(model: Model, item: Item, case: Case, protocol: Protocol) -> Record:
-    """Denoises one image and compares the result with the clean one.
+def told_sigma(case: Case, protocol: Protocol) -> float | None:
+    """Gives σ that contestants are told of an image; `None` leaves it to them.
 
     Raises:
-        ValueError: If the image is not in the model's units.
+        ValueError: If the protocol's cannot be read.
     """
-    denoiser, clean, peak = model.denoiser, case.clean, case.peak
-    if (case.levels is not None) != denoiser.fractional:
-        kind = "integer" if denoiser.fractional else "float"
-        raise ValueError(f"the model takes {kind} images: its units are {denoiser.units}.")
-    sigma = case.sigma
     if protocol.own_sigma:
-        sigma = None
-    elif protocol.sigma is not None:
-        sigma = noise.parse_level(protocol.sigma, float(case.levels or 1))
-    is_estimate = sigma is None and not denoiser.noise.is_known
-    used = float(denoiser.own_sigma(case.noisy[np.newaxis])[0]) if sigma is None else sigma
+        return None
+    if protocol.sigma is not None:
+        return parse_level(protocol.sigma, float(case.levels or 1))
+    return case.sigma
+
+
+def measure(contestant: Contestant, item: Item, case: Case, protocol: Protocol) -> tuple[Record, tuple[str, ...]]:
+    """Denoises one image and compares the result with the clean one.
+
+    Returns:
+        The record, and what the contestant has to say about its making.
+
+    Raises:
+        ValueError: If the image is not in the contestant's units, or it must be told a σ and is not.
+    """
+    contestant.check(case)
     start = time.perf_counter()
-    result = denoiser.posterior(case.noisy, sigma=used, tile=protocol.tile)
-    seconds = time.perf_counter() - start
-    final, expected = rounded(result.denoised, case.levels), rounded(clean, case.levels)
-    squared_error = np.square(result.denoised.astype(np.float64) - clean)
+    estimate = contestant.estimate(case.noisy, told_sigma(case, protocol), protocol.tile, item.label)
+    seconds = time.perf_counter() - start if estimate.seconds is None else estimate.seconds
+    clean, peak = case.clean, case.peak
+    final, expected = rounded(estimate.denoised, case.levels), rounded(clean, case.levels)
     height, width, channels = clean.shape
-    return Record(
-        model=model.name,
+    record = Record(
+        model=contestant.name,
         dataset=item.dataset,
         image=item.name,
         draw=item.draw,
@@ -223,16 +260,27 @@ def measure(model: Model, item: Item, case: Case, protocol: Protocol) -> Record:
         height=height,
         width=width,
         sigma=case.sigma,
-        sigma_used=used,
+        sigma_used=estimate.sigma,
         psnr_noisy=psnr(case.noisy, clean, peak),
         psnr=psnr(final, expected, peak),
-        psnr_unrounded=psnr(result.denoised, clean, peak),
-        psnr_mean=psnr(result.mean, clean, peak),
+        psnr_unrounded=psnr(estimate.denoised, clean, peak),
+        psnr_mean=None if estimate.mean is None else psnr(estimate.mean, clean, peak),
         ssim=ssim(final, expected, peak),
-        sure_psnr=None if is_estimate else result.estimated_psnr + float(20.0 * np.log10(peak / denoiser.scale)),
-        calibration=float(np.mean(squared_error) / np.mean(np.square(result.std, dtype=np.float64))),
+        sure_psnr=_for_peak(estimate.estimated_psnr, peak / contestant.scale),
+        calibration=None if estimate.std is None else _calibration(estimate.denoised, estimate.std, clean),
         seconds=seconds,
     )
+    return record, estimate.notes
+
+
+def _for_peak(estimated_psnr: float | None, ratio: float) -> float | None:
+    """Converts a PSNR to a peak that is so many times as high."""
+    return None if estimated_psnr is None else estimated_psnr + float(20.0 * np.log10(ratio))
+
+
+def _calibration(denoised: np.ndarray, std: np.ndarray, clean: np.ndarray) -> float:
+    squared_error = np.square(denoised.astype(np.float64) - clean)
+    return float(np.mean(squared_error) / np.mean(np.square(std, dtype=np.float64)))
 
 
 def _key(digests: list[str], item: Item, protocol: Protocol) -> str:

@@ -16,7 +16,7 @@ from bsdenoise.evaluation.records import Record
 
 AVERAGE = "average"
 CONFIDENCE = 0.95
-# Averaged over draws and images; SSIM only where it is defined.
+# Averaged over draws and images, each only where it is defined: SSIM not for tiny images, others not for all methods.
 MEASURES = ("psnr_noisy", "psnr", "psnr_unrounded", "psnr_mean", "ssim", "sure_psnr", "calibration")
 COLUMNS = {
     "model": "model",
@@ -51,34 +51,40 @@ class Row:
     Attributes:
         model: Name of the model.
         dataset: Name of the set, or "average".
+        sets: Number of sets: 1, or of an average how many it is over.
         images: Number of images.
         draws: Number of noise draws of each image, the least if it differs.
+        channels: Number of channels compared; `None` if it differs.
+        sigma: Standard deviation of the noise that was added, as in `Record`; `None` for real pairs or if it differs.
         psnr_noisy: Mean PSNR of the noisy images.
         psnr: Mean PSNR of the rounded results.
         psnr_ci_images: Half width of the 95 % confidence interval of `psnr` for other images of the same kind
             (Student's t); `None` for one image.
         psnr_ci_draws: The same for other noise on the same images; `None` for one draw.
         psnr_unrounded: Mean PSNR without rounding.
-        psnr_mean: Mean PSNR of the prediction from the surroundings alone.
+        psnr_mean: Mean PSNR of the prediction from the surroundings alone; `None` for methods that have none.
         ssim: Mean structural similarity; `None` if no image is large enough.
-        sure_psnr: Mean PSNR that the model itself expected; `None` where it estimated σ.
-        calibration: Mean of squared error over posterior variance.
+        sure_psnr: Mean PSNR that the model itself expected; `None` where it estimated σ, or for methods that cannot.
+        calibration: Mean of squared error over posterior variance; `None` for methods without a posterior.
         seconds_per_megapixel: Time of all over size of all.
     """
 
     model: str
     dataset: str
+    sets: int
     images: int
     draws: int
+    channels: int | None
+    sigma: float | None
     psnr_noisy: float
     psnr: float
     psnr_ci_images: float | None
     psnr_ci_draws: float | None
     psnr_unrounded: float
-    psnr_mean: float
+    psnr_mean: float | None
     ssim: float | None
     sure_psnr: float | None
-    calibration: float
+    calibration: float | None
     seconds_per_megapixel: float
 
 
@@ -188,8 +194,11 @@ def _row(model: str, dataset: str, records: list[Record]) -> Row:
     return Row(
         model=model,
         dataset=dataset,
+        sets=1,
         images=len(by_image),
         draws=min(len(members) for members in by_image.values()),
+        channels=_common([record.channels for record in records]),
+        sigma=_common([record.sigma for record in records]),
         psnr_ci_images=confidence_half_width(of_images["psnr"]),
         psnr_ci_draws=confidence_half_width(whole),
         seconds_per_megapixel=sum(record.seconds for record in records) / megapixels,
@@ -210,12 +219,20 @@ def _average(rows: list[Row]) -> Row:
     return Row(
         model=rows[0].model,
         dataset=AVERAGE,
+        sets=len(rows),
         images=sum(row.images for row in rows),
         draws=min(row.draws for row in rows),
+        channels=_common([row.channels for row in rows]),
+        sigma=_common([row.sigma for row in rows]),
         psnr_ci_images=half_width("psnr_ci_images"),
         psnr_ci_draws=half_width("psnr_ci_draws"),
         **means,
     )
+
+
+def _common(values: Sequence[Any]) -> Any:
+    """Gives the value that all share; `None` if they do not."""
+    return values[0] if len(set(values)) == 1 else None
 
 
 def _mean(records: Sequence[Record], name: str) -> float | None:

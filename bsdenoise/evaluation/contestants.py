@@ -1,0 +1,301 @@
+"""Whatever is measured, behind one face: trained models of every method, and methods that need no training."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from bsdenoise import likelihood
+from bsdenoise.evaluation import bm3d
+from bsdenoise.evaluation.cases import RGB, Case
+
+UNTRAINED = ("bm3d",)  # what `--methods` takes
+MODEL_NAME = "denoiser.keras"  # in a run folder
+
+
+class Estimate(NamedTuple):
+    """What a contestant says of one image. All images are float32 (H, W, C).
+
+    Attributes:
+        denoised: The denoised image.
+        mean: Prediction from the surroundings alone; `None` if there is no such thing.
+        std: Standard deviation of the posterior; `None` without one.
+        estimated_psnr: PSNR of `denoised` in dB estimated without the clean image, for a peak of the contestant's
+            `scale`; `None` where none can be, or where σ itself was estimated: an estimate that takes texture for noise
+            leaves nothing of it.
+        sigma: The σ that was used; `None` if none was.
+        seconds: How long it took if it was computed at another time; `None` if now.
+        notes: What is worth a word to the user.
+    """
+
+    denoised: np.ndarray
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    estimated_psnr: float | None = None
+    sigma: float | None = None
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Contestant(Protocol):
+    """Something that denoises images and is measured.
+
+    Attributes:
+        name: What the tables call it.
+        method: "full" to "n2v", names of `bsdenoise.methods`, or "bm3d".
+        channels: Number of channels of the images that it takes.
+        scale: Intensity that `Estimate.estimated_psnr` takes for the peak.
+        training: How it was trained, as the model's file says; `None` if it does not, or there was no training.
+        protocol: The same in words.
+        path: Its file; `None` if it has none.
+        workers: Images that it can denoise at the same time, each called from a thread of its own.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def method(self) -> str: ...  # noqa: D102
+    @property
+    def channels(self) -> int: ...  # noqa: D102
+    @property
+    def scale(self) -> float: ...  # noqa: D102
+    @property
+    def training(self) -> dict[str, Any] | None: ...  # noqa: D102
+    @property
+    def protocol(self) -> str: ...  # noqa: D102
+    @property
+    def path(self) -> Path | None: ...  # noqa: D102
+    @property
+    def workers(self) -> int: ...  # noqa: D102
+
+    def digest(self) -> str:
+        """Gives a checksum of what its results depend on beside the image."""
+        ...
+
+    def check(self, case: Case) -> None:
+        """Raises `ValueError` if an image is not in its units."""
+        ...
+
+    def estimate(self, noisy: np.ndarray, sigma: float | None, tile: int | None, label: str = "") -> Estimate:
+        """Denoises one image.
+
+        Args:
+            noisy: float32 (H, W, C).
+            sigma: Noise standard deviation in its units; `None` takes the contestant's own.
+            tile: Largest side of a tile in pixels; `None` tiles large images only.
+            label: Path of names that says which image it is, as from `Item.label`.
+
+        Raises:
+            ValueError: If the image, σ or the tile does not fit.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Ends what other threads wait for: their results are not wanted any more."""
+        ...
+
+
+class Model:
+    """A trained model.
+
+    Args:
+        name: What the tables call it.
+        path: Its `.keras` file.
+        denoiser: The `Denoiser` itself.
+    """
+
+    workers = 1  # one image fills all cores
+
+    def __init__(self, name: str, path: Path, denoiser: Any):
+        self.name = name
+        self.path = path
+        self.denoiser = denoiser
+        self.method = str(denoiser.method.name)
+        self.channels = int(denoiser.channels)
+        self.scale = float(denoiser.scale)
+        self.training = denoiser.provenance
+
+    @property
+    def protocol(self) -> str:
+        """Says in words how it was trained."""
+        return training_in_words(self.denoiser.method, self.training)
+
+    def digest(self) -> str:
+        """Gives a checksum of the file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+    def check(self, case: Case) -> None:
+        """Raises `ValueError` if integer images come to a model of float ones, or the other way round."""
+        if (case.levels is not None) != self.denoiser.fractional:
+            kind = "integer" if self.denoiser.fractional else "float"
+            raise ValueError(f"the model takes {kind} images: its units are {self.denoiser.units}.")
+
+    def estimate(self, noisy: np.ndarray, sigma: float | None, tile: int | None, label: str = "") -> Estimate:
+        """Denoises; says as much beyond that as the method can."""
+        denoiser, method = self.denoiser, self.denoiser.method
+        if not (method.has_posterior or method.is_blind):
+            return Estimate(denoiser.denoise(noisy, sigma=sigma, tile=tile))
+        used = float(denoiser.own_sigma(noisy[np.newaxis])[0]) if sigma is None else sigma
+        if method.has_posterior:
+            post = denoiser.posterior(noisy, sigma=used, tile=tile)
+            result = Estimate(post.denoised, post.mean, post.std, float(post.estimated_psnr), used)
+        else:
+            denoised = denoiser.denoise(noisy, sigma=used, tile=tile)
+            result = Estimate(denoised, denoised, None, self._stein_psnr(denoised, noisy, used), used)
+        was_estimated = sigma is None and not denoiser.noise.is_known
+        return result._replace(estimated_psnr=None) if was_estimated else result
+
+    def stop(self) -> None:
+        """Does nothing: one image is denoised at a time."""
+
+    def _stein_psnr(self, denoised: np.ndarray, noisy: np.ndarray, sigma: float) -> float:
+        """Estimates the PSNR of a prediction that does not depend on the observed pixel: no variance is left to it."""
+        batch, noisy_batch = (image[np.newaxis] / self.scale for image in (denoised, noisy))
+        mse = likelihood.stein_mse(batch, noisy_batch, sigma / self.scale, np.zeros_like(batch))
+        return float(likelihood.psnr_from_mse(mse)[0])
+
+
+class Bm3d:
+    """BM3D on images of so many channels.
+
+    Args:
+        name: What the tables call it.
+        channels: 1 or 3.
+        bm3d_filter: The filter with its cache.
+
+    Raises:
+        ValueError: If BM3D cannot do that many channels.
+    """
+
+    method = "bm3d"
+    scale = 1.0
+    training = None
+    path = None
+    protocol = "not trained, told sigma"
+
+    def __init__(self, name: str, channels: int, bm3d_filter: bm3d.Bm3d):
+        bm3d.check_channels(channels)
+        self.name = name
+        self.channels = channels
+        self._filter = bm3d_filter
+        self.workers = bm3d_filter.workers
+
+    def digest(self) -> str:
+        """Gives a checksum of the package's version, its settings and the number of channels."""
+        return f"{self._filter.digest()}-{self.channels}"
+
+    def check(self, case: Case) -> None:
+        """Takes images of all units, since σ comes with them."""
+
+    def estimate(self, noisy: np.ndarray, sigma: float | None, tile: int | None, label: str = "") -> Estimate:
+        """Denoises the whole image, without tiles, or finds what was computed before."""
+        if sigma is None:
+            raise ValueError(
+                "BM3D must be told the noise level: it has none of its own. Give --sigma, or leave bm3d away."
+            )
+        denoised, seconds, notes = self._filter.denoise(noisy, sigma, label)
+        return Estimate(denoised, sigma=sigma, seconds=seconds, notes=notes)
+
+    def stop(self) -> None:
+        """Ends the processes that compute."""
+        self._filter.stop()
+
+
+def open_contestants(
+    models: Sequence[Path],
+    methods: Sequence[str],
+    cache: Path | None,
+    load: Callable[[Path], Any],
+    channels: int = RGB,
+) -> list[Contestant]:
+    """Loads what is to be measured: the models in their order, then the methods in theirs.
+
+    Args:
+        models: `.keras` files, or run folders that hold one.
+        methods: Names of methods that need no training: "bm3d".
+        cache: Folder for results of BM3D; `None` takes one in the user's cache.
+        load: Gives the `Denoiser` of a path.
+        channels: Channels for BM3D where there is no model. Beside models it has theirs, so that all are given the same
+            noisy image; beside grey and colour models it takes part twice.
+
+    Raises:
+        ValueError: If a method is unknown, or something is named twice or cannot be loaded.
+        OSError: If the cache cannot be used.
+    """
+    check_names(models, methods)
+    bm3d_filter = bm3d.Bm3d(cache) if methods else None  # first: it is quick to see that something is missing
+    names = _names(models, methods)
+    found: list[Contestant] = [Model(name, _file(path), load(path)) for name, path in zip(names, models, strict=True)]
+    if bm3d_filter is not None:
+        counts = sorted({model.channels for model in found} or {channels})
+        for count in counts:
+            name = "bm3d" if len(counts) == 1 else f"bm3d, {count} channel{'s' if count > 1 else ''}"
+            found.append(Bm3d(name, count, bm3d_filter))
+    return found
+
+
+def check_names(models: Sequence[Path], methods: Sequence[str]) -> None:
+    """Refuses unknown methods, what is named twice, and nothing at all, before anything is loaded.
+
+    Raises:
+        ValueError: If so.
+    """
+    if not models and not methods:
+        raise ValueError("Expected at least one --model, or --methods bm3d.")
+    for method in methods:
+        if method not in UNTRAINED:
+            raise ValueError(
+                f"--methods takes what needs no training: {', '.join(UNTRAINED)}. Trained models are given by --model. "
+                f"Received: {method}."
+            )
+    if len(set(methods)) < len(methods):
+        raise ValueError("--methods names a method twice.")
+    if len(set(models)) < len(models):
+        raise ValueError("A --model is given twice.")
+
+
+def training_in_words(method: Any, training: dict[str, Any] | None) -> str:
+    """Says how a model was trained, so that nobody compares what had different things to learn from.
+
+    Args:
+        method: A `bsdenoise.methods.Method`.
+        training: The model's provenance.
+    """
+    if training is None:
+        return "the file does not say how it was trained"
+    fixed, fresh = (training.get("corrupt") == kind for kind in ("fixed", "fresh"))
+    if not method.has_noisy_target:
+        words = "trained with clean targets" + (", one fixed realisation of the noise of each image" if fixed else "")
+    elif method.num_copies > 1:
+        words = "trained on pairs of noisy copies" + (", two fixed realisations of each image" if fixed else "")
+    else:
+        words = "trained on noisy images only" + (", one fixed realisation of each image" if fixed else "")
+    if fresh:
+        words += ", noise fresh at each visit"
+    elif not fixed and "corrupt" in training:
+        words += ", which were noisy already"
+    return words + _amount(training)
+
+
+def _amount(training: dict[str, Any]) -> str:
+    """Says how much was trained on, as far as the model's file tells."""
+    crops, side, images = (training.get(key) for key in ("crops", "crop", "images"))
+    parts = []
+    if crops:
+        parts.append(f"{crops:,} crops" + (f" of {side}×{side}" if side else ""))
+    if images:
+        parts.append(f"{images:,} images")
+    return f" ({' from '.join(parts)})" if parts else ""
+
+
+def _file(path: Path) -> Path:
+    return path / MODEL_NAME if path.is_dir() else path
+
+
+def _names(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
+    """Names models by the last part of their paths; by the whole path where that is not enough."""
+    short = [path.stem if path.suffix == ".keras" else path.resolve().name for path in paths]
+    return short if len({*short, *taken}) == len(short) + len(taken) else [str(path) for path in paths]
