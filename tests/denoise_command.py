@@ -15,25 +15,29 @@ OWN_SIGMA = 0.1
 class HalvingDenoiser:
     """Stands for a model: halves what it gets, which shows units, shapes and channels; remembers σ and shapes."""
 
-    def __init__(self, channels, is_known=True):
+    def __init__(self, channels, is_known=True, method="full"):
         self.channels = channels
+        self.has_posterior = method in ("full", "per_component")
+        self.method = SimpleNamespace(name=method, has_posterior=self.has_posterior)
         self.noise = SimpleNamespace(is_known=is_known)
         self.sigmas = []
         self.shapes = []
 
     def own_sigma(self, image):
+        assert self.has_posterior, "it has no use for one"
         assert image.dtype == np.float32
         assert image.ndim == 4
         return np.array([OWN_SIGMA if self.noise.is_known else OWN_SIGMA * (1 + image.mean())])
 
     def denoise(self, noisy, sigma):
-        return self.posterior(noisy, sigma).denoised
-
-    def posterior(self, noisy, sigma):
         assert noisy.shape[-1] == self.channels
         self.sigmas.append(sigma)
         self.shapes.append(noisy.shape)
-        denoised = images.to_unit(noisy) / 2
+        return images.to_unit(noisy) / 2
+
+    def posterior(self, noisy, sigma):
+        assert self.has_posterior, "it has none"
+        denoised = self.denoise(noisy, sigma)
         return SimpleNamespace(denoised=denoised, std=np.float32(sigma) * np.clip(2 * denoised, 0, 1))
 
 

@@ -21,6 +21,8 @@ DESCRIPTION = {
     "signatures": ["serving_default", "with_sigma", "encoded", "encoded_with_sigma", "posterior", "own_sigma",
                    "describe"],
 }  # fmt: skip
+# What differs of a model without a posterior.
+ONLY_DENOISES = {"method": "n2n", "factor": None, "signatures": ["serving_default", "encoded", "describe"]}
 
 
 class FakeModel:
@@ -49,6 +51,7 @@ class FakeModel:
     def predict(self, signature, inputs):
         with self.lock:
             self.calls.append((signature, {name: np.shape(value) for name, value in inputs.items()}))
+        assert signature in self.description["signatures"], f"there is no {signature}"
         if signature == "describe":
             return {"description": [json.dumps(self.description)] * len(inputs["format"])}
         if signature == "own_sigma":

@@ -220,6 +220,8 @@ def test_one_computation_runs_at_a_time(tmp_path, model):
     """Also where the page has given up on the first one, which Gradio's own queue does not see."""
 
     class Counting:
+        has_posterior = True
+
         def __init__(self, denoiser):
             self.channels, self.noise, self.own_sigma = denoiser.channels, denoiser.noise, denoiser.own_sigma
             self.inner, self.running, self.most = denoiser, 0, 0

@@ -263,3 +263,46 @@ def test_two_users_at_once_both_get_their_own_result(window, url, tmp_path):
         assert f"{number}.png" in user.page.locator("#facts").inner_text()
         user.context.close()
         assert (user.complaints, user.foreign) == ([], [])
+
+
+@pytest.fixture(scope="module")
+def only_denoises(window, tmp_path_factory):
+    """The file of a model without a posterior, and its page's address."""
+    import keras
+
+    from bsdenoise import methods
+    from bsdenoise.app import server
+    from bsdenoise.cli import models
+    from bsdenoise.denoiser import Denoiser
+    from bsdenoise.noise import GaussianNoise
+
+    path = tmp_path_factory.mktemp("models") / "n2n.keras"
+    keras.utils.set_random_seed(0)
+    Denoiser(methods.get("n2n").network(3, width=4, depth=1), GaussianNoise(0.05, 0.2), method="n2n").save(path)
+    with server.running(models.load_denoiser(path), "A tiny model.", "127.0.0.1", 0, 2**20) as address:
+        yield path, address
+
+
+def test_a_model_that_only_denoises_is_shown_without_what_it_cannot_tell(window, only_denoises, tmp_path):
+    model, address = only_denoises
+    watched = browser.Watched(window, address, viewport={"width": 1200, "height": 900})
+    page, source = watched.page, tmp_path / "stack.tif"
+    tifffile.imwrite(source, noisy_pixels(shape=(3, 24, 40, 3)), photometric="rgb")
+    assert "Method: n2n, Noise2Noise" in page.locator("#about").inner_text()
+    run(page, source)
+    assert page.get_by_label("Noise standard deviation σ").is_disabled()
+    assert "This model does not use it." in page.locator("#sigma").inner_text()
+    facts = page.locator("#facts").inner_text()
+    assert "image 1 of 3" in facts
+    assert not [word for word in ("σ", "PSNR", "Uncertainty") if word in facts]
+    assert page.locator("#uncertainty").count() == page.locator("#legend").count() == 0
+    expected = by_command(source, tmp_path / "out", model)
+    np.testing.assert_array_equal(shown(page, "Denoised image"), expected[0])
+    number = page.get_by_role("spinbutton")
+    number.fill("3")
+    number.press("Tab")
+    page.get_by_text("image 3 of 3").wait_for()
+    assert page.get_by_role("alert").count() == 0
+    np.testing.assert_array_equal(images.read_array(download(page, tmp_path)), expected)
+    watched.context.close()
+    assert (watched.complaints, watched.foreign) == ([], [])

@@ -29,6 +29,8 @@ class HalvingDenoiser:
     """Stands for a model of colour images: halves what it gets."""
 
     channels = 3
+    method = SimpleNamespace(name="full")
+    has_posterior = True
     noise = SimpleNamespace(is_known=True)
 
     def own_sigma(self, image):

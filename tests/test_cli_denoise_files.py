@@ -45,13 +45,13 @@ def test_a_bad_file_is_named_and_does_not_stop_the_others(folder, use_model, cap
 
 def test_an_error_of_the_model_does_not_stop_the_others(folder, use_model, capsys, monkeypatch):
     denoiser = use_model(1)
-    posterior = denoiser.posterior
+    real = denoiser.denoise
 
     def fail_once(noisy, sigma):
-        monkeypatch.setattr(denoiser, "posterior", posterior)
+        monkeypatch.setattr(denoiser, "denoise", real)
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(denoiser, "posterior", fail_once)
+    monkeypatch.setattr(denoiser, "denoise", fail_once)
     assert denoise(folder / "in", "--out", folder / "out") == 2
     assert f"{folder / 'in/a.png'}: RuntimeError: out of memory" in capsys.readouterr().err
     assert written(folder / "out") == ["sub/a.png", "sub/b.jpg"]
@@ -63,7 +63,7 @@ def test_ctrl_c_stops_at_once(folder, use_model, monkeypatch):
     def interrupt(noisy, sigma):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(denoiser, "posterior", interrupt)
+    monkeypatch.setattr(denoiser, "denoise", interrupt)
     assert denoise(folder / "in", "--out", folder / "out") == 130
     assert written(folder / "out") == []
 

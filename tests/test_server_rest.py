@@ -5,13 +5,14 @@ import json
 import logging
 import socket
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rest_server import fake_server, wait_until
 
-from bsdenoise.server import json_in
+from bsdenoise.server import json_in, rest
 
 PREDICT = "/v1/models/double:predict"
 LABELS = "/v1/models/double/labels/a%20b"
@@ -269,8 +270,54 @@ def test_a_slow_client_is_sent_away():
     with fake_server(timeout=0.3) as server, connected(server) as connection:
         sent(connection, b"{", Content_Length=100)
         text = answered(connection)
-        assert text.startswith(b"HTTP/1.1 408") and b"The body did not arrive within 0.3 seconds." in text
+        assert text.startswith(b"HTTP/1.1 408") and b"The body did not arrive within 0.3 seconds, or" in text
         assert server.call(body=body()).status == 200
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A server that waits for the next bytes for a second."""
+    monkeypatch.setattr(rest, "IDLE_SECONDS", 1.0)
+    with fake_server(concurrency=1, queue=0) as server:
+        yield server
+
+
+@pytest.mark.parametrize("first", [b"", b"{"], ids=["nothing", "a part"])
+def test_a_client_that_pauses_frees_its_place(impatient, first):
+    with connected(impatient) as connection:
+        sent(connection, first, Content_Length=100)
+        text = answered(connection)
+        assert text.startswith(b"HTTP/1.1 408") and b"within 20 seconds, or paused for 1." in text
+    assert impatient.call(body=body()).status == 200
+
+
+def test_a_client_that_sends_little_by_little_is_served(impatient):
+    """It takes longer than a pause may, without one."""
+    text, start = body(), time.monotonic()
+    with connected(impatient) as connection:
+        sent(connection, b"", Content_Length=len(text), Connection="close")
+        for byte in text:
+            time.sleep(0.06)
+            connection.sendall(bytes([byte]))
+        assert b'"predictions": [[3.0]]' in answered(connection)
+    assert time.monotonic() - start > 1.0
+
+
+def test_a_client_is_not_blamed_where_the_server_was_held_up(impatient, monkeypatch):
+    """What it sent in time lies there."""
+    entered, text = threading.Event(), body()
+    real = impatient.house.metrics.text
+    # Metrics are written in the event loop's own thread.
+    monkeypatch.setattr(impatient.house.metrics, "text", lambda: entered.set() or time.sleep(1.4) or real())
+    with connected(impatient) as connection:
+        sent(connection, text[:5], Content_Length=len(text), Connection="close")
+        wait_until(lambda: impatient.call("/v1/models/double", method="GET").status == 200)
+        with ThreadPoolExecutor(1) as thread:
+            held_up = thread.submit(impatient.call, "/monitoring/prometheus/metrics", method="GET")
+            assert entered.wait(30)
+            connection.sendall(text[5:])
+            assert b'"predictions": [[3.0]]' in answered(connection)
+        assert held_up.result().status == 200
 
 
 def test_a_client_that_hangs_up_while_it_sends_is_forgotten():

@@ -24,7 +24,7 @@ class Facts:
         shape: (H, W), (H, W, C) or (N, H, W, C).
         dtype: Type of the pixels.
         notes: What was changed on reading.
-        own_sigma: The model's own σ in the units of the file, `None` where it estimates σ for each image.
+        own_sigma: The model's own σ in the units of the file, `None` where it estimates σ for each image or uses none.
     """
 
     name: str
@@ -53,7 +53,8 @@ class Denoised:
     Attributes:
         noisy: (H, W, C), in the type of the file.
         denoised: Of the same shape and type, as it stands in the denoised file.
-        ratio: Posterior standard deviation over σ, mean over channels, (H, W); 1 where nothing was gained.
+        ratio: Posterior standard deviation over σ, mean over channels, (H, W); 1 where nothing was gained. `None` of a
+            model without a posterior, as is all that follows.
         sigmas: σ in the units of the file: one, or one per channel where a grey model took each by itself.
         origin: Where σ came from: "given", "known" (the model's own) or "estimated" from the image.
         estimated_psnr: In dB; `None` where σ was estimated: taking texture for noise makes it far too high.
@@ -61,18 +62,18 @@ class Denoised:
 
     noisy: np.ndarray
     denoised: np.ndarray
-    ratio: np.ndarray
-    sigmas: tuple[float, ...]
-    origin: str
-    estimated_psnr: float | None
+    ratio: np.ndarray | None = None
+    sigmas: tuple[float, ...] = ()
+    origin: str | None = None
+    estimated_psnr: float | None = None
 
 
 class Workshop:
     """Denoises files with one model.
 
     Args:
-        denoiser: A `Denoiser`, or what has the same `channels`, `noise.is_known`, `own_sigma`, `denoise` and
-            `posterior`, such as `bsdenoise.client.connect` gives.
+        denoiser: A `Denoiser`, or what has the same `channels`, `method`, `has_posterior`, `noise.is_known`,
+            `own_sigma`, `denoise` and `posterior`, such as `bsdenoise.client.connect` gives.
         max_pixels: Most pixels (images × height × width) of a file.
     """
 
@@ -111,7 +112,7 @@ class Workshop:
         Args:
             path: The noisy file.
             target: The file to write.
-            sigma: σ as `--sigma` takes it, `None` for the model's own.
+            sigma: σ as `--sigma` takes it, `None` for the model's own; checked and not used without a posterior.
             index: Number of the image to tell more about, from 0.
             advance: Called with the numbers of images done and of all.
 
@@ -162,7 +163,7 @@ class Workshop:
                 "takes (--max-pixels)."
             )
         own = None
-        if self._is_known:
+        if self.denoiser.has_posterior and self._is_known:
             blank = np.zeros((1, 1, self.denoiser.channels), np.float32)
             own = self._own_sigma(blank) * images.full_scale(file.dtype)
         return Facts(path.name, file.format, file.shape, file.dtype, file.notes, own)
@@ -176,7 +177,9 @@ class Workshop:
         return bool(self.denoiser.noise.is_known)
 
     def _look(self, noisy: np.ndarray, sigma: str | None) -> Denoised:
-        """Denoises one (H, W, C) image."""
+        """Denoises one (H, W, C) image, and tells all that the model can."""
+        if not self.denoiser.has_posterior:
+            return Denoised(noisy, self._denoised(noisy, sigma))
         parts = images.parts_for(noisy, self.denoiser.channels)
         sigmas = [self._sigma(part, sigma) for part in parts]
         posteriors = [self.denoiser.posterior(part, sigma=own) for part, own in zip(parts, sigmas, strict=True)]
@@ -194,19 +197,23 @@ class Workshop:
     def _denoised(self, noisy: np.ndarray, sigma: str | None) -> np.ndarray:
         """Denoises one (H, W, C) image, and no more."""
         parts = [
-            np.asarray(self.denoiser.denoise(part, sigma=self._sigma(part, sigma)))
+            np.asarray(self.denoiser.denoise(part, sigma=_given_sigma(part, sigma)))
             for part in images.parts_for(noisy, self.denoiser.channels)
         ]
         return images.from_unit(np.concatenate(parts, axis=-1), noisy.dtype)
 
     def _sigma(self, noisy: np.ndarray, sigma: str | None) -> float:
         """Gives σ in the model's units: the one asked for, or the model's own."""
-        if sigma is not None:
-            return parse_level(sigma, images.full_scale(noisy.dtype))
-        return self._own_sigma(images.to_unit(noisy))
+        given = _given_sigma(noisy, sigma)
+        return self._own_sigma(images.to_unit(noisy)) if given is None else given
 
     def _own_sigma(self, image: np.ndarray) -> float:
         return float(self.denoiser.own_sigma(image[np.newaxis])[0])
+
+
+def _given_sigma(noisy: np.ndarray, sigma: str | None) -> float | None:
+    """Gives the σ that was asked for in the model's units."""
+    return None if sigma is None else parse_level(sigma, images.full_scale(noisy.dtype))
 
 
 def _with_channels(image: np.ndarray) -> np.ndarray:

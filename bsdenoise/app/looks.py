@@ -18,6 +18,7 @@ CSS = f"""
 .bsd-ticks {{ display: flex; justify-content: space-between; font-variant-numeric: tabular-nums; }}
 .bsd-legend p {{ margin: 4px 0 0; color: var(--body-text-color-subdued); }}
 #about, #legend, #message, #facts {{ --block-padding: 0; }}
+#sigma :is(input, textarea):disabled {{ background: var(--border-color-primary); cursor: not-allowed; }}
 #uncertainty .image-frame, #uncertainty button:has(img) {{ width: 100%; }}
 #uncertainty img {{ width: 100%; max-height: {MAX_HEIGHT}px; object-fit: contain; }}
 #slider [role=slider]:focus-visible {{ outline: 3px solid var(--body-text-color); }}

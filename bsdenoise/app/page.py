@@ -28,16 +28,21 @@ def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
         folder: Gradio's folder for temporary files. Results are written there, so that Gradio serves them as they are
             and removes them in time.
     """
+    name, has_posterior = str(workshop.denoiser.method.name), bool(workshop.denoiser.has_posterior)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_FOR)) as page:
         gr.Markdown(f"# {TITLE}")
-        gr.HTML(words.paragraph(about), elem_id="about")
+        gr.HTML(words.paragraph(about) + words.paragraph(words.about_method(name, has_posterior)), elem_id="about")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 noisy = gr.File(
                     label="Noisy image: PNG, JPEG, TIFF or .npy", file_types=list(images.SUFFIXES), height=150
                 )
                 sigma = gr.Textbox(
-                    label="Noise standard deviation σ", info=words.about_sigma(None), max_lines=1, elem_id="sigma"
+                    label="Noise standard deviation σ",
+                    info=words.about_sigma(None, has_posterior),
+                    max_lines=1,
+                    interactive=has_posterior,
+                    elem_id="sigma",
                 )
                 number = gr.Slider(1, 2, 1, step=1, label="Image of the stack that is shown", visible=False)
                 start = gr.Button("Denoise", variant="primary", interactive=False, elem_id="start")
@@ -54,9 +59,14 @@ def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
                     elem_id="slider",
                 )
                 uncertainty = gr.Image(
-                    label="Uncertainty", format="png", interactive=False, buttons=["fullscreen"], elem_id="uncertainty"
+                    label="Uncertainty",
+                    format="png",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    visible=has_posterior,
+                    elem_id="uncertainty",
                 )
-                gr.HTML(words.legend(), elem_id="legend")
+                gr.HTML(words.legend(), visible=has_posterior, elem_id="legend")
         shown = [message, facts, slider, uncertainty]
         handlers = Handlers(workshop, folder)
         noisy.change(handlers.take, noisy, [*shown, sigma, number, start, download], show_progress="hidden")
@@ -86,7 +96,7 @@ class Handlers:
         count = facts.count if facts else 1
         return (
             *(_alert(error), _text(words.describe(facts) if facts else ""), None, None),
-            gr.update(info=words.about_sigma(facts)),
+            gr.update(info=words.about_sigma(facts, bool(self.workshop.denoiser.has_posterior))),
             gr.update(value=1, maximum=max(count, 2), visible=count > 1),
             gr.update(interactive=facts is not None),
             gr.update(value=None, interactive=False),
@@ -135,7 +145,7 @@ def _show(facts: Facts, result: Denoised, seconds: float, index: int) -> tuple[A
     limits = views.window(result.denoised)
     pair = tuple(views.picture(image, limits) for image in (result.noisy, result.denoised))
     text = _text(words.describe_result(facts, result, seconds, index))
-    return _alert(""), text, pair, views.uncertainty(result.ratio)
+    return _alert(""), text, pair, None if result.ratio is None else views.uncertainty(result.ratio)
 
 
 def _failed(message: str) -> tuple[Any, ...]:

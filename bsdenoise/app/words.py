@@ -12,6 +12,16 @@ import numpy as np
 from bsdenoise.app import views
 from bsdenoise.app.denoising import Denoised, Facts
 
+# What the methods are, for somebody who has a model of one; of others the name must do.
+METHODS = {
+    "full": "trained on noisy images only; a Gaussian for each pixel's colour, joined with the noisy pixel",
+    "per_component": "trained on noisy images only; a Gaussian for each channel by itself, joined with the noisy pixel",
+    "l2": "trained on noisy images only; each pixel is predicted from its surroundings, and itself ignored",
+    "n2n": "Noise2Noise, trained on pairs of noisy images of the same scene",
+    "n2c": "supervised, trained on noisy images and their clean counterparts",
+    "n2v": "Noise2Void, trained on noisy images only, some of whose pixels were masked",
+}
+ONLY_DENOISES = "It only denoises: it uses no σ, and tells neither the uncertainty nor an estimated PSNR."
 MAX_SENTENCE = 400  # characters; native libraries add pages of advice to their errors
 CHANNEL_NAMES = {1: "grey", 3: "RGB"}
 UNCERTAINTY_EXPLAINED = (
@@ -52,8 +62,16 @@ def alert(message: str) -> str:
     return f'<div class="bsd-alert" role="alert">{escape(message)}</div>' if message else ""
 
 
-def about_sigma(facts: Facts | None) -> str:
+def about_method(name: str, has_posterior: bool) -> str:
+    """Says what kind of model denoises, and what it cannot tell."""
+    sentence = f"Method: {name}, {METHODS[name]}." if name in METHODS else f"Method: {name}."
+    return sentence if has_posterior else f"{sentence} {ONLY_DENOISES}"
+
+
+def about_sigma(facts: Facts | None, has_posterior: bool = True) -> str:
     """Explains what may be typed as σ."""
+    if not has_posterior:
+        return "This model does not use it."
     units = "In the file's own units, such as 25, or a fraction of full scale, 25/255."
     if facts is None:
         return f"{units} Empty: the model's own."
@@ -72,9 +90,11 @@ def describe_result(facts: Facts, result: Denoised, seconds: float, index: int) 
     rows = {"File": _file(facts), **_notes(facts)}
     if facts.count > 1:
         rows["Shown"] = f"image {index + 1} of {facts.count}"
-    rows["σ used"] = f"{_sigmas(result, facts)}, {ORIGINS[result.origin]}"
-    rows["Estimated PSNR"] = _psnr(result, facts)
-    rows["Uncertainty"] = f"{float(np.median(result.ratio)):.2f} σ at the median pixel"
+    if result.origin is not None:
+        rows["σ used"] = f"{_sigmas(result, facts)}, {ORIGINS[result.origin]}"
+        rows["Estimated PSNR"] = _psnr(result, facts)
+    if result.ratio is not None:
+        rows["Uncertainty"] = f"{float(np.median(result.ratio)):.2f} σ at the median pixel"
     rows["Display"] = _display(facts, result)
     rows["Time"] = f"{seconds:.1f} s"
     return _table(rows)

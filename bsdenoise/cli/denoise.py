@@ -19,7 +19,6 @@ from bsdenoise.config import DenoiseConfig
 from bsdenoise.levels import parse_level
 
 EXIT_SOME_FAILED = 2
-HUGE_SCALE = 1e30  # no σ is too large for it
 
 
 def run(config: DenoiseConfig) -> int:
@@ -29,7 +28,8 @@ def run(config: DenoiseConfig) -> int:
         0, or 2 if a file failed.
 
     Raises:
-        ValueError: If nothing can be done at all: no input, clashing outputs, no model.
+        ValueError: If nothing can be done at all: no input, clashing outputs, no model, or one that cannot do what is
+            asked for.
         ClientError: If the server does not answer or has no such model.
     """
     if (config.model is None) == (config.server is None):
@@ -38,7 +38,7 @@ def run(config: DenoiseConfig) -> int:
         raise ValueError(f"--concurrency must be at least 1. Received: {config.concurrency}.")
     jobs = paths.plan(config.inputs, config.out, std=config.std, overwrite=config.overwrite)
     worker = _Worker(_denoiser(config), config)
-    worker.check_sigma()
+    worker.check()
     tasks = [_Task(job, _count(job)) for job in jobs]
     num_failed = 0
     # `disable=None` hides the bar where stderr is no terminal, so that logs stay readable.
@@ -180,6 +180,7 @@ class _Worker:
     def _denoise_part(self, noisy: np.ndarray, sigmas: list[float]) -> tuple[np.ndarray, np.ndarray]:
         sigma = self._sigma(noisy)
         if self.config.std:
+            assert sigma is not None  # `check` saw that there is a posterior
             posterior = self.denoiser.posterior(noisy, sigma=sigma)
             result = np.asarray(posterior.denoised), np.asarray(posterior.std) / np.float32(sigma)
         else:
@@ -187,19 +188,34 @@ class _Worker:
             is_left_to_it = self.config.server is not None and self.config.sigma is None
             denoised = np.asarray(self.denoiser.denoise(noisy, sigma=None if is_left_to_it else sigma))
             result = denoised, np.empty(0, denoised.dtype).reshape(0, 0, denoised.shape[-1])
-        if self.config.sigma is None:
+        if self.config.sigma is None and sigma is not None:
             sigmas.append(sigma)  # only now: before, the model may refuse the image
         return result
 
-    def check_sigma(self) -> None:
-        """Refuses a σ that cannot be read before the first file; whether it is too large, the model tells."""
-        if self.config.sigma is not None:
-            parse_level(self.config.sigma, HUGE_SCALE)
+    def check(self) -> None:
+        """Refuses before the first file what the model cannot do, and a σ that cannot be read; notes an idle one.
 
-    def _sigma(self, noisy: np.ndarray) -> float:
-        """Gives the σ of an image in the model's units: the one asked for, or the model's own."""
+        Whether σ is too large, the model tells.
+        """
+        if self.config.sigma is not None:
+            parse_level(self.config.sigma, 1.0)  # its words alone: it has no upper end
+        if self.denoiser.has_posterior:
+            return
+        name = self.denoiser.method.name
+        if self.config.std:
+            raise ValueError(
+                "--std needs a model that says how sure it is, of method full or per_component. "
+                f"Received: a model of method {name}, which only denoises."
+            )
+        if self.config.sigma is not None:
+            print(f"bsdenoise: note: a model of method {name} does not use --sigma", file=sys.stderr)
+
+    def _sigma(self, noisy: np.ndarray) -> float | None:
+        """Gives the σ of an image in the model's units: the one asked for, or the model's own if it uses one."""
         if self.config.sigma is not None:
             return parse_level(self.config.sigma, images.full_scale(noisy.dtype))
+        if not self.denoiser.has_posterior:
+            return None
         return float(self.denoiser.own_sigma(images.to_unit(noisy)[np.newaxis])[0])
 
     def describe_sigma(self) -> str:

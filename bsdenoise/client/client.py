@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bsdenoise.client import files
-from bsdenoise.client.description import ServedNoise
+from bsdenoise.client.description import ServedMethod, ServedNoise
 from bsdenoise.client.errors import ClientError, DeadlineError
 from bsdenoise.client.many import in_order
 from bsdenoise.client.model import ServedModel
@@ -82,6 +82,16 @@ class Client:
         """For which noise it was trained: `low` and `high`, in the units of the pixels, and `is_known`."""
         return self._model.described.noise
 
+    @property
+    def method(self) -> ServedMethod:
+        """What it was trained for: `name`, such as "full" or "n2n", and `has_posterior`."""
+        return self._model.described.method
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether σ matters, and `posterior` says how sure the result is."""
+        return self.method.has_posterior
+
     def wait_until_ready(self, deadline: float = 60.0) -> None:
         """Waits until a version of the model is served.
 
@@ -119,7 +129,8 @@ class Client:
         Args:
             noisy: (H, W), (H, W, C) or (B, H, W, C). Integers are scaled by their type's maximum.
             sigma: Noise standard deviation in the units of the scaled image, > 0: a number, or one per image (B,).
-                `None` takes the model's own, as `own_sigma` gives it.
+                `None` takes the model's own, as `own_sigma` gives it. Models without a posterior do not use it, so that
+                it is checked and not sent.
 
         Returns:
             float32 array of the shape of `noisy`.
@@ -134,12 +145,16 @@ class Client:
     def posterior(self, noisy: Any, sigma: Any = None) -> Posterior:
         """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
 
-        Args and errors as for `denoise`. All travels as float32, over REST as JSON numbers.
+        Args and errors as for `denoise`; also a `ValueError` of a model without a posterior.
+
+        All travels as float32, over REST as JSON numbers.
 
         Returns:
             What `Denoiser.posterior` gives: float32 arrays, and `estimated_psnr`, a number for one image, (B,) for a
             batch.
         """
+        if not self.has_posterior:
+            raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
         batch, pixels, sigma = self._checked(noisy, sigma)
         found = self._model.posterior(pixels, sigma)
         if np.ndim(noisy) == batch.ndim:
@@ -159,9 +174,11 @@ class Client:
             A number, or for a batch float32 (B,), in the units of the pixels.
 
         Raises:
-            ValueError: As `denoise`.
+            ValueError: As `denoise`; also if the model has no posterior, because it is not asked for σ then.
             ClientError: As `denoise`.
         """
+        if not self.has_posterior:
+            raise ValueError(f"A model of method {self.method.name!r} does not use `sigma`: it has none of its own.")
         _, pixels, _ = self._checked(image, None)
         sigma = self._model.own_sigma(pixels)
         return sigma if np.ndim(image) == 4 else float(sigma[0])
@@ -200,7 +217,7 @@ class Client:
             ClientError: As `denoise`.
         """
         described = self._model.described
-        numbers = None if sigma is None else described.accepted.sigma(sigma, 1)
+        numbers = described.sigma_to_send(sigma, 1)
         height, width = files.size(data)
         fits = height * width <= described.max_pixels and len(data) <= self._model.transport.most_file_bytes()
         if fits and "encoded" in described.signatures:
@@ -224,11 +241,11 @@ class Client:
         files.denoise_file(self, source, target, sigma)
 
     def _checked(self, noisy: Any, sigma: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Gives the batch as it came and as float32, and σ of each image."""
+        """Gives the batch as it came and as float32, and σ of each image as it is sent."""
         described = self._model.described
         batch = described.accepted.batch(noisy)
         pixels = described.accepted.pixels(batch)
-        return batch, pixels, None if sigma is None else described.accepted.sigma(sigma, len(batch))
+        return batch, pixels, described.sigma_to_send(sigma, len(batch))
 
 
 def _outcome(index: int, future: Future[np.ndarray]) -> Outcome:

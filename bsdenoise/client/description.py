@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from bsdenoise.accepted import Accepted
 
 FORMAT = 1  # of the description; the exporter raises it when a key changes its meaning
+FIRST_METHOD = "full"  # of models that were exported before their descriptions said it
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,19 @@ class ServedNoise:
     def is_known(self) -> bool:
         """Whether σ is one number for all images; otherwise the model estimates it."""
         return self.low == self.high
+
+
+@dataclass(frozen=True)
+class ServedMethod:
+    """What the model was trained for.
+
+    Attributes:
+        name: Its name, such as "full" or "n2n".
+        has_posterior: Whether σ matters, and the model says how sure its results are.
+    """
+
+    name: str
+    has_posterior: bool
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class Described:
             if described.json["format"] == FORMAT:
                 _ = described.channels, described.noise, described.scale, described.units, described.intensities
                 _ = described.max_pixels, described.tiles, described.signatures, described.is_fractional
+                _ = described.method
                 return described
             reason = f"format {FORMAT} is expected. Received: format {described.json['format']!r}"
         except (ValueError, KeyError, TypeError) as error:
@@ -60,6 +77,11 @@ class Described:
     def channels(self) -> int:
         """Number of image channels."""
         return int(self.json["channels"])
+
+    @cached_property
+    def method(self) -> ServedMethod:
+        """What it was trained for; whether it has a posterior is told by what can be called."""
+        return ServedMethod(str(self.json.get("method", FIRST_METHOD)), "posterior" in self.signatures)
 
     @cached_property
     def noise(self) -> ServedNoise:
@@ -107,3 +129,16 @@ class Described:
     def accepted(self) -> Accepted:
         """What the model takes."""
         return Accepted(self.channels, self.is_fractional, self.units, *self.intensities, self.scale)
+
+    def sigma_to_send(self, sigma: Any, count: int) -> np.ndarray | None:
+        """Checks σ, and gives it as float32 (B,); `None` if none was given, or the model has no use for it.
+
+        Args:
+            sigma: A number, one per image, or `None`.
+            count: B, the number of images.
+
+        Raises:
+            ValueError: If it has another shape, is not positive or too large.
+        """
+        checked = None if sigma is None else self.accepted.sigma(sigma, count)
+        return checked if self.method.has_posterior else None

@@ -55,7 +55,7 @@ class ServedModel:
         Args:
             batch: (B, H, W, C), of the type that it came in.
             pixels: The same as float32, scaled.
-            sigma: (B,), `None` for the model's own.
+            sigma: (B,), `None` for the model's own, or if it uses none.
 
         Returns:
             float32 (B, H, W, C).
@@ -66,8 +66,8 @@ class ServedModel:
         else:
             planned = self._parts(batch.shape, pictures=1)
             sent, ask = pixels, self._denoise_as_pixels
-        if sigma is None and planned[0].is_tile:  # whole images are left to the model
-            sigma = self.own_sigma(pixels)
+        if sigma is None and planned[0].is_tile and self.described.method.has_posterior:
+            sigma = self.own_sigma(pixels)  # one for all tiles; of whole images it is left to the model
         return self._joined(planned, sent, sigma, MAPS[:1], ask)[0]
 
     def posterior(self, pixels: np.ndarray, sigma: np.ndarray | None) -> Posterior:

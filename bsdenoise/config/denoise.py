@@ -38,12 +38,14 @@ class DenoiseConfig:
 
     #: Noise standard deviation, in the files' own units (25 grey levels of 8-bit files, counts of 16-bit files, 25.0
     #: of float files) or as a fraction of full scale (25/255). By default the model's own, estimated per image if it
-    #: was trained on a range. The estimates are printed.
+    #: was trained on a range. The estimates are printed. Models
+    #: of methods l2, n2n, n2c and n2v do not use it.
     sigma: Annotated[str | None, tyro.conf.arg(metavar="S")] = None
 
     #: Also write the posterior standard deviation over sigma, where 1 means that nothing was gained over the noisy
     #: pixel. TIFF and .npy files get it as floats (NAME-std.tif, NAME-std.npy), others as an 8-bit picture with 1 in
-    #: white (NAME-std.png for NAME.png, NAME.jpg-std.png for NAME.jpg).
+    #: white (NAME-std.png for NAME.png, NAME.jpg-std.png for NAME.jpg). It
+    #: needs a model of method full or per_component.
     std: Switch = False
 
     #: Replace files that exist, the inputs themselves included.

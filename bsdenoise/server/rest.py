@@ -9,6 +9,7 @@ import re
 import threading
 import time
 import zlib
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
@@ -35,6 +36,7 @@ _NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not
 _TASKS = {"classify": "classification", "regress": "regression"}
 _GZIP = 16 + zlib.MAX_WBITS
 _LOGGER = logging.getLogger(__name__)
+IDLE_SECONDS = 10.0  # within which more of a body must come: whoever sends one holds a place meanwhile
 CLIENT_CLOSED = 499  # nobody reads it; nginx' number for a client that hung up
 
 
@@ -76,7 +78,8 @@ class _Rest:
             headers = {"Connection": "close"}
         except TimeoutError:
             seconds = self._house.limits.timeout
-            status, message = 408, f"The body did not arrive within {seconds:g} seconds."
+            status = 408
+            message = f"The body did not arrive within {seconds:g} seconds, or paused for {IDLE_SECONDS:g}."
             headers = {"Connection": "close"}
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED)
@@ -199,7 +202,7 @@ async def _body(request: Request, limit: int) -> bytes:
         raise _invalid(f"The body must be packed with gzip or not at all. Received: Content-Encoding: {packing}")
     unpack = zlib.decompressobj(_GZIP) if packing == "gzip" else None
     parts, size, received = [], 0, 0
-    async for chunk in request.stream():
+    async for chunk in _arriving(request):
         received += len(chunk)
         try:
             part = unpack.decompress(chunk, limit - size + 1) if unpack else chunk
@@ -212,6 +215,30 @@ async def _body(request: Request, limit: int) -> bytes:
     if unpack and (not unpack.eof or unpack.unused_data):
         raise _invalid("The body is no gzip: " + ("something follows it" if unpack.eof else "it is cut off"))
     return b"".join(parts)
+
+
+async def _arriving(request: Request) -> AsyncIterator[bytes]:
+    """Gives a body as it comes; a `TimeoutError` if nothing more does.
+
+    What has come while the event loop was held up by the parsing of other requests is taken, however long that was.
+    """
+    stream = request.stream()
+
+    async def following() -> bytes | None:
+        return await anext(stream, None)
+
+    while True:
+        chunk = asyncio.ensure_future(following())
+        try:
+            # Unlike `asyncio.timeout`, it looks once more at what is there when its time is up.
+            await asyncio.wait([chunk], timeout=IDLE_SECONDS)
+            if not chunk.done():
+                raise TimeoutError
+        finally:
+            chunk.cancel()
+        if chunk.result() is None:
+            return
+        yield chunk.result()
 
 
 def _invalid(message: str) -> ServingError:
