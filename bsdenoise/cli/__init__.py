@@ -23,6 +23,8 @@ COMMANDS: dict[str, Any] = {
     "train": config.TrainConfig,
     "denoise": config.DenoiseConfig,
     "evaluate": config.EvaluateConfig,
+    "figure": config.FigureConfig,
+    "datasets": config.DatasetsConfig,
     "export": config.ExportConfig,
     "serve": config.ServeConfig,
     "app": config.AppConfig,

@@ -21,6 +21,9 @@ def load_keras() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+            if os.environ.get("BSDENOISE_DEBUG") != "1":
+                # Its advice on retracing is for whoever writes the code: images of another size are traced anew.
+                tf.get_logger().setLevel("ERROR")
 
 
 @contextlib.contextmanager

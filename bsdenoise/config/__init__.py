@@ -5,10 +5,21 @@ but a letter would start a new line in the terminal.
 """
 
 from bsdenoise.config.app import AppConfig
+from bsdenoise.config.datasets import DatasetsConfig
 from bsdenoise.config.denoise import DenoiseConfig
 from bsdenoise.config.evaluate import EvaluateConfig
 from bsdenoise.config.export import ExportConfig
+from bsdenoise.config.figure import FigureConfig
 from bsdenoise.config.serve import ServeConfig
 from bsdenoise.config.train import TrainConfig
 
-__all__ = ["AppConfig", "DenoiseConfig", "EvaluateConfig", "ExportConfig", "ServeConfig", "TrainConfig"]
+__all__ = [
+    "AppConfig",
+    "DatasetsConfig",
+    "DenoiseConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "FigureConfig",
+    "ServeConfig",
+    "TrainConfig",
+]
