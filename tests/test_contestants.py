@@ -133,6 +133,15 @@ WORDS = {
     "n2c": ({"corrupt": "fresh"}, "trained with clean targets, noise fresh at each visit"),
     "per_component": (None, "the file does not say how it was trained"),
 }
+PAIRED = {"corrupt": None, "pairs": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("n2n", "trained on pairs of noisy copies, real pairs"), ("n2c", "trained with clean targets, real pairs")],
+)
+def test_training_on_real_pairs_in_words(name, words):
+    assert contestants.training_in_words(methods.get(name), PAIRED) == words
 
 
 @pytest.mark.parametrize("name", WORDS)

@@ -154,7 +154,7 @@ class Model:
     def _stein_psnr(self, denoised: np.ndarray, noisy: np.ndarray, sigma: float) -> float:
         """Estimates the PSNR of a prediction that does not depend on the observed pixel: no variance is left to it."""
         batch, noisy_batch = (image[np.newaxis] / self.scale for image in (denoised, noisy))
-        mse = likelihood.stein_mse(batch, noisy_batch, sigma / self.scale, np.zeros_like(batch))
+        mse = likelihood.stein_mse(batch, noisy_batch, sigma / self.scale)
         return float(likelihood.psnr_from_mse(mse)[0])
 
 
@@ -275,6 +275,8 @@ def training_in_words(method: Any, training: dict[str, Any] | None) -> str:
         words = "trained on noisy images only" + (", one fixed realisation of each image" if fixed else "")
     if fresh:
         words += ", noise fresh at each visit"
+    elif training.get("pairs"):
+        words += ", real pairs"
     elif not fixed and "corrupt" in training:
         words += ", which were noisy already"
     return words + _amount(training)
