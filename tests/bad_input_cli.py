@@ -53,7 +53,7 @@ CASES = (
     Case("an unknown kind of output", "denoise a.png --model m.keras --out out.webp"),
     Case("no model", "denoise a.png --model missing.keras --out out"),
     Case("a model that is none", "denoise a.png --model a.png --out out"),
-    Case("a flag that does not exist", "denoise a.png --model m.keras --out out --strength 3"),
+    Case("a flag that does not exist", "denoise a.png --model m.keras --out out --frobnicate 3"),
     Case("no training images", f"train missing --out run --noise gaussian:25 {TRAIN}"),
     Case("a folder without images", f"train texts --out run --noise gaussian:25 {TRAIN}"),
     Case("noise in no known words", f"train one --out run --noise strong {TRAIN}"),

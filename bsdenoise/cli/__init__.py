@@ -12,12 +12,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any, Union
 
 import tyro
 
 import bsdenoise
 from bsdenoise import config
+from bsdenoise.cli import config_file
 
 COMMANDS: dict[str, Any] = {
     "train": config.TrainConfig,
@@ -108,11 +109,16 @@ def _terminating_by_exception() -> Iterator[None]:
 
 def _parse(arguments: list[str]) -> tuple[str, Any]:
     """Reads the command's name and its settings; exits with 0 after `--help`, with 2 and one line after a mistake."""
+    command = arguments[0]
+    kinds = {name: Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items()}
+    if command in COMMANDS:
+        kinds[command] = config_file.parser(COMMANDS[command], command, arguments[1:])
+    one_of: Any = Union[tuple(kinds.values())]  # noqa: UP007 (there is no other way to write it)
     mistakes = io.StringIO()
     try:
         with contextlib.redirect_stderr(mistakes):
-            settings = tyro.extras.subcommand_cli_from_dict(
-                COMMANDS,
+            parsed = tyro.cli(
+                one_of,
                 prog="bsdenoise",
                 description="Self-supervised image denoising: train on noisy images only, then denoise.",
                 args=arguments,
@@ -121,8 +127,7 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
         if stop.code:
             print(f"bsdenoise: error: {_one_line(mistakes.getvalue())}", file=sys.stderr)
         raise
-    command = next(name for name, kind in COMMANDS.items() if isinstance(settings, kind))
-    return command, settings
+    return command, parsed.settings
 
 
 def _one_line(box: str) -> str:
