@@ -173,7 +173,11 @@ def seconds(code, *arguments):
     return min(times)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["denoise", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["train", "--help"], ["denoise", "--help"], ["train", "--config", "paper/n2v-grey", "--help"]],
+    ids=" ".join,
+)
 def test_help_is_quick(arguments):
     assert seconds(PROGRAM, *arguments) < QUICK
 
