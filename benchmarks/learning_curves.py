@@ -39,7 +39,7 @@ def curve(run: Path, value: str) -> dict[int, float]:
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{run}: not a run folder with config.json and log.jsonl ({error}).") from error
-    found = {line["step"] * flags["batch"]: line[value] for line in lines if value in line}
+    found = {line["step"] * flags["batch"]: round(line[value], 4) for line in lines if value in line}
     if not found:
         raise ValueError(f"{run}: its log has no {value}.")
     return found
