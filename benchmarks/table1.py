@@ -3,7 +3,8 @@
 Networks, photographs, number of crops and all settings are equal (the recipes `compact/…`). What was trained or
 measured already is not done again, so an interrupted run goes on.
 
-    python -m benchmarks.table1 --photos PHOTOS --colour-sets KODAK BSD300 SET14 --every 1 4 1 --grey-sets BSD68 --out OUT
+    python -m benchmarks.table1 --photos PHOTOS --colour-sets KODAK BSD300 SET14 --every 1 4 1 --grey-sets BSD68 \
+        --out table1
 """
 
 import subprocess

@@ -334,8 +334,8 @@ def test_validation_of_point_estimates_equals_a_twin(config, name):
 def test_methods_that_need_more_than_noisy_images(config, name):
     needs = {"n2n": "two noisy copies of each image", "n2c": "a clean copy of each image"}[name]
     match = f"--method {name} needs {needs}: either made from clean images by --corrupt .* or given by --targets"
-    for change in ({"corrupt": None}, {"targets": "elsewhere"}):
-        with pytest.raises(ValueError, match=match):
+    for change, received in (({"corrupt": None}, "neither"), ({"targets": "elsewhere"}, "both")):
+        with pytest.raises(ValueError, match=rf"{match}\. Received: {received}\."):
             train(dataclasses.replace(config, method=name, **change))
     with pytest.raises(ValueError, match="--method l2 compares images with themselves: it takes no --targets"):
         train(dataclasses.replace(config, method="l2", corrupt=None, targets="elsewhere"))

@@ -63,7 +63,7 @@ def method_of(config: TrainConfig) -> Method:
     if method.needs and bool(config.corrupt) == bool(config.targets):
         raise ValueError(
             f"--method {method.name} needs {method.needs}: either made from clean images by --corrupt fresh or fixed, "
-            "or given by --targets."
+            f"or given by --targets. Received: {'both' if config.targets else 'neither'}."
         )
     if config.targets and not method.needs:
         raise ValueError(f"--method {method.name} compares images with themselves: it takes no --targets.")
