@@ -1,4 +1,4 @@
-"""The paper's Table 1 with compact networks: trains every method alike, measures all of them and BM3D, prints tables.
+r"""The paper's Table 1 with compact networks: trains every method alike, measures all of them and BM3D, prints tables.
 
 Networks, photographs, number of crops and all settings are equal (the recipes `compact/…`). What was trained or
 measured already is not done again, so an interrupted run goes on.

@@ -210,3 +210,12 @@ def test_channels_of_pairs_are_those_of_the_noisy_images(pairs):
     for name in "ab":
         Image.fromarray(pixels(1)[..., 0]).save(pairs / "noisy" / f"{name}.png")
     assert cases.usual_channels(paired_items(pairs)) == 1
+
+
+@pytest.mark.parametrize(("spec", "sigma"), [("gaussian:25", 25.0), ("gaussian:25/255", 25 / 255)])
+def test_noise_of_float_images_is_in_their_own_units(tmp_path, spec, sigma):
+    np.save(tmp_path / "a.npy", np.full((60, 50, 3), 1000.0, np.float32))
+    (item,) = cases.clean_items([str(tmp_path)])
+    case = cases.read_clean(item, 3, spec)
+    assert case.sigma == np.float32(sigma)
+    assert np.std(case.noisy - case.clean) == pytest.approx(sigma, rel=0.02)

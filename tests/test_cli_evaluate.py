@@ -180,7 +180,7 @@ def test_a_bad_image_is_named_and_the_others_count(call, folder, tmp_path):
     code, text, errors = call("--data", folder, "--noise", "gaussian:25", "--json", tmp_path / "r.json")
     assert code == 2
     assert "b.png: cannot be read" in errors
-    assert "1 of 3 could not be measured" in errors
+    assert "1 of 3 measurements failed" in errors
     results = json.loads((tmp_path / "r.json").read_text())
     assert (results["failed"], results["summary"][0]["images"]) == (1, 2)
 
@@ -239,3 +239,24 @@ def test_nothing_measured(call, tmp_path):
     code, _, errors = call("--data", tmp_path, "--noise", "gaussian:0.1")
     assert code == 2
     assert "No image could be measured" in errors
+
+
+def test_table_says_why_published_numbers_are_not_comparable(call, folder, tmp_path, quick_bm3d, monkeypatch):
+    from bsdenoise.evaluation import testsets
+
+    monkeypatch.setattr(testsets, "recognise", lambda folder: Finding())
+    flags = ("--data", folder, *BM3D_FLAGS, tmp_path / "cache")
+    _, text, _ = call(*flags)
+    assert "photos: 3 of 24 images" in text and "measured models were told" not in text
+    out = tmp_path / "out"
+    _, text, _ = call(*flags, "--sigma", "30", "--out", out)
+    line = "measured models were told a sigma of 30, the published methods the one that was added"
+    assert line in text and line in (out / "table.md").read_text()
+
+
+def test_a_bad_file_is_named_once_however_many_are_measured(call, folder, tmp_path, quick_bm3d):
+    (folder / "z.png").write_bytes(b"no image")
+    code, _, errors = call("--data", folder, *BM3D_FLAGS, tmp_path / "cache")
+    assert code == 2
+    assert [line.count("z.png") for line in errors.splitlines() if line.startswith("bsdenoise: error")] == [1]
+    assert "2 of 8 measurements failed and do not count" in errors

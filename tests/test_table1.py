@@ -70,7 +70,7 @@ def test_other_methods_come_last_and_have_no_reference():
 def test_contestants_of_one_method_each_have_a_column_and_the_reference():
     contestants = {"b": "l2", "narrow": "full", "wide": "full"}
     result = make(*(records(name, "kodak", 30.0) for name in contestants), contestants=contestants)
-    assert [column.title for column in result.columns] == ["narrow (full)", "wide (full)", "b (l2)"]
+    assert result.heads == ["narrow", "wide", "l2"]
     assert line(result, "Kodak, paper") == {"narrow": 32.39, "wide": 32.39, "b": 30.58}
 
 

@@ -302,6 +302,17 @@ def test_the_documented_method_of_ones_own_trains(config, monkeypatch):
     assert denoiser.denoise(np.zeros((8, 8, 3), "uint8")).shape == (8, 8, 3)
 
 
+def test_a_kind_of_n2v_stays_what_it_is(config, monkeypatch):
+    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+
+    class Own(methods.NoiseToVoid):
+        name = "own"
+
+    methods.register(Own())
+    method = preparation.method_of(dataclasses.replace(config, method="own", n2v_radius=3))
+    assert type(method) is Own and method.masking.radius == 3
+
+
 @pytest.mark.parametrize("name", ["l2", "n2n", "n2c", "n2v"])
 def test_validation_of_point_estimates_equals_a_twin(config, name):
     data, _ = preparation.open_data(dataclasses.replace(config, method=name, n2v_fraction=0.1))
@@ -385,6 +396,8 @@ def test_pairs_that_do_not_fit(config, source, tmp_path, capsys):
     train(config)
     output = capsys.readouterr().out
     assert "3.png has another size: (30, 30, 3), not (51, 40, 3)" in output
+    with pytest.raises(ValueError, match=r"other images than those of SOURCE. Received: .*first/0.png for both"):
+        train(dataclasses.replace(config, targets=config.source))
     (tmp_path / "second" / "5.png").rename(tmp_path / "second" / "7.png")
     with pytest.raises(ValueError, match=r"under the same names. Received: .*second/7.png for .*first/5.png"):
         train(config)

@@ -157,12 +157,15 @@ def _measure(
     store = records.Store(config.out / "records.jsonl" if config.out else None)
     bar = tqdm(total=len(contestants) * len(items), unit="image", file=sys.stderr, disable=None)
     num_failed = 0
+    reported: set[str] = set()  # what is wrong with a file is so for every contestant
 
     def failed(item: "Item", error: Exception) -> None:
         nonlocal num_failed
         num_failed += 1
         bar.clear()
-        report(error, where=item.path)
+        if f"{item.path}{item.index}: {error}" not in reported:
+            reported.add(f"{item.path}{item.index}: {error}")
+            report(error, where=item.path)
         bar.update()
 
     def note(line: str) -> None:
@@ -197,8 +200,18 @@ def _summarise(
         num_failed,
         rows,
         table.differences(images),
-        table1.make(rows, by_method, known, config.noise) if len(contestants) > 1 else None,
+        _table1(config, table1.make(rows, by_method, known, config.noise), sets) if len(contestants) > 1 else None,
     )
+
+
+def _table1(config: EvaluateConfig, made: "Table1", sets: "dict[str, Finding | None]") -> "Table1":
+    """Adds to the notes of a table why its rows may not be compared with the published ones."""
+    remarks = [f"{name}: {line}" for name, finding in sets.items() if finding for line in finding.lines]
+    is_beside_published = any(line.source is not None for line in made.lines)
+    if is_beside_published and (config.sigma or config.own_sigma):
+        told = f"told a sigma of {config.sigma}" if config.sigma else "not told sigma"
+        remarks.append(f"measured models were {told}, the published methods the one that was added")
+    return dataclasses.replace(made, notes=(*made.notes, *remarks))
 
 
 def _print(results: Results) -> None:
@@ -210,7 +223,7 @@ def _print(results: Results) -> None:
     print("\n\n".join([*parts, "\n".join(results.protocols)]))
     if results.num_failed:
         total = len(results.images) + results.num_failed
-        print(f"{results.num_failed} of {total} could not be measured and do not count", file=sys.stderr)
+        print(f"{results.num_failed} of {total} measurements failed and do not count", file=sys.stderr)
 
 
 def _write(config: EvaluateConfig, results: Results) -> None:

@@ -167,13 +167,22 @@ def check_partners(source: Source, targets: Source) -> None:
         raise ValueError(
             f"--targets must hold as many images as SOURCE. Received: {len(targets)} targets for {len(source)} images."
         )
+    if isinstance(source, ArraySource) and isinstance(targets, ArraySource):
+        _check_other_file(source.path, targets.path)
     if not (isinstance(source, FileSource) and isinstance(targets, FileSource)):
         return
     for place, target in zip(source.places, targets.places, strict=True):
+        _check_other_file(place[0], target[0])
         if (place[0].stem, place[1]) != (target[0].stem, target[1]):
             raise ValueError(
                 f"--targets must hold the images of SOURCE under the same names. Received: {target[0]} for {place[0]}."
             )
+
+
+def _check_other_file(path: Path, target: Path) -> None:
+    """Refuses an image as its own target: what would be learnt is to return it."""
+    if path.resolve() == target.resolve():
+        raise ValueError(f"--targets must be other images than those of SOURCE. Received: {path} for both.")
 
 
 def open_source(source: str) -> Source:

@@ -122,7 +122,12 @@ class Bm3d:
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_run_and_send, args=(sender, noisy, sigma, profile), daemon=True)
         start = time.perf_counter()
-        process.start()
+        # Blocked, and so in the process too: Ctrl-C is for us, who end it (`stop`); it would print where it was.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         sender.close()  # the process has its own; once that is closed as well, nothing will come
         self._running.add(process)
         if self._is_stopped:
@@ -230,7 +235,6 @@ def _num_cores() -> int:
 
 def _run_and_send(sender: Connection, noisy: np.ndarray, sigma: float, profile: str) -> None:
     """Computes BM3D in a process of its own, and sends what `run` gives or raises."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once; an exception would wait for the image
     try:
         sender.send(run(noisy, sigma, profile))
     except ValueError as error:

@@ -18,6 +18,7 @@ import numpy as np
 from bsdenoise import images, noise
 
 GREY, RGB = 1, 3
+_NO_LIMIT = 2.0**100  # a full scale that no σ exceeds; by a power of two nothing is rounded
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,11 @@ def read_clean(item: Item, channels: int, spec: str) -> Case:
         array, notes = np.repeat(array, RGB, axis=-1), (*notes, "grey, taken as RGB with three equal channels")
     array = images.to_channels(array, channels)
     clean = images.to_unit(array)
-    model = noise.parse(spec, images.full_scale(array.dtype))
+    # Floats have units of their own, of which σ may be many.
+    limit = _NO_LIMIT if array.dtype.kind == "f" and not noise.is_relative(spec) else 1.0
+    model = noise.parse(spec, limit * images.full_scale(array.dtype))
     rng = np.random.default_rng([*_seed(array), item.draw])
-    sigma = float(np.float32(model.draw_sigma(rng)))
+    sigma = float(np.float32(limit * model.draw_sigma(rng)))
     return Case(model.corrupt(clean, np.float32(sigma), rng), clean, sigma, _levels(array), notes)
 
 

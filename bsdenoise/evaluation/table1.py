@@ -40,11 +40,6 @@ class Column:
     name: str
     method: str
 
-    @property
-    def title(self) -> str:
-        """Gives the name, and the method where the name is another."""
-        return self.name if self.name == self.method else f"{self.name} ({self.method})"
-
 
 @dataclass(frozen=True)
 class Line:
@@ -83,6 +78,12 @@ class Table1:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+
+    @property
+    def heads(self) -> list[str]:
+        """Names the columns as the paper does, by their methods; by the contestants where a method is there twice."""
+        methods = [column.method for column in self.columns]
+        return [column.method if methods.count(column.method) == 1 else column.name for column in self.columns]
 
 
 def make(rows: Iterable[Row], contestants: Mapping[str, str], known: Mapping[str, str], noise: str | None) -> Table1:
@@ -254,7 +255,7 @@ def _render(table: Table1, mark: str, style: str, align: str) -> str:
         texts = ["" if value is None else f"{value:.2f}" for value in line.psnr]
         marked = [mark.format(text) if best else text for text, best in zip(texts, line.best, strict=True)]
         cells.append([line.title, *marked])
-    heads = ["PSNR, dB", *(column.title for column in table.columns)]
+    heads = ["PSNR, dB", *table.heads]
     return tabulate(
         cells, heads, tablefmt=style, colalign=["left", *[align] * len(table.columns)], disable_numparse=True
     )

@@ -1,5 +1,6 @@
 """From flags to training images: checks, a look at the images, their noise and range, and what to say about them."""
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,7 +69,8 @@ def method_of(config: TrainConfig) -> Method:
     if config.targets and not method.needs:
         raise ValueError(f"--method {method.name} compares images with themselves: it takes no --targets.")
     if isinstance(method, NoiseToVoid):
-        return NoiseToVoid(Masking(config.n2v_fraction, config.n2v_radius, config.n2v_center))
+        masking = Masking(config.n2v_fraction, config.n2v_radius, config.n2v_center)
+        return dataclasses.replace(method, masking=masking)  # of whatever subclass it is
     return method
 
 
