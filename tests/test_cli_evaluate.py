@@ -143,7 +143,7 @@ def test_known_sets_that_are_not_whole_are_named(call, folder, tmp_path, monkeyp
     assert code == 0
     assert errors.splitlines() == ["bsdenoise: note: photos: 3 of 24 images"]
     assert json.loads((tmp_path / "r.json").read_text())["sets"] == [
-        {"name": "photos", "testset": "kodak24", "complete": False, "remarks": ["3 of 24 images"]}
+        {"name": "photos", "testset": "kodak24", "complete": False, "remarks": ["3 of 24 images"], "images": 3}
     ]
 
 
@@ -260,3 +260,13 @@ def test_a_bad_file_is_named_once_however_many_are_measured(call, folder, tmp_pa
     assert code == 2
     assert [line.count("z.png") for line in errors.splitlines() if line.startswith("bsdenoise: error")] == [1]
     assert "2 of 8 measurements failed and do not count" in errors
+
+
+def test_progress_is_told_where_there_is_no_terminal(call, folder, monkeypatch):
+    from bsdenoise.cli import evaluate
+
+    monkeypatch.setattr(evaluate, "SECONDS_BETWEEN_LINES", -1)
+    errors = call("--data", folder, "--noise", "gaussian:25")[2]
+    assert [line.split(";")[0] for line in errors.splitlines()] == [
+        f"bsdenoise: note: {number} of 3 measured" for number in (1, 2, 3)
+    ]

@@ -184,7 +184,7 @@ def test_wrong_entry_of_a_list_is_refused():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("paper/ful-colour", "^paper/ful-colour: no recipe has that name and no run folder"),
+        ("sepia", "^sepia: no recipe has that name and no run folder"),
         ("paper/full-colour.toml", r"^paper/full-colour\.toml: there is no such file"),
         ("empty", "^empty/config.json: there is no such file"),
     ],
@@ -194,6 +194,12 @@ def test_unknown_name_lists_the_recipes(name, message):
     with pytest.raises(ValueError, match=message) as raised:
         config_file.read(TrainConfig, name)
     assert "compact/ full-colour" in str(raised.value) and "paper/ full-colour" in str(raised.value)
+
+
+def test_misspelt_recipe_is_told_what_it_may_mean():
+    message = r"^paper/ful-colour: no recipe has that name and no run folder\. Did you mean paper/full-colour\?$"
+    with pytest.raises(ValueError, match=message):
+        config_file.read(TrainConfig, "paper/ful-colour")
 
 
 def test_folder_that_looks_like_a_file_is_refused():

@@ -412,6 +412,7 @@ def test_pairs_that_do_not_fit(config, source, tmp_path, capsys):
         ({"method": "n2w"}, "`method` must be one of"),
         ({"method": "n2v", "n2v_fraction": 0.0}, "fraction of masked pixels must be in"),
         ({"method": "n2v", "n2v_radius": 0}, "radius of the neighbourhood must be at least 1"),
+        ({"n2v_radius": 3}, "--n2v-radius is for --method n2v. Received: --method full"),
     ],
     ids=str,
 )
@@ -422,6 +423,7 @@ def test_wrong_methods(config, change, message):
 
 def test_flags_that_came_later_do_not_hinder_a_run(config):
     """A run that began before they existed had the effect of their defaults."""
+    config = dataclasses.replace(config, method="n2v")
     train(dataclasses.replace(config, images=16))
     path = config.out / "config.json"
     content = json.loads(path.read_text())

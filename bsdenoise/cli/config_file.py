@@ -153,7 +153,9 @@ def _load(name: str) -> dict[str, Any]:
         if name in recipes():
             return _parsed(_recipe_folder().joinpath(f"{name}{TOML}").read_bytes(), TOML, name)
         if not path.is_dir():
-            raise ValueError(f"{name}: no recipe has that name and no run folder. {_choice()}")
+            close = difflib.get_close_matches(name, recipes(), n=1, cutoff=CLOSE)
+            advice = f"Did you mean {close[0]}?" if close else _choice()
+            raise ValueError(f"{name}: no recipe has that name and no run folder. {advice}")
         path = path / RUN_CONFIG
     if not path.exists():
         raise ValueError(f"{path}: there is no such file. {_choice()}")

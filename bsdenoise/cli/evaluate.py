@@ -4,6 +4,7 @@ import dataclasses
 import json
 import platform
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # these load Keras, which is announced first
     from bsdenoise.evaluation.testsets import Finding
 
 EXIT_SOME_FAILED = 2
+SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
 HUGE_SCALE = 1e30  # of pixels: no noise is too strong for it
 _PACKAGES = ("bsdenoise", "tensorflow", "keras", "numpy", "pillow", "scikit-image")
 _BM3D_PACKAGES = ("bm3d", "bm4d")
@@ -172,10 +174,13 @@ def _measure(
         bar.clear()
         _note(line)
 
-    found = []
+    found, last_line = [], time.monotonic()
     with bar:
         for record in records.measure_all(contestants, items, protocol, store, failed, note):
             found.append(record)
+            if bar.disable and time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
+                last_line = time.monotonic()
+                _note(f"{len(found) + num_failed} of {bar.total} measured; {record.model} is at work")
             bar.set_postfix_str(f"{record.model}: {record.psnr:.2f} dB", refresh=False)
             bar.update()
     return found, num_failed
@@ -267,6 +272,7 @@ def _as_json(config: EvaluateConfig, results: Results) -> dict[str, Any]:
                 "testset": finding and finding.key,
                 "complete": finding and finding.is_complete,
                 "remarks": finding.lines if finding else [],
+                "images": len({image.image for image in results.images if image.dataset == name}),
             }
             for name, finding in results.sets.items()
         ],

@@ -18,6 +18,7 @@ from bsdenoise.masking import Masking
 from bsdenoise.methods import Method, NoiseToVoid
 from bsdenoise.noise import GaussianNoise
 
+_MASKING_FLAGS = ("n2v_fraction", "n2v_radius", "n2v_center")
 FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
 MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
 _NO_LIMIT = 2.0**100  # a full scale that no σ exceeds; by a power of two nothing is rounded
@@ -68,6 +69,9 @@ def method_of(config: TrainConfig) -> Method:
         )
     if config.targets and not method.needs:
         raise ValueError(f"--method {method.name} compares images with themselves: it takes no --targets.")
+    foreign = [name for name in _MASKING_FLAGS if getattr(config, name) != getattr(TrainConfig, name)]
+    if foreign and not isinstance(method, NoiseToVoid):
+        raise ValueError(f"--{foreign[0].replace('_', '-')} is for --method n2v. Received: --method {method.name}.")
     if isinstance(method, NoiseToVoid):
         masking = Masking(config.n2v_fraction, config.n2v_radius, config.n2v_center)
         return dataclasses.replace(method, masking=masking)  # of whatever subclass it is
