@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from bsdenoise import methods
+from bsdenoise import cli, methods
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.export import export_saved_model, signature_names
 from bsdenoise.noise import GaussianNoise
@@ -93,6 +93,15 @@ def test_signature_names():
     assert signature_names(1, posterior=False) == signature_names(3, posterior=False)
     assert signature_names(5, posterior=False) == ("serving_default", "describe")
     assert signature_names(3, fractional=False, posterior=False) == ("serving_default", "describe")
+
+
+def test_export_command_tells_the_signatures_that_there_are(tmp_path, capsys):
+    build("n2v").save(tmp_path / "model.keras")
+    assert cli.main(["export", str(tmp_path / "model.keras"), "--out", str(tmp_path / "models")]) == 0
+    output = capsys.readouterr().out
+    told = json.loads((tmp_path / "models" / "1" / "serving.json").read_text())
+    assert "signatures: serving_default, encoded, describe\n" in output
+    assert told["signatures"] == ["serving_default", "encoded", "describe"]
 
 
 @pytest.mark.parametrize(("name", "noise"), [("l2", KNOWN), ("n2n", RANGE)], ids=["l2", "n2n"])

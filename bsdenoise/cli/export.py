@@ -30,7 +30,8 @@ def run(config: ExportConfig) -> int:
     sigma = f"{low:.4g}" if denoiser.noise.is_known else f"estimated per image, {low:.4g} to {high:.4g}"
     print(f"{folder}: {denoiser.channels} channel(s); its own sigma: {sigma}")
     print(f"units of pixels and sigma: {denoiser.units}")
-    print(f"signatures: {', '.join(export.signature_names(denoiser.channels, denoiser.fractional))}")
+    names = export.signature_names(denoiser.channels, denoiser.fractional, denoiser.has_posterior)
+    print(f"signatures: {', '.join(names)}")
     print(f"limit: {config.max_pixels} pixels per request and per image file")
     if config.keep is not None:
         for retired in export.retire(config.out, config.keep, but=version):
