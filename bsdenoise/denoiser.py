@@ -8,7 +8,7 @@ from keras import ops
 
 # Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
 # Layers and losses are imported so that they register themselves with Keras.
-from bsdenoise import layers, likelihood, losses, methods, noise, tiling  # noqa: F401
+from bsdenoise import layers, likelihood, losses, methods, network, noise, tiling  # noqa: F401
 from bsdenoise.accepted import Accepted
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
@@ -239,6 +239,27 @@ class Denoiser(keras.Model):
             self._compiled = _CompiledMoments(self.moments)
         return self._compiled.compute(batch, sigma)
 
+    def in_precision(self, precision):
+        """Gives the same denoiser with the network's body in another precision; all else stays float32.
+
+        Args:
+            precision: "float32" or "bfloat16".
+
+        Raises:
+            ValueError: If it is neither, or the network is none that `bsdenoise.network` builds.
+        """
+        if precision not in network.POLICIES:
+            raise ValueError(f"`precision` must be one of {[*network.POLICIES]}. Received: precision={precision!r}.")
+        body = network.rebuilt(keras.saving.serialize_keras_object(self.network), network.POLICIES[precision])
+        if body is None:
+            raise ValueError(
+                "Only a network that `bsdenoise.blind_spot_network` or `bsdenoise.unet` built has other precisions. "
+                f"Received: a network named {self.network.name!r}."
+            )
+        body.set_weights(self.network.get_weights())
+        kept = ("noise", "factor", "clamp", "offset", "scale", "fractional", "provenance")
+        return Denoiser(body, method=self.method.name, **{name: getattr(self, name) for name in kept})
+
     @property
     def _accepted(self):
         return Accepted(self.channels, self.fractional, self.units, *self.intensities, self.scale)
@@ -264,8 +285,10 @@ class Denoiser(keras.Model):
         config = dict(config)
         if "diagonal" in config:  # models saved before there were other methods
             config["method"] = "per_component" if config.pop("diagonal") else "full"
-        for name in ("network", "noise"):
-            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+        config["noise"] = keras.saving.deserialize_keras_object(config["noise"], custom_objects=custom_objects)
+        config["network"] = network.rebuilt(config["network"]) or keras.saving.deserialize_keras_object(
+            config["network"], custom_objects=custom_objects
+        )
         return cls(**config)
 
 

@@ -1,10 +1,12 @@
-"""The networks: a U-Net, and the blind-spot network made of four rotations of it (Laine et al. 2019, Section 3)."""
+"""The networks: a U-Net, and the blind-spot network made of four turned copies of it (Laine et al. 2019, Section 3)."""
 
 import keras
 
-from bsdenoise.layers import CropLike, PadToMultiple, RotateStack, RotateUnstack, ShiftConv2D, ShiftDownsample
+from bsdenoise.layers import BlindSpot, CropLike, PadToMultiple, ShiftConv2D, ShiftDownsample
 
+BLIND_SPOT = "blind_spot"  # name of the layer that joins the branches
 POOLING_FACTOR = 2
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision of the body, and Keras' word for it
 LEAKY_SLOPE = 0.1  # Laine et al. 2019, Appendix A
 LAST_GAIN = 1.0  # the last layer is linear, so He's factor 2 for rectifiers becomes 1
 
@@ -37,10 +39,8 @@ def blind_spot_network(channels=3, width=48, depth=5, num_outputs=None, pooling=
         1269129
     """
     image = _checked_input(channels, width, depth, num_outputs)
-    body = _UNetBody(width, depth, pooling, dtype, shifted=True)
-    upright, sideways = RotateStack(dtype=dtype, name="rotate_stack")(image)
-    stacks = body(upright, RotateStack.UPRIGHT, "_upright"), body(sideways, RotateStack.SIDEWAYS, "_sideways")
-    maps = RotateUnstack(dtype=dtype, name="rotate_unstack")(stacks)
+    branch = _Branch(width, depth, pooling, dtype)
+    maps = BlindSpot(dtype=dtype, name=BLIND_SPOT)([branch(image, quarter_turns) for quarter_turns in range(4)])
     maps = _head(maps, (8 * width, 2 * width), num_outputs or num_gaussian_outputs(channels), dtype)
     return keras.Model(image, maps, name="blind_spot_network")
 
@@ -51,9 +51,41 @@ def unet(channels=3, width=48, depth=5, num_outputs=None, pooling="max", dtype=N
     Args and returns as for `blind_spot_network`.
     """
     image = _checked_input(channels, width, depth, num_outputs)
-    maps = _UNetBody(width, depth, pooling, dtype, shifted=False)(image, (0,), "")
+    maps = _plain_body(image, width, depth, pooling, dtype)
     maps = _head(maps, (2 * width, 2 * width), num_outputs or num_gaussian_outputs(channels), dtype)
     return keras.Model(image, maps, name="unet")
+
+
+def rebuilt(config: dict, dtype=None):
+    """Builds the network that a configuration describes, by today's builders.
+
+    So a network can be had in another precision; and files that were saved when it was made of other layers, but of the
+    same weights in the same order, get the layers of today.
+
+    Args:
+        config: As `keras.saving.serialize_keras_object` gives it for a network of this module.
+        dtype: Dtype policy of the body; `None` for the one that it had.
+
+    Returns:
+        The network, with fresh weights; `None` if the configuration is that of no network of this module.
+    """
+    builder = {"blind_spot_network": blind_spot_network, "unet": unet}.get(config["config"].get("name"))
+    layers = {layer["config"].get("name"): layer["config"] for layer in config["config"].get("layers", [])}
+    if builder is None or not {"image", "enc_conv0", "pool1", "outputs"} <= layers.keys():
+        return None
+    return builder(
+        channels=layers["image"]["batch_shape"][-1],
+        width=layers["enc_conv0"]["filters"],
+        depth=sum(name.startswith("pool") for name in layers),
+        num_outputs=layers["outputs"]["filters"],
+        pooling=layers["pool1"]["pooling"] if builder is blind_spot_network else _plain_pooling(config),
+        dtype=dtype or keras.dtype_policies.get(layers["enc_conv0"]["dtype"]).name,
+    )
+
+
+def _plain_pooling(config):
+    """Tells how the plain U-Net of a configuration pools."""
+    return "max" if any(layer["class_name"] == "MaxPooling2D" for layer in config["config"]["layers"]) else "average"
 
 
 def _checked_input(channels, width, depth, num_outputs):
@@ -67,58 +99,79 @@ def _checked_input(channels, width, depth, num_outputs):
     return keras.Input((None, None, channels), name="image")
 
 
-class _UNetBody:
-    """Encoder and decoder, from (B, H, W, C) to (B, H, W, 2·width): their layers, to be applied to several stacks.
+def _filters(width, depth):
+    """Gives the numbers of maps of encoder and decoder convolutions, by their names."""
+    encoder = {f"enc_conv{level}": width for level in range(depth + 2)}
+    decoder = {f"dec_conv{level}{part}": 2 * width for level in range(1, depth + 1) for part in "ab"}
+    return encoder | decoder
+
+
+class _Branch:
+    """The upward-looking U-Net, from (B, H, W, C) to (B, H, W, 2·width): its layers, shared by the four directions.
 
     Where a pooling meets an odd side, the maps get one more row or column of zeros, which goes again after upsampling.
     (Zeros around the image, once for all poolings, are simpler, but seen as a black frame: `benchmarks/padding.py`.)
     """
 
-    def __init__(self, width, depth, pooling, dtype, shifted):
-        pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
-        if pooling not in pools:
-            raise ValueError(f"`pooling` must be 'max' or 'average'. Received: pooling={pooling!r}.")
+    def __init__(self, width, depth, pooling, dtype):
         self.dtype = dtype
-        levels = range(1, depth + 1)
-        encoder = {f"enc_conv{level}": width for level in range(depth + 2)}
-        decoder = {f"dec_conv{level}{part}": 2 * width for level in levels for part in "ab"}
-        self.convs = {name: self._conv(name, filters, shifted) for name, filters in (encoder | decoder).items()}
-        if shifted:
-            self.pools = [ShiftDownsample(pooling, dtype=dtype, name=f"pool{level}") for level in levels]
-        else:
-            self.pools = [pools[pooling](2, dtype=dtype, name=f"pool{level}") for level in levels]
-        self.upsamplings = [keras.layers.UpSampling2D(2, dtype=dtype, name=f"upsample{level}") for level in levels]
+        self.depth = depth
+        self.convs = {name: self._conv(name, filters) for name, filters in _filters(width, depth).items()}
+        self.pads = [PadToMultiple(POOLING_FACTOR, dtype=dtype, name=f"pad{level}") for level in range(1, depth + 1)]
+        self.pools = [ShiftDownsample(pooling, dtype=dtype, name=f"pool{level}") for level in range(1, depth + 1)]
 
-    def __call__(self, image, turns, suffix):
-        """Applies the layers to a stack of images, turned by so many quarter turns; `suffix` marks its own layers."""
-        dtype, depth = self.dtype, len(self.pools)
-        maps = self._apply("enc_conv0", image)
+    def __call__(self, image, quarter_turns):
+        """Gives the maps of the branch that looks upwards after so many quarter turns, in the image's own frame."""
+
+        def apply(name, maps, **coarse):
+            conv, activation = self.convs[name]
+            return activation(conv(maps, **coarse, quarter_turns=quarter_turns))
+
+        maps = apply("enc_conv0", image)
         skips = [image]
-        for level in range(1, depth + 1):
-            maps = self._apply(f"enc_conv{level}", maps)
-            maps = PadToMultiple(POOLING_FACTOR, turns, dtype=dtype, name=f"pad{level}{suffix}")(maps)
-            maps = self.pools[level - 1](maps)
+        for level in range(1, self.depth + 1):
+            maps = apply(f"enc_conv{level}", maps)
+            maps = self.pools[level - 1](self.pads[level - 1](maps), quarter_turns=quarter_turns)
             skips.append(maps)
-        maps = self._apply(f"enc_conv{depth + 1}", maps)
-        for level in range(depth, 0, -1):
-            skip = skips[level - 1]
-            maps = self.upsamplings[level - 1](maps)
-            maps = CropLike(turns, dtype=dtype, name=f"crop{level}{suffix}")((maps, skip))
-            maps = keras.layers.Concatenate(dtype=dtype, name=f"concat{level}{suffix}")([maps, skip])
-            maps = self._apply(f"dec_conv{level}b", self._apply(f"dec_conv{level}a", maps))
+        maps = apply(f"enc_conv{self.depth + 1}", maps)
+        for level in range(self.depth, 0, -1):
+            maps = apply(f"dec_conv{level}a", skips[level - 1], coarse=maps)
+            maps = apply(f"dec_conv{level}b", maps)
         return maps
 
-    def _conv(self, name, filters, shifted):
+    def _conv(self, name, filters):
         """Makes a 3×3 convolution and its leaky ReLU."""
         activation = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=self.dtype, name=f"{name}_relu")
-        if shifted:
-            return ShiftConv2D(filters, 3, dtype=self.dtype, name=name), activation
-        kind = {"padding": "same", "kernel_initializer": "he_normal", "dtype": self.dtype, "name": name}
-        return keras.layers.Conv2D(filters, 3, **kind), activation
+        return ShiftConv2D(filters, 3, dtype=self.dtype, name=name), activation
 
-    def _apply(self, name, maps):
-        conv, activation = self.convs[name]
-        return activation(conv(maps))
+
+def _plain_body(image, width, depth, pooling, dtype):
+    """Applies the same U-Net without shifts, made of Keras' own layers."""
+    filters = _filters(width, depth)
+    pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
+    if pooling not in pools:
+        raise ValueError(f"`pooling` must be 'max' or 'average'. Received: pooling={pooling!r}.")
+
+    def convolve(name, maps):
+        kind = {"padding": "same", "kernel_initializer": "he_normal", "dtype": dtype, "name": name}
+        maps = keras.layers.Conv2D(filters[name], 3, **kind)(maps)
+        return keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"{name}_relu")(maps)
+
+    maps = convolve("enc_conv0", image)
+    skips = [image]
+    for level in range(1, depth + 1):
+        maps = convolve(f"enc_conv{level}", maps)
+        maps = PadToMultiple(POOLING_FACTOR, dtype=dtype, name=f"pad{level}")(maps)
+        maps = pools[pooling](2, dtype=dtype, name=f"pool{level}")(maps)
+        skips.append(maps)
+    maps = convolve(f"enc_conv{depth + 1}", maps)
+    for level in range(depth, 0, -1):
+        skip = skips[level - 1]
+        maps = keras.layers.UpSampling2D(2, dtype=dtype, name=f"upsample{level}")(maps)
+        maps = CropLike(dtype=dtype, name=f"crop{level}")((maps, skip))
+        maps = keras.layers.Concatenate(dtype=dtype, name=f"concat{level}")([maps, skip])
+        maps = convolve(f"dec_conv{level}b", convolve(f"dec_conv{level}a", maps))
+    return maps
 
 
 def _head(maps, widths, num_outputs, dtype):

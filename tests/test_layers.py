@@ -10,6 +10,19 @@ from bsdenoise import layers
 
 KERNELS = [(1, 1), (3, 3), (3, 5), (5, 3), (1, 3), (7, 1)]
 SIZES = [(1, 1), (1, 6), (5, 1), (4, 4), (7, 4), (8, 13)]
+TURNS = range(4)
+
+
+def turn(images, turns):
+    return np.rot90(images, turns, axes=(1, 2))
+
+
+def turn_back(images, turns):
+    return np.rot90(images, -turns, axes=(1, 2))
+
+
+def tf_turn(images, turns):
+    return tf.image.rot90(images, turns % 4)
 
 
 def random_images(height, width, channels=2, batch=2, seed=0):
@@ -28,12 +41,9 @@ LAYERS = {
     "conv-no-bias": (lambda **kwargs: layers.ShiftConv2D(3, 3, use_bias=False, **kwargs), [(2, 7, 4, 2)]),
     "downsample-max": (lambda **kwargs: layers.ShiftDownsample(**kwargs), [(2, 7, 4, 2)]),
     "downsample-average": (lambda **kwargs: layers.ShiftDownsample("average", **kwargs), [(2, 7, 4, 2)]),
-    "rotate-stack": (lambda **kwargs: layers.RotateStack(**kwargs), [(2, 7, 4, 2)]),
-    "rotate-unstack": (lambda **kwargs: layers.RotateUnstack(**kwargs), [(4, 7, 4, 2), (4, 4, 7, 2)]),
+    "blind-spot": (lambda **kwargs: layers.BlindSpot(**kwargs), [(2, 7, 4, 2)] * 4),
     "pad": (lambda **kwargs: layers.PadToMultiple(4, **kwargs), [(2, 7, 4, 2)]),
     "crop": (lambda **kwargs: layers.CropLike(**kwargs), [(2, 8, 8, 3), (2, 7, 4, 2)]),
-    "pad_turned": (lambda **kwargs: layers.PadToMultiple(4, (0, 2), **kwargs), [(2, 7, 4, 2)]),
-    "crop_turned": (lambda **kwargs: layers.CropLike((1, 3), **kwargs), [(2, 8, 8, 3), (2, 7, 4, 2)]),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
@@ -99,42 +109,103 @@ def test_shift_downsample_is_shift_and_pool(pooling, size):
     np.testing.assert_allclose(outputs, reference.shift_downsample(images, pooling), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("turns", range(-3, 5))
-def test_rotate_is_rot90(turns):
-    images = random_images(5, 3)
-    np.testing.assert_array_equal(layers.rotate(images, turns), np.rot90(images, turns, axes=(1, 2)))
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("kernel_size", KERNELS, ids=str)
+@pytest.mark.parametrize("turns", TURNS)
+def test_shift_conv_of_a_turned_image(turns, kernel_size, size):
+    images, layer = random_images(*size), random_conv(kernel_size)
+    outputs = layer(images, quarter_turns=turns)
+    expected = turn_back(reference.shift_conv2d(turn(images, turns), *layer.get_weights()), turns)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [0, 1, 3])
-def test_shift_down_moves_rows(rows):
-    images = random_images(5, 3)
-    shifted = layers.shift_down(images, rows).numpy()
-    assert shifted.shape == images.shape
-    np.testing.assert_array_equal(shifted[:, :rows], 0.0)
-    np.testing.assert_array_equal(shifted[:, rows:], images[:, : 5 - rows])
+def upsampled(coarse, size):
+    return coarse.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_rotate_stack_is_rot90(size):
+@pytest.mark.parametrize("kernel_size", [*KERNELS, (5, 7)], ids=str)
+@pytest.mark.parametrize("turns", TURNS)
+def test_shift_conv_upsamples_and_concatenates_what_is_coarse(turns, kernel_size, size):
+    """Odd sides too, where half of the last coarse pixels is cropped and must not be seen; in every direction."""
+    images, layer = random_images(*size), random_conv(kernel_size)
+    coarse = random_images(*((side + 1) // 2 for side in size), channels=4, seed=1)
+    outputs = layer(images, coarse=coarse, quarter_turns=turns)
+    assert layer.kernel.shape == (*kernel_size, 4 + 2, 3)
+    joined = np.concatenate([upsampled(coarse, size), images], axis=-1)
+    expected = turn_back(reference.shift_conv2d(turn(joined, turns), *layer.get_weights()), turns)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(7, 4), (8, 13), (6, 6), (5, 3)], ids=str)
+@pytest.mark.parametrize("turns", TURNS)
+def test_gradients_of_a_convolution_of_coarse_maps(turns, size):
+    """Those that automatic differentiation finds for the same thing done step by step."""
+    layer, other = random_conv(3), random_conv(3)
+    images, coarse = random_images(*size), random_images(*((side + 1) // 2 for side in size), channels=4, seed=1)
+    layer(images, coarse=coarse)
+    other(np.concatenate([upsampled(coarse, size), images], axis=-1))
+    other.set_weights(layer.get_weights())
+
+    def directly(images, coarse):
+        return layer(images, coarse=coarse, quarter_turns=turns)
+
+    def step_by_step(images, coarse):
+        maps = tf.repeat(tf.repeat(coarse, 2, axis=1), 2, axis=2)[:, : size[0], : size[1]]
+        return tf_turn(other(tf_turn(tf.concat([maps, images], axis=-1), turns)), -turns)
+
+    gradients = []
+    for function, of in ((directly, layer), (step_by_step, other)):
+        variables = [tf.Variable(images), tf.Variable(coarse)]
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.sin(function(*variables)))
+        gradients.append(tape.gradient(loss, [*variables, *of.trainable_variables]))
+    assert_same(*gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("turns", TURNS)
+def test_unknown_sizes_of_coarse_maps(turns):
+    """One graph for all sizes, with what is cropped decided in it."""
+    layer = random_conv(3)
+    specs = [tf.TensorSpec([None, None, None, channels]) for channels in (2, 4)]
+    layer(random_images(4, 4), coarse=random_images(2, 2, 4))
+    graph = tf.function(lambda x, coarse: layer(x, coarse=coarse, quarter_turns=turns), input_signature=specs)
+    for size in SIZES:
+        images, coarse = random_images(*size), random_images(*((side + 1) // 2 for side in size), channels=4, seed=1)
+        expected = layer(images, coarse=coarse, quarter_turns=turns)
+        np.testing.assert_allclose(graph(images, coarse), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 6), (8, 4), (6, 10)], ids=str)
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("turns", TURNS)
+def test_shift_downsample_of_a_turned_image(turns, pooling, size):
     images = random_images(*size)
-    upright, sideways = layers.RotateStack()(images)
-    turned = [np.rot90(images, turns, axes=(1, 2)) for turns in range(4)]
-    np.testing.assert_array_equal(upright, np.concatenate([turned[0], turned[2]]))
-    np.testing.assert_array_equal(sideways, np.concatenate([turned[1], turned[3]]))
+    outputs = layers.ShiftDownsample(pooling)(images, quarter_turns=turns)
+    expected = turn_back(reference.shift_downsample(turn(images, turns), pooling), turns)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("turns, expected", [(0, [0, 2]), (1, [2, 4]), (2, [2, 4]), (3, [0, 2])], ids=str)
+def test_shift_downsample_keeps_the_grid_of_the_image_where_a_side_is_odd(turns, expected):
+    """Rows or columns 0…4: whatever the direction, the last one does not open a cell of its own."""
+    axis = 1 if turns % 2 == 0 else 2
+    ramp = np.moveaxis(np.zeros((1, 4, 5, 1), "float32") + np.arange(5, dtype="float32")[:, None], 2, axis)
+    outputs = layers.ShiftDownsample()(ramp, quarter_turns=turns).numpy()
+    np.testing.assert_array_equal(np.moveaxis(outputs, axis, 2)[0, 0, :, 0], expected)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_rotate_unstack_shifts_and_turns_back(size):
-    """Each rotated result, moved down by a row in its own frame, is a move up, left, down or right in the image's."""
-    images = random_images(*size)
-    joined = layers.RotateUnstack()(layers.RotateStack()(images))
+def test_blind_spot_moves_each_branch_away_from_where_it_looks(size):
+    """A move down by one row in the frame of the turned image: down, left, up and right in the image's own."""
+    branches = [random_images(*size, seed=turns) for turns in TURNS]
     expected = []
-    for turns in range(4):
-        turned = np.rot90(images, turns, axes=(1, 2))
+    for turns, images in enumerate(branches):
+        turned = turn(images, turns)
         shifted = np.zeros_like(turned)
         shifted[:, 1:] = turned[:, :-1]
-        expected.append(np.rot90(shifted, -turns, axes=(1, 2)))
-    np.testing.assert_array_equal(joined, np.concatenate(expected, axis=-1))
+        expected.append(turn_back(shifted, turns))
+    np.testing.assert_array_equal(layers.BlindSpot()(branches), np.concatenate(expected, axis=-1))
 
 
 @pytest.mark.parametrize("multiple", [1, 2, 8])
@@ -147,28 +218,6 @@ def test_pad_and_crop(size, multiple):
     np.testing.assert_array_equal(padded[:, : size[0], : size[1]], images)
     assert np.count_nonzero(padded) == np.count_nonzero(images)
     np.testing.assert_array_equal(layers.CropLike()((padded, images)), images)
-
-
-@pytest.mark.parametrize("turns", [(0,), (1,), (2,), (3,), (0, 2), (1, 3), (3, 1)], ids=str)
-@pytest.mark.parametrize("size", [(5, 7), (4, 6), (1, 2)], ids=str)
-def test_turned_images_are_padded_at_their_own_bottom_and_right(size, turns):
-    images = random_images(*size)
-    turned_size = size if turns[0] % 2 == 0 else size[::-1]
-    stack = np.concatenate([np.rot90(images, turn, axes=(1, 2)) for turn in turns])
-    assert stack.shape[1:3] == turned_size
-    padding = [(0, -side % 4) for side in size]
-    padded = np.pad(images, ((0, 0), *padding, (0, 0)))
-    expected = np.concatenate([np.rot90(padded, turn, axes=(1, 2)) for turn in turns])
-    result = layers.PadToMultiple(4, turns)(stack)
-    np.testing.assert_array_equal(result, expected)
-    np.testing.assert_array_equal(layers.CropLike(turns)((result, stack)), stack)
-
-
-@pytest.mark.parametrize("turns", [(), (4,), (-1, 0), 2, "0"], ids=repr)
-@pytest.mark.parametrize("layer", [lambda turns: layers.PadToMultiple(2, turns), layers.CropLike], ids=["pad", "crop"])
-def test_wrong_turns(layer, turns):
-    with pytest.raises(ValueError, match="`turns` must be quarter turns from 0 to 3, one or more. Received: turns="):
-        layer(turns)
 
 
 # --- what Keras asks of a layer ------------------------------------------------------------------------------------
@@ -261,9 +310,10 @@ def test_kernel_that_is_no_pair(kernel_size):
         layers.ShiftConv2D(3, kernel_size)
 
 
-def test_unknown_channels():
+@pytest.mark.parametrize("shapes", [[(None, None, None, None)], [(None, 4, 4, 2), (None, 2, 2, None)]], ids=str)
+def test_unknown_channels(shapes):
     with pytest.raises(ValueError, match="number of input channels must be known"):
-        layers.ShiftConv2D(3, 3).build((None, None, None, None))
+        layers.ShiftConv2D(3, 3).build(*shapes)
 
 
 @pytest.mark.parametrize("layer", [layers.ShiftConv2D(3, 3), layers.ShiftDownsample()], ids=["conv", "downsample"])

@@ -167,11 +167,11 @@ def test_layers_are_those_of_the_paper():
     decoder |= {f"dec_conv{level}a": (3, 3, maps, 96) for level, maps in joined.items()}
     head = {"head_conv0": (1, 1, 384, 384), "head_conv1": (1, 1, 384, 96), "outputs": (1, 1, 96, 9)}
     assert kernels == encoder | decoder | head
-    image = network.get_layer("rotate_stack").output
-    for node, suffix in enumerate(("_upright", "_sideways")):
-        skips = [network.get_layer(f"concat{level}{suffix}").input[1].name for level in (5, 4, 3, 2, 1)]
-        pools = [network.get_layer(f"pool{level}")._inbound_nodes[node].outputs[0].name for level in (4, 3, 2, 1)]
-        assert [*pools, image[node].name] == skips
+    for turns in range(4):
+        skips = [network.get_layer(f"dec_conv{level}a")._inbound_nodes[turns] for level in (5, 4, 3, 2, 1)]
+        pools = [network.get_layer(f"pool{level}")._inbound_nodes[turns].outputs[0].name for level in (4, 3, 2, 1)]
+        assert [node.arguments.args[0].name for node in skips] == [*pools, network.input.name]
+        assert {node.arguments.kwargs["quarter_turns"] for node in skips} == {turns}
 
 
 @both
