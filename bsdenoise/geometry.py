@@ -34,11 +34,9 @@ def window(maps, top, left, height, width):
 
     Unlike that of `maps[:, a:b, c:d]`, the gradient of this is quick in TensorFlow: a padding.
     """
-    batch, whole_height, whole_width, channels = ops.shape(maps)
-    sizes = (top, left, whole_height, whole_width, height, width)
-    if all(isinstance(size, int) for size in sizes) and sizes == (0, 0, height, width, height, width):
+    if isinstance(height, int) and isinstance(width, int) and tuple(maps.shape[1:3]) == (height, width):
         return maps
-    return ops.slice(maps, (0, top, left, 0), (batch, height, width, channels))
+    return ops.slice(maps, (0, top, left, 0), (ops.shape(maps)[0], height, width, maps.shape[-1]))
 
 
 def shift(maps, quarter_turns: int = 0):

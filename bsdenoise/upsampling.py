@@ -8,7 +8,7 @@ convolution with a stride of two: 4 products for an output of a 3×3 kernel inst
 import numpy as np
 from keras import ops
 
-from bsdenoise.geometry import Padding, map_taps, turn_kernel_back, window
+from bsdenoise.geometry import Padding, map_taps, pad, turn_kernel_back, window
 
 
 def convolve_upsampled(coarse, kernel, padding: Padding, quarter_turns: int, height, width):
@@ -54,25 +54,18 @@ def _without_row(full, coarse, kernel, padding, quarter_turns, height):
 
     Args as for `convolve_upsampled`; `full` begins `padding.bottom` rows and `padding.right` columns before its result.
     """
-    kernel = turn_kernel_back(kernel, quarter_turns)
-    rows, columns = ops.shape(coarse)[1:3]
-    row = ops.repeat(window(coarse, rows - 1, 0, 1, columns), 2, axis=2)
-    reached = padding.bottom
-    row = ops.pad(row, ((0, 0), (reached - 1, reached - 1), (kernel.shape[1] - 1, kernel.shape[1] - 1), (0, 0)))
-    given = ops.conv(row, kernel[padding.top + 1 :], padding="valid", data_format="channels_last")
-    columns = ops.shape(full)[2]
-    above = window(full, 0, 0, height, columns)
-    return ops.concatenate([above, window(full, height, 0, reached, columns) - given], axis=1)
+    kernel = turn_kernel_back(kernel, quarter_turns)[padding.top + 1 :]
+    row = ops.repeat(coarse[:, -1:], 2, axis=2)
+    row = pad(row, Padding(padding.bottom - 1, kernel.shape[1] - 1, padding.bottom - 1, kernel.shape[1] - 1))
+    given = ops.conv(row, kernel, padding="valid", data_format="channels_last")
+    return ops.concatenate([full[:, :height], full[:, height : height + padding.bottom] - given], axis=1)
 
 
 def _without_column(full, coarse, kernel, padding, quarter_turns, height, width):
     """Takes away what the column to the right of the crop has given, where it is no part of the row below."""
-    kernel = turn_kernel_back(kernel, quarter_turns)
-    rows, columns = ops.shape(coarse)[1:3]
-    column = window(ops.repeat(window(coarse, 0, columns - 1, rows, 1), 2, axis=1), 0, 0, height, 1)
-    reached = padding.right
-    column = ops.pad(column, ((0, 0), (kernel.shape[0] - 1, kernel.shape[0] - 1), (reached - 1, reached - 1), (0, 0)))
-    given = ops.conv(column, kernel[:, padding.left + 1 :], padding="valid", data_format="channels_last")
+    kernel = turn_kernel_back(kernel, quarter_turns)[:, padding.left + 1 :]
+    column = ops.repeat(coarse[:, :, -1:], 2, axis=1)[:, :height]
+    column = pad(column, Padding(kernel.shape[0] - 1, padding.right - 1, padding.bottom, padding.right - 1))
+    given = ops.conv(column, kernel, padding="valid", data_format="channels_last")
     rows = height + padding.bottom
-    left, right = window(full, 0, 0, rows, width), window(full, 0, width, rows, reached)
-    return ops.concatenate([left, right - window(given, 0, 0, rows, reached)], axis=2)
+    return ops.concatenate([full[:, :rows, :width], full[:, :rows, width : width + padding.right] - given], axis=2)
