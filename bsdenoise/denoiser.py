@@ -1,23 +1,20 @@
 """`Denoiser`: a network, its noise model and its likelihood, joined to one Keras model that denoises images."""
 
-import itertools
-
 import keras
 import numpy as np
 from keras import ops
 
 # Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
 # Layers and losses are imported so that they register themselves with Keras.
-from bsdenoise import layers, likelihood, losses, methods, network, noise, tiling  # noqa: F401
+from bsdenoise import ensemble, layers, likelihood, losses, methods, network, noise  # noqa: F401
 from bsdenoise.accepted import Accepted
+from bsdenoise.inference import Inference
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
 MAX_PHOTO_INTENSITY = 16.0
 MAX_FITTED_INTENSITY = 1e4
-# Smaller batches are computed op by op, which needs no tracing of a second or more; but a functional model that runs
-# so keeps the results of all layers: 23 instead of 6 kB per pixel, in three times the time (full network, float32).
-MAX_EAGER_PIXELS = 2**14
+MIDDLE = 2048  # side in pixels of the part of a huge image from which σ is estimated
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -85,7 +82,7 @@ class Denoiser(keras.Model):
         self.scale = float(scale)
         self.fractional = bool(fractional)
         self.provenance = provenance
-        self._compiled = None
+        self._inference = Inference(self)
         self.built = True
 
     @property
@@ -127,9 +124,15 @@ class Denoiser(keras.Model):
         """
         image = ops.cast(image, "float32")
         sigma = self._default_sigma(image) if sigma is None else ops.convert_to_tensor(sigma, "float32")
-        normalized = (image - self.offset) / self.scale
-        outputs = self.network(normalized)
-        *locations, last = self.estimator.moments(outputs, normalized, sigma / self.scale)
+        return self.finished(self.network(self.normalized(image)), image, sigma)
+
+    def normalized(self, image):
+        """Gives what the network is given for images (B, H, W, C)."""
+        return (image - self.offset) / self.scale
+
+    def finished(self, outputs, image, sigma):
+        """Gives what `moments` gives, from network outputs (B, H, W, n), images and σ."""
+        *locations, last = self.estimator.moments(outputs, self.normalized(image), sigma / self.scale)
         if not self.has_posterior:
             return (last * self.scale + self.offset,)
         return *(location * self.scale + self.offset for location in locations), last * self.scale**2
@@ -148,7 +151,7 @@ class Denoiser(keras.Model):
         """Gives the model's own σ, (B,); where none is used, one that costs no estimate."""
         return self.own_sigma(image) if self.has_posterior else ops.zeros((ops.shape(image)[0],), dtype="float32")
 
-    def denoise(self, noisy, sigma=None, tile=None, overlap=None):
+    def denoise(self, noisy, sigma=None, tile=None, overlap=None, tta=1):
         """Denoises an image or a batch of images of any size; large ones in overlapping tiles.
 
         Args:
@@ -156,10 +159,13 @@ class Denoiser(keras.Model):
             sigma: Noise standard deviation in the units of the scaled image, > 0 (25 grey levels of 8 bits are
                 25 / 255): a number, or one per image (B,). `None` takes the known one, or estimates it. Methods without
                 a posterior do not use it.
-            tile: Largest side of a tile in pixels, a multiple of the pooling grid; `None` tiles above a megapixel.
+            tile: Largest side of a tile in pixels, a multiple of the pooling grid; `None` computes at once what fits
+                into half of the free memory, and larger images in the largest tiles that do.
             overlap: Context in pixels that a tile has on every inner side, a multiple of the pooling grid and less than
                 half a tile; `None` takes the reach of the network (155 pixels at a depth of 4, 315 at 5), but at most
                 160 pixels and a quarter of a tile. From the reach on, the result is that of one pass over the whole.
+            tta: Number of copies of the image, mirrored and transposed, whose results are averaged: 1, 2, 4 or 8. It
+                takes as many times as long. Copies are made of each tile where there are tiles.
 
         Returns:
             float32 array of the shape of `noisy`.
@@ -168,10 +174,10 @@ class Denoiser(keras.Model):
             ValueError: If the image has the wrong shape, is empty or not finite, or `sigma`, `tile` or `overlap` does
                 not fit.
         """
-        _, _, (denoised, *_) = self._checked_moments(noisy, sigma, tile, overlap)
+        _, _, (denoised, *_) = self._checked_moments(noisy, sigma, tile, overlap, tta)
         return denoised.reshape(np.shape(noisy))
 
-    def posterior(self, noisy, sigma=None, tile=None, overlap=None):
+    def posterior(self, noisy, sigma=None, tile=None, overlap=None, tta=1):
         """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
 
         Args as for `denoise`.
@@ -187,7 +193,7 @@ class Denoiser(keras.Model):
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
-        batch, sigma, (denoised, mean, variance) = self._checked_moments(noisy, sigma, tile, overlap)
+        batch, sigma, (denoised, mean, variance) = self._checked_moments(noisy, sigma, tile, overlap, tta)
         whole = likelihood.posterior(
             *(array / self.scale for array in (denoised, batch, mean)), variance / self.scale**2, sigma / self.scale
         )
@@ -201,43 +207,50 @@ class Denoiser(keras.Model):
             float(psnr[0]) if len(shape) < 4 else psnr,
         )
 
-    def _checked_moments(self, noisy, sigma, tile, overlap):
+    def windows(self, read, shape, sigma=None, tile=None, overlap=None, tta=1):
+        """Denoises an image that need not fit into memory, block by block.
+
+        Args:
+            read: Function that gives the noisy pixels (h, w, C) of some rows and columns, two slices; in the units of
+                `denoise`, integers included.
+            shape: (H, W, C).
+            sigma: As for `denoise`, one number; where it has to be estimated, that is done in the middle of the image.
+            tile: As for `denoise`, like the two that follow.
+            overlap: Likewise.
+            tta: Likewise.
+
+        Yields:
+            The rows and columns that are done, two slices, and float32 arrays (h, w, C) for them: denoised, mean and
+            posterior variance, or denoised alone if there is no posterior. Every pixel once, in bands from top to
+            bottom.
+
+        Raises:
+            ValueError: As `denoise`.
+        """
+        ensemble.check(tta)
+        accepted = self._accepted
+
+        def checked(rows, columns):
+            return accepted.pixels(accepted.batch(read(rows, columns)))[0]
+
+        if sigma is None:
+            is_estimated = self.has_posterior and not self.noise.is_known
+            middle = _middle(shape[:2], MIDDLE if is_estimated else 1)
+            sigma = ops.convert_to_numpy(self._default_sigma(checked(*middle)[np.newaxis]))[0]
+        else:
+            sigma = accepted.sigma(sigma, 1)[0]
+        return self._inference.windows(checked, shape, sigma, tile, overlap, tta)
+
+    def _checked_moments(self, noisy, sigma, tile, overlap, tta):
         """Gives images as a batch, their σ, and their moments."""
+        ensemble.check(tta)
         accepted = self._accepted
         batch = accepted.pixels(accepted.batch(noisy))
         if sigma is None:
             sigma = ops.convert_to_numpy(self._default_sigma(batch))
         else:
             sigma = accepted.sigma(sigma, len(batch))
-        return batch, sigma, self._tiled_moments(batch, sigma, tile, overlap)
-
-    def _tiled_moments(self, batch, sigma, tile, overlap):
-        """Computes the moments of a batch, as arrays: at once, image by image, or tile by tile."""
-        number, height, width = batch.shape[:3]
-        pixels = tiling.padded_pixels(height, width, self.grid)
-        if tile is None and number * pixels <= tiling.MAX_UNTILED_PIXELS:
-            return self._moments_as_arrays(batch, sigma)
-        size, overlap = tiling.choose(self.grid, tile, overlap)
-        whole = (slice(0, height), slice(0, width))
-        if tile is None and pixels <= tiling.MAX_UNTILED_PIXELS:
-            pieces = [tiling.Tile(whole, whole, whole)]
-        else:
-            pieces = list(tiling.plan(height, width, size, overlap, self.grid))
-        results = [np.empty(batch.shape, "float32") for _ in range(3 if self.has_posterior else 1)]
-        for index, piece in itertools.product(range(number), pieces):
-            one = slice(index, index + 1)
-            moments = self._moments_as_arrays(batch[one, *piece.window], sigma[one])
-            for result, moment in zip(results, moments, strict=True):
-                result[one, *piece.target] = moment[:, *piece.inner]
-        return results
-
-    def _moments_as_arrays(self, batch, sigma):
-        """Computes the moments of a batch in one pass, as arrays."""
-        if batch.size // self.channels <= MAX_EAGER_PIXELS:
-            return [ops.convert_to_numpy(moment) for moment in self.moments(batch, sigma)]
-        if self._compiled is None:
-            self._compiled = _CompiledMoments(self.moments)
-        return self._compiled.compute(batch, sigma)
+        return batch, sigma, self._inference.moments(batch, sigma, tile, overlap, tta)
 
     def in_precision(self, precision):
         """Gives the same denoiser with the network's body in another precision; all else stays float32.
@@ -292,24 +305,8 @@ class Denoiser(keras.Model):
         return cls(**config)
 
 
-class _CompiledMoments:
-    """`Denoiser.moments` as a function of arrays, compiled the way that Keras does it on each backend.
-
-    A plain object, so that Keras does not take the model inside for a layer of the denoiser.
-
-    Args:
-        moments: The method.
-    """
-
-    def __init__(self, moments):
-        class Moments(keras.Model):
-            def call(self, inputs):
-                return moments(*inputs)
-
-        self._model = Moments(dtype="float32")
-        # XLA would be compiled anew for each size.
-        self._model.compile(jit_compile=False)
-
-    def compute(self, batch, sigma):
-        """Gives the moments as arrays."""
-        return self._model.predict_on_batch((batch, sigma))
+def _middle(sides, size: int) -> tuple[slice, slice]:
+    """Gives the rows and columns of the middle of an image, at most so many."""
+    starts = ((side - min(side, size)) // 2 for side in sides)
+    rows, columns = (slice(start, start + min(side, size)) for start, side in zip(starts, sides, strict=True))
+    return rows, columns

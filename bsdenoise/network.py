@@ -39,7 +39,7 @@ def blind_spot_network(channels=3, width=48, depth=5, num_outputs=None, pooling=
         1269129
     """
     image = _checked_input(channels, width, depth, num_outputs)
-    branch = _Branch(width, depth, pooling, dtype)
+    branch = Branch.new(width, depth, pooling, dtype)
     maps = BlindSpot(dtype=dtype, name=BLIND_SPOT)([branch(image, quarter_turns) for quarter_turns in range(4)])
     maps = _head(maps, (8 * width, 2 * width), num_outputs or num_gaussian_outputs(channels), dtype)
     return keras.Model(image, maps, name="blind_spot_network")
@@ -106,43 +106,82 @@ def _filters(width, depth):
     return encoder | decoder
 
 
-class _Branch:
+class Branch:
     """The upward-looking U-Net, from (B, H, W, C) to (B, H, W, 2·width): its layers, shared by the four directions.
 
     Where a pooling meets an odd side, the maps get one more row or column of zeros, which goes again after upsampling.
     (Zeros around the image, once for all poolings, are simpler, but seen as a black frame: `benchmarks/padding.py`.)
     """
 
-    def __init__(self, width, depth, pooling, dtype):
-        self.dtype = dtype
-        self.depth = depth
-        self.convs = {name: self._conv(name, filters) for name, filters in _filters(width, depth).items()}
-        self.pads = [PadToMultiple(POOLING_FACTOR, dtype=dtype, name=f"pad{level}") for level in range(1, depth + 1)]
-        self.pools = [ShiftDownsample(pooling, dtype=dtype, name=f"pool{level}") for level in range(1, depth + 1)]
+    def __init__(self, convs, pads, pools):
+        self.convs = convs
+        self.pads = pads
+        self.pools = pools
+
+    @classmethod
+    def new(cls, width, depth, pooling, dtype):
+        """Makes the layers."""
+        levels = range(1, depth + 1)
+        return cls(
+            {name: cls._conv(name, filters, dtype) for name, filters in _filters(width, depth).items()},
+            [PadToMultiple(POOLING_FACTOR, dtype=dtype, name=f"pad{level}") for level in levels],
+            [ShiftDownsample(pooling, dtype=dtype, name=f"pool{level}") for level in levels],
+        )
+
+    @classmethod
+    def of(cls, network):
+        """Takes the layers of a blind-spot network."""
+        layers = {layer.name: layer for layer in network.layers}
+        levels = range(1, 1 + sum(name.startswith("pool") for name in layers))
+        return cls(
+            {name: (layers[name], layers[f"{name}_relu"]) for name in layers if f"{name}_relu" in layers},
+            [layers[f"pad{level}"] for level in levels],
+            [layers[f"pool{level}"] for level in levels],
+        )
 
     def __call__(self, image, quarter_turns):
         """Gives the maps of the branch that looks upwards after so many quarter turns, in the image's own frame."""
+        coarse = self.descend(self.enter(image, quarter_turns), quarter_turns)
+        return self.finish(image, coarse, quarter_turns)
 
-        def apply(name, maps, **coarse):
-            conv, activation = self.convs[name]
-            return activation(conv(maps, **coarse, quarter_turns=quarter_turns))
+    def enter(self, image, quarter_turns):
+        """Gives what the first pooling leaves of an image, (B, ⌈H/2⌉, ⌈W/2⌉, width)."""
+        maps = self._apply("enc_conv0", image, quarter_turns)
+        return self._downsample(1, maps, quarter_turns)
 
-        maps = apply("enc_conv0", image)
-        skips = [image]
-        for level in range(1, self.depth + 1):
-            maps = apply(f"enc_conv{level}", maps)
-            maps = self.pools[level - 1](self.pads[level - 1](maps), quarter_turns=quarter_turns)
+    def descend(self, maps, quarter_turns):
+        """Goes from there to the deepest level and back, to (B, ⌈H/2⌉, ⌈W/2⌉, 2·width; width at a depth of 1)."""
+        depth = len(self.pools)
+        skips = [maps]
+        for level in range(2, depth + 1):
+            maps = self._downsample(level, maps, quarter_turns)
             skips.append(maps)
-        maps = apply(f"enc_conv{self.depth + 1}", maps)
-        for level in range(self.depth, 0, -1):
-            maps = apply(f"dec_conv{level}a", skips[level - 1], coarse=maps)
-            maps = apply(f"dec_conv{level}b", maps)
+        maps = self._apply(f"enc_conv{depth + 1}", maps, quarter_turns)
+        for level in range(depth, 1, -1):
+            maps = self._upsample(level, skips[level - 2], maps, quarter_turns)
         return maps
 
-    def _conv(self, name, filters):
+    def finish(self, image, coarse, quarter_turns):
+        """Gives the maps in full resolution, (B, H, W, 2·width)."""
+        return self._upsample(1, image, coarse, quarter_turns)
+
+    def _downsample(self, level, maps, quarter_turns):
+        maps = self._apply(f"enc_conv{level}", maps, quarter_turns)
+        return self.pools[level - 1](self.pads[level - 1](maps), quarter_turns=quarter_turns)
+
+    def _upsample(self, level, skip, coarse, quarter_turns):
+        maps = self._apply(f"dec_conv{level}a", skip, quarter_turns, coarse=coarse)
+        return self._apply(f"dec_conv{level}b", maps, quarter_turns)
+
+    def _apply(self, name, maps, quarter_turns, **coarse):
+        conv, activation = self.convs[name]
+        return activation(conv(maps, **coarse, quarter_turns=quarter_turns))
+
+    @staticmethod
+    def _conv(name, filters, dtype):
         """Makes a 3×3 convolution and its leaky ReLU."""
-        activation = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=self.dtype, name=f"{name}_relu")
-        return ShiftConv2D(filters, 3, dtype=self.dtype, name=name), activation
+        activation = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"{name}_relu")
+        return ShiftConv2D(filters, 3, dtype=dtype, name=name), activation
 
 
 def _plain_body(image, width, depth, pooling, dtype):

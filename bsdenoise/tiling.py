@@ -28,6 +28,11 @@ class Tile:
     target: tuple[slice, slice]
 
 
+def default_overlap(grid: int, size: int) -> int:
+    """Gives the reach of the network, but at most 160 pixels and a quarter of a tile; a multiple of the grid."""
+    return min(REACH * grid, MAX_OVERLAP, size // 4) // grid * grid
+
+
 def choose(grid: int, tile: int | None = None, overlap: int | None = None) -> tuple[int, int]:
     """Chooses tile and overlap where they are not given, and checks them.
 
@@ -42,7 +47,7 @@ def choose(grid: int, tile: int | None = None, overlap: int | None = None) -> tu
     """
     size = -(-TILE // grid) * grid if tile is None else tile
     if overlap is None:
-        overlap = min(REACH * grid, MAX_OVERLAP, size // 4) // grid * grid
+        overlap = default_overlap(grid, size)
     if size % grid or overlap % grid or overlap < 0 or size <= 2 * overlap:
         raise ValueError(
             f"`tile` and `overlap` must be multiples of {grid} with tile > 2 * overlap. "
@@ -56,13 +61,50 @@ def padded_pixels(height: int, width: int, grid: int) -> int:
     return -(-height // grid) * grid * (-(-width // grid) * grid)
 
 
-def plan(height: int, width: int, tile: int, overlap: int, grid: int) -> Iterator[Tile]:
+def fit(height: int, width: int, max_pixels: int, overlap: int, grid: int) -> tuple[int, int]:
+    """Chooses height and width of tiles, so that the least is computed twice.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        max_pixels: Number of pixels that a tile may have. It has more if less leave nothing between two overlaps.
+        overlap: As for `plan`.
+        grid: As for `plan`.
+
+    Returns:
+        Multiples of `grid`.
+    """
+    least = 2 * overlap + grid
+    rows, columns = (_tile_sides(size, overlap, grid) for size in (height, width))
+    best = least, least
+    fewest = None
+    for rows_of_one, all_rows in rows:
+        for columns_of_one, all_columns in columns:
+            if rows_of_one * columns_of_one <= max_pixels and (fewest is None or all_rows * all_columns < fewest):
+                best, fewest = (rows_of_one, columns_of_one), all_rows * all_columns
+    return best
+
+
+def _tile_sides(size: int, overlap: int, grid: int) -> list[tuple[int, int]]:
+    """Lists the sides that tiles may have, with the pixels that are then computed along this side of the image."""
+    least = 2 * overlap + grid
+    sides = []
+    for number in range(1, size // grid + 2):
+        computed = size + (number - 1) * 2 * overlap
+        side = -(-computed // (number * grid)) * grid
+        sides.append((max(side, least), computed))
+        if side <= least:
+            break
+    return sides
+
+
+def plan(height: int, width: int, tile: int | tuple[int, int], overlap: int, grid: int) -> Iterator[Tile]:
     """Covers an image with tiles, each pixel kept exactly once.
 
     Args:
         height: Height of the image in pixels.
         width: Width of the image in pixels.
-        tile: Largest side of a tile in pixels, a multiple of `grid`.
+        tile: Largest side of a tile in pixels, a multiple of `grid`; or its height and width.
         overlap: Context in pixels that each tile has on every inner side, a multiple of `grid`.
         grid: Spacing of the pooling grid, 2^depth of the network.
 
@@ -72,9 +114,11 @@ def plan(height: int, width: int, tile: int, overlap: int, grid: int) -> Iterato
     Raises:
         ValueError: If `tile` or `overlap` is off the grid, or `tile` leaves nothing between two overlaps.
     """
-    tile, overlap = choose(grid, tile, overlap)
-    for row_window, row_inner, row_target in _spans(height, tile, overlap):
-        for column_window, column_inner, column_target in _spans(width, tile, overlap):
+    sides = (tile, tile) if isinstance(tile, int) else tile
+    for side in sides:
+        choose(grid, side, overlap)
+    for row_window, row_inner, row_target in _spans(height, sides[0], overlap):
+        for column_window, column_inner, column_target in _spans(width, sides[1], overlap):
             yield Tile((row_window, column_window), (row_inner, column_inner), (row_target, column_target))
 
 

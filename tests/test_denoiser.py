@@ -10,7 +10,6 @@ import pytest
 import reference
 import tensorflow as tf
 
-from bsdenoise import tiling
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.network import blind_spot_network
 from bsdenoise.noise import GaussianNoise, estimate_sigma
@@ -227,7 +226,7 @@ def test_sigma_of_a_range_is_estimated_within_it(ranged):
     sigma = np.asarray(ranged.own_sigma(noisy))
     np.testing.assert_allclose(sigma, [0.05, estimated[1], 0.2], rtol=1e-6)
     assert sigma[1] == pytest.approx(0.1, rel=0.1)
-    np.testing.assert_array_equal(ranged.denoise(noisy), ranged.denoise(noisy, sigma=sigma))
+    np.testing.assert_allclose(ranged.denoise(noisy), ranged.denoise(noisy, sigma=sigma), atol=1e-6)
 
 
 # --- intensity offset and scale ------------------------------------------------------------------------------------
@@ -293,7 +292,7 @@ def test_tiles_with_enough_overlap_are_exact(size, depth, tile, overlap):
     whole, tiled = denoiser.posterior(noisy), denoiser.posterior(noisy, tile=tile, overlap=overlap)
     for name, value in vars(whole).items():
         np.testing.assert_allclose(vars(tiled)[name], value, atol=1e-6 if name != "estimated_psnr" else 1e-4)
-    np.testing.assert_array_equal(denoiser.denoise(noisy, tile=tile, overlap=overlap), tiled.denoised)
+    np.testing.assert_allclose(denoiser.denoise(noisy, tile=tile, overlap=overlap), tiled.denoised, atol=1e-6)
 
 
 def test_tiles_with_less_overlap_are_not(rgb):
@@ -307,40 +306,6 @@ def test_tiles_with_less_overlap_are_not(rgb):
 def test_overlap_of_tiles_by_default(rgb):
     noisy = random_noisy(70, 50)
     np.testing.assert_array_equal(rgb.denoise(noisy, tile=32), rgb.denoise(noisy, tile=32, overlap=8))
-
-
-def test_large_images_are_tiled_without_being_asked(rgb, monkeypatch):
-    monkeypatch.setattr(tiling, "MAX_UNTILED_PIXELS", 60 * 50)
-    monkeypatch.setattr(tiling, "TILE", 48)
-    monkeypatch.setattr(tiling, "MAX_OVERLAP", 10)
-    sizes = []
-    moments = Denoiser.moments
-
-    def recorded(self, image, sigma):
-        sizes.append(image.shape[1:3])
-        return moments(self, image, sigma)
-
-    monkeypatch.setattr(Denoiser, "moments", recorded)
-    noisy = random_noisy(60, 50)[:1]
-    rgb.denoise(noisy)
-    assert sizes == [(60, 50)]
-    larger = random_noisy(60, 51)[:1]
-    sizes.clear()
-    tiled = rgb.denoise(larger)
-    assert len(sizes) == 4 and max(max(size) for size in sizes) == 48
-    np.testing.assert_array_equal(tiled, rgb.denoise(larger, tile=48, overlap=10))
-
-
-def test_thin_images_are_tiled_as_what_they_are_padded_to(monkeypatch):
-    """A row of pixels is as much work as the strip that the network fills it up to."""
-    denoiser = build(channels=1, depth=2)
-    monkeypatch.setattr(tiling, "MAX_UNTILED_PIXELS", 400)
-    monkeypatch.setattr(tiling, "TILE", 32)
-    row = random_noisy(1, 150, 1)
-    np.testing.assert_array_equal(denoiser.denoise(row), denoiser.denoise(row, tile=32))
-    assert np.abs(denoiser.denoise(row) - denoiser.denoise(row, tile=1 << 20)).max() > 0
-    short = row[:, :, :100]
-    np.testing.assert_array_equal(denoiser.denoise(short), denoiser.denoise(short, tile=1 << 20))
 
 
 def test_sigma_is_estimated_on_the_whole_image(ranged):
@@ -519,49 +484,3 @@ def test_a_model_of_float_images_refuses_integers(tmp_path):
     denoiser = keras.models.load_model(tmp_path / "m.keras")
     with pytest.raises(ValueError, match="takes float images: its units are those of the float images .*4000. Rec"):
         denoiser.denoise(np.zeros((4, 4, 3), "uint16"))
-
-
-# Memory
-
-
-def test_larger_images_are_computed_by_a_compiled_function(rgb, monkeypatch):
-    """One trace serves sizes that follow, and the results are those of eager computation."""
-    images = [random_noisy(*size) for size in ((20, 30), (21, 30), (22, 26), (35, 18), (40, 40))]
-    eager = [rgb.posterior(image, sigma=0.1) for image in images]
-    traced = []
-    moments = Denoiser.moments
-
-    def recorded(self, image, sigma=None):
-        traced.append(image)
-        return moments(self, image, sigma)
-
-    monkeypatch.setattr(Denoiser, "moments", recorded)
-    monkeypatch.setattr("bsdenoise.denoiser.MAX_EAGER_PIXELS", 20 * 20)
-    denoiser = Denoiser.from_config(rgb.get_config())
-    denoiser.set_weights(rgb.get_weights())
-    for image, expected in zip(images, eager, strict=True):
-        for one, other in zip(
-            vars(denoiser.posterior(image, sigma=0.1)).values(), vars(expected).values(), strict=True
-        ):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-    assert 1 <= len(traced) <= 3 and all(isinstance(image, tf.Tensor) for image in traced)
-    assert all(not hasattr(image, "numpy") for image in traced)  # symbolic
-    assert len(denoiser.layers) == len(rgb.layers) and len(denoiser.weights) == len(rgb.weights)
-
-
-def test_large_batches_are_computed_image_by_image(rgb, monkeypatch):
-    """The memory is that of one image."""
-    batch = np.concatenate([random_noisy(30, 20)] * 3)[:5]
-    together = rgb.denoise(batch, sigma=np.linspace(0.05, 0.2, 5))
-    monkeypatch.setattr(tiling, "MAX_UNTILED_PIXELS", 30 * 20 * 4)
-    sizes = []
-    moments = Denoiser.moments
-
-    def recorded(self, image, sigma=None):
-        sizes.append(image.shape[:3])
-        return moments(self, image, sigma)
-
-    monkeypatch.setattr(Denoiser, "moments", recorded)
-    one_by_one = rgb.denoise(batch, sigma=np.linspace(0.05, 0.2, 5))
-    assert sizes == [(1, 30, 20)] * 5
-    np.testing.assert_allclose(one_by_one, together, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,167 @@
+"""How a denoiser computes images of any size in the memory that there is: at once, in stages, in blocks."""
+
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+from bsdenoise import ensemble, memory, tiling
+from bsdenoise.stages import Stages, can_be_cut
+
+# The first pixels are computed op by op, which needs no tracing of a second or more; but a functional model that runs
+# so takes several times as long, and keeps the results of all layers.
+MAX_EAGER_PIXELS = 2**14
+# Of what is free a denoiser uses one half, and never more than this.
+MAX_MEMORY = 2**34
+MAX_PASS_PIXELS = 2**19  # of a network that can be cut into stages: these take an eighth longer, and far less memory
+# Bytes per pixel at the peak, in units of the greatest number of maps that a layer has and of their size.
+PASS_FACTOR = 4.0  # in one pass
+STAGES_FACTOR = 0.45  # in stages, beside those of a chunk
+CHUNK_SHARE = 3  # a chunk takes at most a third of the memory
+MAX_CHUNK_PIXELS = 2**18  # half of what is computed in one pass; larger ones save little
+MIN_CHUNK_PIXELS = 2**14
+MAPS_OF_OTHERS = 384  # of networks whose layers do not tell: as many as the largest of ours
+_BYTES = {"bfloat16": 2, "float16": 2}
+_FLOAT32_BYTES = 4
+
+
+class Inference:
+    """Computes the moments of whole images.
+
+    A plain object, so that Keras does not take what it compiles for layers of the denoiser.
+
+    Args:
+        denoiser: The `Denoiser`.
+    """
+
+    def __init__(self, denoiser):
+        self._denoiser = denoiser
+        self._whole = Compiled(denoiser.moments)
+        self._eager_pixels = 0
+        self._stages: Stages | None = None
+
+    def moments(self, batch, sigma, tile=None, overlap=None, tta=1) -> list[np.ndarray]:
+        """Computes the moments of images, as arrays (B, H, W, C): all at once if they fit, or image by image.
+
+        Args:
+            batch: Images (B, H, W, C), float32.
+            sigma: (B,).
+            tile: As for `Denoiser.denoise`, like the two that follow.
+            overlap: Likewise.
+            tta: Likewise.
+        """
+        number, height, width = batch.shape[:3]
+        pixels = tiling.padded_pixels(height, width, self._denoiser.grid)
+        if tile is None and number * pixels <= self._most_pixels():
+            return ensemble.average(lambda images: self._in_one_pass(images, sigma), batch, tta)
+        results: list[np.ndarray] = []
+        for index in range(number):
+            windows = self.windows(
+                lambda *window, index=index: batch[index, *window], batch.shape[1:], sigma[index], tile, overlap, tta
+            )
+            for target, parts in windows:
+                results = results or [np.empty(batch.shape, "float32") for _ in parts]
+                for result, part in zip(results, parts, strict=True):
+                    result[index, *target] = part
+        return results
+
+    def windows(
+        self, read: Callable, shape, sigma, tile=None, overlap=None, tta=1
+    ) -> Iterator[tuple[tuple[slice, slice], list[np.ndarray]]]:
+        """Computes the moments of one image block by block.
+
+        Args:
+            read: Function from rows and columns, slices, to pixels (h, w, C), float32.
+            shape: (H, W, C).
+            sigma: A number.
+            tile: As for `Denoiser.denoise`, like the two that follow.
+            overlap: Likewise.
+            tta: Likewise.
+
+        Yields:
+            Rows and columns, and the moments there, (h, w, C); bands of blocks from top to bottom.
+        """
+        sigma = np.full(1, sigma, "float32")
+        for piece in self._plan(*shape[:2], tile, overlap):
+            block = read(*piece.window)[np.newaxis]
+            moments = ensemble.average(lambda images: self._block(images, sigma), block, tta)
+            yield piece.target, [moment[0, *piece.inner] for moment in moments]
+
+    def _plan(self, height, width, tile, overlap) -> Iterator[tiling.Tile]:
+        """Cuts an image into blocks."""
+        grid = self._denoiser.grid
+        if tile is None and overlap is None:
+            most = self._most_pixels()
+            if tiling.padded_pixels(height, width, grid) <= most:
+                whole = slice(0, height), slice(0, width)
+                return iter([tiling.Tile(whole, whole, whole)])
+            overlap = tiling.default_overlap(grid, tiling.TILE)
+            if self._is_cut:
+                left = (1 - 1 / CHUNK_SHARE) * self._memory()
+                most = max(most, int(left / (STAGES_FACTOR * self._bytes_per_map_pixel)))
+            return tiling.plan(height, width, tiling.fit(height, width, most, overlap, grid), overlap, grid)
+        return tiling.plan(height, width, *tiling.choose(grid, tile, overlap), grid)
+
+    def _block(self, image, sigma) -> list[np.ndarray]:
+        """Computes the moments of a block, (1, H, W, C), in one pass if it fits."""
+        if not self._is_cut or image.shape[1] * image.shape[2] <= self._most_pixels():
+            return self._in_one_pass(image, sigma)
+        if self._stages is None:
+            denoiser = self._denoiser
+            self._stages = Stages(denoiser.network, Compiled, denoiser.normalized, denoiser.finished)
+        return self._stages.compute(image, sigma, self._chunk_pixels())
+
+    def _in_one_pass(self, batch, sigma) -> list[np.ndarray]:
+        pixels = batch.size // batch.shape[-1]
+        if self._eager_pixels + pixels <= MAX_EAGER_PIXELS:
+            self._eager_pixels += pixels
+            return [ops.convert_to_numpy(moment) for moment in self._denoiser.moments(batch, sigma)]
+        return self._whole(batch, sigma)
+
+    def _most_pixels(self) -> int:
+        """Counts the pixels that are computed in one pass at most."""
+        fitting = int(self._memory() / (PASS_FACTOR * self._bytes_per_map_pixel))
+        return min(MAX_PASS_PIXELS if self._is_cut else tiling.MAX_UNTILED_PIXELS, max(fitting, MIN_CHUNK_PIXELS))
+
+    def _chunk_pixels(self) -> int:
+        """Counts the pixels of the chunks that stages compute in full resolution."""
+        fitting = int(self._memory() / CHUNK_SHARE / (PASS_FACTOR * self._bytes_per_map_pixel))
+        return min(MAX_CHUNK_PIXELS, max(fitting, MIN_CHUNK_PIXELS))
+
+    @staticmethod
+    def _memory() -> float:
+        return min(memory.available_bytes() / 2, MAX_MEMORY)
+
+    @property
+    def _is_cut(self) -> bool:
+        return can_be_cut(self._denoiser.network)
+
+    @property
+    def _bytes_per_map_pixel(self) -> int:
+        """Counts the bytes of one pixel of the greatest number of maps that a layer has."""
+        layers = [layer for layer in self._denoiser.network.layers if hasattr(layer, "filters")]
+        sizes = (layer.filters * _BYTES.get(layer.compute_dtype, _FLOAT32_BYTES) for layer in layers)
+        return max(sizes, default=MAPS_OF_OTHERS * _FLOAT32_BYTES)
+
+
+class Compiled:
+    """A function of tensors as one of arrays, compiled the way that Keras does it on each backend.
+
+    Args:
+        function: From tensors to a tensor or a tuple of them.
+    """
+
+    def __init__(self, function: Callable):
+        class Wrapped(keras.Model):
+            def call(self, inputs):
+                return function(*inputs)
+
+        # Without casting: what is given in half precision stays so.
+        self._model = Wrapped(dtype="float32", autocast=False)
+        # XLA would be compiled anew for each size.
+        self._model.compile(jit_compile=False)
+
+    def __call__(self, *arrays):
+        """Gives the results as arrays."""
+        return self._model.predict_on_batch(arrays)
