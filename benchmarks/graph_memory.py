@@ -22,14 +22,13 @@ MEGA = 2**20
 
 # Run by the fresh process: the graph alone, without this package.
 REQUEST = """
-import resource, sys, time
+import sys, time
 import numpy as np
 import tensorflow as tf
 
 folder, signature, side = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+from benchmarks.machine import peak_memory as peak
 
 loaded = tf.saved_model.load(folder)
 call = loaded.signatures[signature]

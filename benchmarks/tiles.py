@@ -14,7 +14,6 @@ import numpy as np
 import tyro
 
 from benchmarks import machine
-from benchmarks.quality import psnr
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ def run(config: Config) -> None:
     """Measures and prints."""
     from bsdenoise import images
     from bsdenoise.cli.models import load_denoiser
+    from bsdenoise.evaluation.metrics import psnr
 
     denoiser = load_denoiser(config.model)
     clean = images.to_unit(images.to_channels(images.read_array(config.image), denoiser.channels))

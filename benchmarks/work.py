@@ -1,0 +1,51 @@
+"""How many multiplications a network takes, and which convolutions they are."""
+
+from typing import NamedTuple
+
+
+class Convolution(NamedTuple):
+    """One convolution of a branch, or of the head.
+
+    Attributes:
+        name: Of its layer.
+        level: How often the resolution is halved where it stands.
+        kernel: Shape of its kernel, (h, w, in, out).
+        num_coarse: How many of its input maps are upsampled.
+        times: How often it is applied: once for each direction.
+    """
+
+    name: str
+    level: int
+    kernel: tuple[int, int, int, int]
+    num_coarse: int
+    times: int
+
+    def nominal(self) -> float:
+        """Counts the multiplications per pixel of the image, those for upsampled maps with nine taps."""
+        height, width, inputs, outputs = self.kernel
+        return self.times * height * width * inputs * outputs / 4**self.level
+
+    def done(self) -> float:
+        """Counts the multiplications per pixel that are really done: four taps instead of nine for upsampled maps."""
+        height, width, inputs, outputs = self.kernel
+        saved = height * width - (height + 1) * (width + 1) / 4
+        return self.times * (height * width * inputs - saved * self.num_coarse) * outputs / 4**self.level
+
+
+def convolutions(network) -> list[Convolution]:
+    """Lists the convolutions of a network of `bsdenoise.blind_spot_network`, from its weights."""
+    found = []
+    for layer in network.layers:
+        if not layer.weights:
+            continue
+        kind, _, number = layer.name.partition("conv")
+        if kind == "enc_":
+            level = max(int(number) - 1, 0)
+        elif kind == "dec_":
+            level = int(number[:-1]) - 1
+        else:
+            level = 0
+        times = 4 if kind in ("enc_", "dec_") else 1
+        kernel = tuple(layer.kernel.shape)
+        found.append(Convolution(layer.name, level, kernel, getattr(layer, "num_coarse", 0), times))
+    return found
