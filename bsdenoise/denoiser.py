@@ -6,9 +6,8 @@ from keras import ops
 
 # Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
 # Layers and losses are imported so that they register themselves with Keras.
-from bsdenoise import ensemble, layers, likelihood, losses, methods, network, noise  # noqa: F401
+from bsdenoise import ensemble, inference, layers, likelihood, losses, methods, network, noise  # noqa: F401
 from bsdenoise.accepted import Accepted
-from bsdenoise.inference import Inference
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
@@ -82,7 +81,7 @@ class Denoiser(keras.Model):
         self.scale = float(scale)
         self.fractional = bool(fractional)
         self.provenance = provenance
-        self._inference = Inference(self)
+        self._inference = inference.Inference(self)
         self.built = True
 
     @property

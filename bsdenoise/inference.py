@@ -6,8 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from bsdenoise import ensemble, memory, tiling
-from bsdenoise.stages import Stages, can_be_cut
+from bsdenoise import ensemble, memory, stages, tiling
 
 # The first pixels are computed op by op, which needs no tracing of a second or more; but a functional model that runs
 # so takes several times as long, and keeps the results of all layers.
@@ -39,7 +38,7 @@ class Inference:
         self._denoiser = denoiser
         self._whole = Compiled(denoiser.moments)
         self._eager_pixels = 0
-        self._stages: Stages | None = None
+        self._stages: stages.Stages | None = None
 
     def moments(self, batch, sigma, tile=None, overlap=None, tta=1) -> list[np.ndarray]:
         """Computes the moments of images, as arrays (B, H, W, C): all at once if they fit, or image by image.
@@ -109,7 +108,7 @@ class Inference:
             return self._in_one_pass(image, sigma)
         if self._stages is None:
             denoiser = self._denoiser
-            self._stages = Stages(denoiser.network, Compiled, denoiser.normalized, denoiser.finished)
+            self._stages = stages.Stages(denoiser.network, Compiled, denoiser.normalized, denoiser.finished)
         return self._stages.compute(image, sigma, self._chunk_pixels())
 
     def _in_one_pass(self, batch, sigma) -> list[np.ndarray]:
@@ -135,7 +134,7 @@ class Inference:
 
     @property
     def _is_cut(self) -> bool:
-        return can_be_cut(self._denoiser.network)
+        return stages.can_be_cut(self._denoiser.network)
 
     @property
     def _bytes_per_map_pixel(self) -> int:

@@ -12,8 +12,7 @@ of a layer.
 import keras
 from keras import ops
 
-from bsdenoise.geometry import Padding, pad, shift, turn_kernel_back, window
-from bsdenoise.upsampling import convolve_upsampled
+from bsdenoise import geometry, upsampling
 
 
 def _pair(value, name: str) -> tuple[int, int]:
@@ -103,17 +102,17 @@ class ShiftConv2D(keras.layers.Layer):
     def call(self, inputs, coarse=None, quarter_turns=0):
         """Convolves (B, H, W, C), and (B, ⌈H/2⌉, ⌈W/2⌉, D) if given, to (B, H, W, filters)."""
         height, width = self.kernel_size
-        padding = Padding(height - 1, width // 2, 0, width // 2).turned_back(quarter_turns)
+        padding = geometry.Padding(height - 1, width // 2, 0, width // 2).turned_back(quarter_turns)
         kernel = ops.convert_to_tensor(self.kernel)
         if coarse is not None:
             coarse_kernel, kernel = ops.split(kernel, [self.num_coarse], axis=2)
-        kernel = turn_kernel_back(kernel, quarter_turns)
-        outputs = ops.conv(pad(inputs, padding), kernel, padding="valid", data_format="channels_last")
+        kernel = geometry.turn_kernel_back(kernel, quarter_turns)
+        outputs = ops.conv(geometry.pad(inputs, padding), kernel, padding="valid", data_format="channels_last")
         if self.use_bias:
             outputs = outputs + self.bias
         if coarse is not None:
             size = ops.shape(inputs)[1:3]
-            outputs = outputs + convolve_upsampled(coarse, coarse_kernel, padding, quarter_turns, *size)
+            outputs = outputs + upsampling.convolve_upsampled(coarse, coarse_kernel, padding, quarter_turns, *size)
         return self.activation(outputs)
 
     def compute_output_shape(self, inputs_shape, coarse_shape=None):
@@ -167,12 +166,12 @@ class ShiftDownsample(keras.layers.Layer):
     def call(self, inputs, quarter_turns=0):
         """Pools (B, H, W, C) to (B, H // 2, W // 2, C)."""
         height, width = ops.shape(inputs)[1:3]
-        moved = Padding(1, 0, 0, 0).turned_back(quarter_turns)
+        moved = geometry.Padding(1, 0, 0, 0).turned_back(quarter_turns)
         # Where the zeros come in at the bottom, the uppermost row leaves: it gets a zero of its own and goes with it.
-        padding = Padding(moved.top + moved.bottom, moved.right, moved.bottom, moved.left + moved.right)
+        padding = geometry.Padding(moved.top + moved.bottom, moved.right, moved.bottom, moved.left + moved.right)
         pool = self._POOLING[self.pooling]
-        pooled = pool(pad(inputs, padding), 2, strides=2, padding="valid", data_format="channels_last")
-        return window(pooled, moved.bottom, moved.right, height // 2, width // 2)
+        pooled = pool(geometry.pad(inputs, padding), 2, strides=2, padding="valid", data_format="channels_last")
+        return geometry.window(pooled, moved.bottom, moved.right, height // 2, width // 2)
 
     def compute_output_shape(self, input_shape):
         """Gives (B, H // 2, W // 2, C)."""
@@ -194,7 +193,9 @@ class BlindSpot(keras.layers.Layer):
 
     def call(self, inputs):
         """Joins the branches."""
-        return ops.concatenate([shift(maps, quarter_turns) for quarter_turns, maps in enumerate(inputs)], axis=-1)
+        return ops.concatenate(
+            [geometry.shift(maps, quarter_turns) for quarter_turns, maps in enumerate(inputs)], axis=-1
+        )
 
     def compute_output_shape(self, input_shape):
         """Gives (B, H, W, F times the number of branches)."""
@@ -229,7 +230,7 @@ class PadToMultiple(keras.layers.Layer):
         rows, columns = (-size % self.multiple for size in ops.shape(inputs)[1:3])
         if isinstance(rows, int) and isinstance(columns, int) and rows == columns == 0:
             return inputs  # known beforehand: no copy
-        return pad(inputs, Padding(0, columns, rows, 0))
+        return geometry.pad(inputs, geometry.Padding(0, columns, rows, 0))
 
     def compute_output_shape(self, input_shape):
         """Gives the padded shape; an unknown side stays unknown."""
@@ -253,7 +254,7 @@ class CropLike(keras.layers.Layer):
     def call(self, inputs):
         """Crops the first of the pair to the size of the second."""
         maps, reference = inputs
-        return window(maps, 0, 0, *ops.shape(reference)[1:3])
+        return geometry.window(maps, 0, 0, *ops.shape(reference)[1:3])
 
     def compute_output_shape(self, input_shape):
         """Gives (B, H, W, F)."""

@@ -2,7 +2,7 @@
 
 import keras
 
-from bsdenoise.layers import BlindSpot, CropLike, PadToMultiple, ShiftConv2D, ShiftDownsample
+from bsdenoise import layers
 
 BLIND_SPOT = "blind_spot"  # name of the layer that joins the branches
 POOLING_FACTOR = 2
@@ -40,7 +40,7 @@ def blind_spot_network(channels=3, width=48, depth=5, num_outputs=None, pooling=
     """
     image = _checked_input(channels, width, depth, num_outputs)
     branch = Branch.new(width, depth, pooling, dtype)
-    maps = BlindSpot(dtype=dtype, name=BLIND_SPOT)([branch(image, quarter_turns) for quarter_turns in range(4)])
+    maps = layers.BlindSpot(dtype=dtype, name=BLIND_SPOT)([branch(image, quarter_turns) for quarter_turns in range(4)])
     maps = _head(maps, (8 * width, 2 * width), num_outputs or num_gaussian_outputs(channels), dtype)
     return keras.Model(image, maps, name="blind_spot_network")
 
@@ -70,16 +70,16 @@ def rebuilt(config: dict, dtype=None):
         The network, with fresh weights; `None` if the configuration is that of no network of this module.
     """
     builder = {"blind_spot_network": blind_spot_network, "unet": unet}.get(config["config"].get("name"))
-    layers = {layer["config"].get("name"): layer["config"] for layer in config["config"].get("layers", [])}
-    if builder is None or not {"image", "enc_conv0", "pool1", "outputs"} <= layers.keys():
+    parts = {layer["config"].get("name"): layer["config"] for layer in config["config"].get("layers", [])}
+    if builder is None or not {"image", "enc_conv0", "pool1", "outputs"} <= parts.keys():
         return None
     return builder(
-        channels=layers["image"]["batch_shape"][-1],
-        width=layers["enc_conv0"]["filters"],
-        depth=sum(name.startswith("pool") for name in layers),
-        num_outputs=layers["outputs"]["filters"],
-        pooling=layers["pool1"]["pooling"] if builder is blind_spot_network else _plain_pooling(config),
-        dtype=dtype or keras.dtype_policies.get(layers["enc_conv0"]["dtype"]).name,
+        channels=parts["image"]["batch_shape"][-1],
+        width=parts["enc_conv0"]["filters"],
+        depth=sum(name.startswith("pool") for name in parts),
+        num_outputs=parts["outputs"]["filters"],
+        pooling=parts["pool1"]["pooling"] if builder is blind_spot_network else _plain_pooling(config),
+        dtype=dtype or keras.dtype_policies.get(parts["enc_conv0"]["dtype"]).name,
     )
 
 
@@ -124,19 +124,19 @@ class Branch:
         levels = range(1, depth + 1)
         return cls(
             {name: cls._conv(name, filters, dtype) for name, filters in _filters(width, depth).items()},
-            [PadToMultiple(POOLING_FACTOR, dtype=dtype, name=f"pad{level}") for level in levels],
-            [ShiftDownsample(pooling, dtype=dtype, name=f"pool{level}") for level in levels],
+            [layers.PadToMultiple(POOLING_FACTOR, dtype=dtype, name=f"pad{level}") for level in levels],
+            [layers.ShiftDownsample(pooling, dtype=dtype, name=f"pool{level}") for level in levels],
         )
 
     @classmethod
     def of(cls, network):
         """Takes the layers of a blind-spot network."""
-        layers = {layer.name: layer for layer in network.layers}
-        levels = range(1, 1 + sum(name.startswith("pool") for name in layers))
+        parts = {layer.name: layer for layer in network.layers}
+        levels = range(1, 1 + sum(name.startswith("pool") for name in parts))
         return cls(
-            {name: (layers[name], layers[f"{name}_relu"]) for name in layers if f"{name}_relu" in layers},
-            [layers[f"pad{level}"] for level in levels],
-            [layers[f"pool{level}"] for level in levels],
+            {name: (parts[name], parts[f"{name}_relu"]) for name in parts if f"{name}_relu" in parts},
+            [parts[f"pad{level}"] for level in levels],
+            [parts[f"pool{level}"] for level in levels],
         )
 
     def __call__(self, image, quarter_turns):
@@ -181,7 +181,7 @@ class Branch:
     def _conv(name, filters, dtype):
         """Makes a 3×3 convolution and its leaky ReLU."""
         activation = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"{name}_relu")
-        return ShiftConv2D(filters, 3, dtype=dtype, name=name), activation
+        return layers.ShiftConv2D(filters, 3, dtype=dtype, name=name), activation
 
 
 def _plain_body(image, width, depth, pooling, dtype):
@@ -200,14 +200,14 @@ def _plain_body(image, width, depth, pooling, dtype):
     skips = [image]
     for level in range(1, depth + 1):
         maps = convolve(f"enc_conv{level}", maps)
-        maps = PadToMultiple(POOLING_FACTOR, dtype=dtype, name=f"pad{level}")(maps)
+        maps = layers.PadToMultiple(POOLING_FACTOR, dtype=dtype, name=f"pad{level}")(maps)
         maps = pools[pooling](2, dtype=dtype, name=f"pool{level}")(maps)
         skips.append(maps)
     maps = convolve(f"enc_conv{depth + 1}", maps)
     for level in range(depth, 0, -1):
         skip = skips[level - 1]
         maps = keras.layers.UpSampling2D(2, dtype=dtype, name=f"upsample{level}")(maps)
-        maps = CropLike(dtype=dtype, name=f"crop{level}")((maps, skip))
+        maps = layers.CropLike(dtype=dtype, name=f"crop{level}")((maps, skip))
         maps = keras.layers.Concatenate(dtype=dtype, name=f"concat{level}")([maps, skip])
         maps = convolve(f"dec_conv{level}b", convolve(f"dec_conv{level}a", maps))
     return maps

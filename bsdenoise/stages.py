@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
+# A module, not names of it: `import keras` in it may be what imports this one (see bsdenoise/__init__.py).
+from bsdenoise import network as networks
 from bsdenoise import tiling
-from bsdenoise.network import BLIND_SPOT, POOLING_FACTOR, Branch
 
 NUM_DIRECTIONS = 4
 # Rows that the stages in full resolution reach to one side. Two convolutions and a move by one row reach five, and
@@ -31,7 +32,7 @@ class Stages:
     """
 
     def __init__(self, network, compile_fn: Callable, normalize: Callable, finish: Callable):
-        branch, head = Branch.of(network), _head(network)
+        branch, head = networks.Branch.of(network), _head(network)
         turns = range(NUM_DIRECTIONS)
         self._enter = [compile_fn(lambda image, t=t: branch.enter(normalize(image), t)) for t in turns]
         self._descend = [compile_fn(lambda maps, t=t: branch.descend(maps, t)) for t in turns]
@@ -51,8 +52,8 @@ class Stages:
             chunk_pixels: Number of pixels that are computed at once in full resolution.
         """
         height, width = image.shape[1:3]
-        chunk = tiling.fit(height, width, chunk_pixels, HALO, POOLING_FACTOR)
-        pieces = list(tiling.plan(height, width, chunk, HALO, POOLING_FACTOR))
+        chunk = tiling.fit(height, width, chunk_pixels, HALO, networks.POOLING_FACTOR)
+        pieces = list(tiling.plan(height, width, chunk, HALO, networks.POOLING_FACTOR))
         directions = zip(self._enter, self._descend, strict=True)
         coarse = [self._coarse_maps(image, pieces, *functions) for functions in directions]
         results: list[np.ndarray] = []
@@ -66,7 +67,7 @@ class Stages:
     @staticmethod
     def _coarse_maps(image, pieces, enter, descend):
         """Computes the maps of one direction in half the resolution."""
-        sides = [-(-side // POOLING_FACTOR) for side in image.shape[1:3]]
+        sides = [-(-side // networks.POOLING_FACTOR) for side in image.shape[1:3]]
         maps = None
         for piece in pieces:
             part = enter(image[:, *piece.window])
@@ -79,7 +80,7 @@ class Stages:
 def _head(network):
     """Gives the function from the maps of the branches to the network's outputs."""
     names = [layer.name for layer in network.layers]
-    layers = network.layers[names.index(BLIND_SPOT) :]
+    layers = network.layers[names.index(networks.BLIND_SPOT) :]
 
     def head(maps):
         for layer in layers:
@@ -91,9 +92,11 @@ def _head(network):
 
 def _halved(window: tuple[slice, slice]) -> tuple[slice, ...]:
     """Gives rows and columns in half the resolution; starts are even, and so are stops before the end."""
-    return tuple(slice(side.start // POOLING_FACTOR, -(-side.stop // POOLING_FACTOR)) for side in window)
+    return tuple(
+        slice(side.start // networks.POOLING_FACTOR, -(-side.stop // networks.POOLING_FACTOR)) for side in window
+    )
 
 
 def can_be_cut(network) -> bool:
     """Tells whether a network is one that `Stages` knows."""
-    return isinstance(network, keras.Model) and BLIND_SPOT in [layer.name for layer in network.layers]
+    return isinstance(network, keras.Model) and networks.BLIND_SPOT in [layer.name for layer in network.layers]

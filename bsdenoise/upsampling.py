@@ -8,16 +8,16 @@ convolution with a stride of two: 4 products for an output of a 3×3 kernel inst
 import numpy as np
 from keras import ops
 
-from bsdenoise.geometry import Padding, map_taps, pad, turn_kernel_back, window
+from bsdenoise import geometry
 
 
-def convolve_upsampled(coarse, kernel, padding: Padding, quarter_turns: int, height, width):
+def convolve_upsampled(coarse, kernel, padding, quarter_turns: int, height, width):
     """Convolves upsampled maps that are first cropped to a size and padded with zeros.
 
     Args:
         coarse: Maps (B, ⌈H/2⌉, ⌈W/2⌉, D).
         kernel: (h, w, D, F), to be turned back by so many quarter turns.
-        padding: Zeros around the cropped maps, after turning, that keep the size.
+        padding: A `geometry.Padding`: zeros around the cropped maps, after turning, that keep the size.
         quarter_turns: Quarter turns.
         height: H.
         width: W.
@@ -26,14 +26,16 @@ def convolve_upsampled(coarse, kernel, padding: Padding, quarter_turns: int, hei
         Maps (B, H, W, F).
     """
     # Axes and sides are those of the convolution that this is the gradient of.
-    transposed = map_taps(ops.transpose(kernel, (0, 1, 3, 2)), lambda taps: _smeared(np.rot90(taps, 2 - quarter_turns)))
+    transposed = geometry.map_taps(
+        ops.transpose(kernel, (0, 1, 3, 2)), lambda taps: _smeared(np.rot90(taps, 2 - quarter_turns))
+    )
     full = ops.conv_transpose(coarse, transposed, 2, padding="valid", data_format="channels_last")
     # Of an odd side, half a pixel of `coarse` is cropped; but `full` has been given all of it.
     if padding.bottom:
         full = _if(height % 2 == 1, _without_row, full, coarse, kernel, padding, quarter_turns, height)
     if padding.right:
         full = _if(width % 2 == 1, _without_column, full, coarse, kernel, padding, quarter_turns, height, width)
-    return window(full, padding.bottom, padding.right, height, width)
+    return geometry.window(full, padding.bottom, padding.right, height, width)
 
 
 def _smeared(taps):
@@ -54,18 +56,21 @@ def _without_row(full, coarse, kernel, padding, quarter_turns, height):
 
     Args as for `convolve_upsampled`; `full` begins `padding.bottom` rows and `padding.right` columns before its result.
     """
-    kernel = turn_kernel_back(kernel, quarter_turns)[padding.top + 1 :]
+    kernel = geometry.turn_kernel_back(kernel, quarter_turns)[padding.top + 1 :]
     row = ops.repeat(coarse[:, -1:], 2, axis=2)
-    row = pad(row, Padding(padding.bottom - 1, kernel.shape[1] - 1, padding.bottom - 1, kernel.shape[1] - 1))
+    above, beside = padding.bottom - 1, kernel.shape[1] - 1
+    row = geometry.pad(row, geometry.Padding(above, beside, above, beside))
     given = ops.conv(row, kernel, padding="valid", data_format="channels_last")
     return ops.concatenate([full[:, :height], full[:, height : height + padding.bottom] - given], axis=1)
 
 
 def _without_column(full, coarse, kernel, padding, quarter_turns, height, width):
     """Takes away what the column to the right of the crop has given, where it is no part of the row below."""
-    kernel = turn_kernel_back(kernel, quarter_turns)[:, padding.left + 1 :]
+    kernel = geometry.turn_kernel_back(kernel, quarter_turns)[:, padding.left + 1 :]
     column = ops.repeat(coarse[:, :, -1:], 2, axis=1)[:, :height]
-    column = pad(column, Padding(kernel.shape[0] - 1, padding.right - 1, padding.bottom, padding.right - 1))
+    column = geometry.pad(
+        column, geometry.Padding(kernel.shape[0] - 1, padding.right - 1, padding.bottom, padding.right - 1)
+    )
     given = ops.conv(column, kernel, padding="valid", data_format="channels_last")
     rows = height + padding.bottom
     return ops.concatenate([full[:, :rows, :width], full[:, :rows, width : width + padding.right] - given], axis=2)

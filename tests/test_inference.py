@@ -1,5 +1,8 @@
 """Images of any size in the memory that there is: in one pass, in stages, in blocks, all with one result."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -275,3 +278,13 @@ def test_limit_of_a_container(limit, use, expected, monkeypatch, tmp_path):
         assert 2**24 < available < total
     else:
         assert available == expected
+
+
+# --- imports -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["geometry", "layers", "stages"])
+def test_any_module_may_be_imported_first(module):
+    """`import keras` in it loads the denoiser, and so the module itself again, while it is half loaded."""
+    subprocess.run([sys.executable, "-c", f"import bsdenoise.{module}, bsdenoise; bsdenoise.Denoiser"], check=True)
