@@ -81,6 +81,14 @@ class TrainConfig:
     #: Crops per step, over all devices together.
     batch: int = 4
 
+    #: Crops that a device computes at a time, for the same result with less memory; the gradients of a step are added
+    #: up. Default: all of its part of the batch.
+    micro_batch: int | None = None
+
+    #: Compute the network's four branches a second time in the backward pass instead of keeping their maps: less memory
+    #: for the same result, but slower. For full, per_component and l2.
+    recompute: Switch = False
+
     #: Side of the square crops in pixels.
     crop: int = 256
 

@@ -29,7 +29,8 @@ class TrainingImages:
     """Examples for training and validation, drawn from a source.
 
     All that they hold is normalised, σ too: (pixel − offset) / scale and σ / scale, the units of network and loss.
-    `_read` is the one place where that is done; a `Denoiser` undoes it by itself.
+    `_normalised` is the one place where that is done, to a crop wherever the whole is not needed; a `Denoiser` undoes
+    it by itself.
 
     Args:
         source: The images.
@@ -124,13 +125,13 @@ class TrainingImages:
 
     def _crop(self, images_of_one: list[np.ndarray], sigma, cut, rng, corrupt: str | None) -> Crop:
         """Cuts an image, and its partner if there is one; adds noise, `fresh` to the crop, `fixed` to the whole."""
-        cuts = [cut(image) for image in images_of_one]
+        cuts = [self._normalised(cut(image)) for image in images_of_one]
         if corrupt is None:
             has_clean = len(cuts) > 1 and not self.method.has_noisy_target
             return Crop(cuts.__getitem__, cuts[1] if has_clean else None, sigma, rng)
         if corrupt == "fresh":
             return Crop(lambda copy: self.noise.corrupt(cuts[0], sigma, rng), cuts[0], sigma, rng)
-        copies = FixedCopies(images_of_one[0], self.noise)
+        copies = FixedCopies(self._normalised(images_of_one[0]), self.noise)
         return Crop(lambda copy: cut(copies[copy]), cuts[0], copies.sigma, rng)
 
     def _shuffle(self, epoch: int) -> np.ndarray:
@@ -173,7 +174,7 @@ class TrainingImages:
             self.report("whatever else is left out will not be named")
 
     def _read(self, index: int) -> list[np.ndarray]:
-        """Reads an image, and behind it its partner if there are such, as normalised float32 (H, W, C)."""
+        """Reads an image, and behind it its partner if there are such, (H, W, …), checked, as files hold them."""
         image = self._read_from(self.source, index)
         if self.targets is None:
             return [image]
@@ -190,13 +191,22 @@ class TrainingImages:
         if (array.dtype.kind != "f") != self.fractional:
             kinds = ("integers", "floats") if self.fractional else ("floats", "integers")
             raise ValueError(f"it holds {kinds[1]}, the others {kinds[0]}; they have no common units")
-        array = images.to_channels(array, self.channels)
-        if self.full_scale and images.full_scale(array.dtype) != self.full_scale:
+        array = array if array.ndim == 3 else array[..., np.newaxis]
+        images.to_channels(array[:1, :1], self.channels)  # raises if it cannot be done; the whole is not needed
+        full_scale = images.full_scale(array.dtype)
+        if self.full_scale and full_scale != self.full_scale:
             raise ValueError("its bit depth differs from the others'; the noise SPEC is in the files' own units")
-        unit = images.to_unit(array)
-        if not np.isfinite(unit).all():
-            raise ValueError("holds NaN or infinite values")
+        if array.dtype.kind == "f":
+            # In double precision there are finite numbers that are infinite in single.
+            array = images.to_unit(images.to_channels(array, self.channels))
+            if not np.isfinite(array).all():
+                raise ValueError("holds NaN or infinite values")
         self._remark_on(index, picture.notes)
+        return array
+
+    def _normalised(self, array: np.ndarray) -> np.ndarray:
+        """Gives pixels (H, W, …) as float32 in the units and with the channels of the network."""
+        unit = images.to_unit(images.to_channels(array, self.channels))
         if (self.offset, self.scale) == (0.0, 1.0):
             return unit
         return (unit - np.float32(self.offset)) / np.float32(self.scale)

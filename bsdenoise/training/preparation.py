@@ -36,16 +36,15 @@ def check(config: TrainConfig) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
     if not 0.0 <= config.ema < 1.0:
         raise ValueError(f"--ema must be at least 0 and below 1. Received: {config.ema}.")
-    if config.channels is not None and config.channels < 1:
-        raise ValueError(f"--channels must be at least 1. Received: {config.channels}.")
+    for name in ("channels", "micro_batch", "min_side"):
+        if getattr(config, name) is not None and getattr(config, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
     if config.seed < 0:
         raise ValueError(f"--seed must not be negative. Received: {config.seed}.")
     if not config.checkpoint_minutes >= 0:
         raise ValueError(f"--checkpoint-minutes must be at least 0. Received: {config.checkpoint_minutes}.")
     if not 0.0 <= config.beta_2 < 1.0:
         raise ValueError(f"--beta-2 must be at least 0 and below 1. Received: {config.beta_2}.")
-    if config.min_side is not None and config.min_side < 1:
-        raise ValueError(f"--min-side must be at least 1. Received: {config.min_side}.")
     method_of(config)
     least = max(config.crop, config.min_side or 1)
     if config.max_side is not None and config.max_side < least:

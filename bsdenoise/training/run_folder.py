@@ -16,8 +16,8 @@ import tensorflow as tf
 from bsdenoise import files, images
 from bsdenoise.config import TrainConfig
 
-# What may differ when a run goes on: how long it lasts, and how it is watched.
-CHANGEABLE = ("images", "out", "validate_every", "checkpoint_minutes")
+# What may differ when a run goes on: how long it lasts, how it is watched, and how much memory it takes.
+CHANGEABLE = ("images", "out", "validate_every", "checkpoint_minutes", "micro_batch", "recompute")
 CHECKPOINTS = "checkpoints"
 _PACKAGES = ("bsdenoise", "tensorflow", "keras", "numpy")
 

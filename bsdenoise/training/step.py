@@ -6,6 +6,7 @@ import tensorflow as tf
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.denoiser import Denoiser
+from bsdenoise.training import gradients
 from bsdenoise.training.schedule import RampUpDown
 
 _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -18,6 +19,9 @@ class TrainingState:
         config: The run's flags.
         data: The training images, for method, channels, noise and units.
         strategy: The devices.
+
+    Raises:
+        ValueError: If `config.recompute` does not fit the method's network.
     """
 
     def __init__(self, config: TrainConfig, data: TrainingImages, strategy: tf.distribute.Strategy):
@@ -43,8 +47,11 @@ class TrainingState:
             fractional=data.fractional,
         )
         self.denoiser.network.set_weights(self.network.get_weights())
-        if config.xla:
-            self._loss_and_gradients = tf.function(self._loss_and_gradients, jit_compile=True)
+        most = -(-config.batch // strategy.num_replicas_in_sync)  # crops of one device
+        micro_batch = config.micro_batch if config.micro_batch and config.micro_batch < most else None
+        self._loss_and_gradients = gradients.make(
+            self.network, self.loss, config.batch, micro_batch, config.recompute, config.xla
+        )
         self.loss_sum = tf.Variable(0.0, dtype=tf.float32)
         self.loss_count = tf.Variable(0.0, dtype=tf.float32)
         self.best_score = tf.Variable(-float("inf"), dtype=tf.float64)
@@ -88,17 +95,9 @@ class TrainingState:
 
     def _replica_step(self, shown, target):
         """Adds one device's part to the gradient of the global mean, and applies the sum."""
-        loss, gradients = self._loss_and_gradients(shown, target)
-        self.optimizer.apply_gradients(zip(gradients, self.network.trainable_variables, strict=True))
+        loss, shares = self._loss_and_gradients(shown, target)
+        self.optimizer.apply_gradients(zip(shares, self.network.trainable_variables, strict=True))
         return loss
-
-    def _loss_and_gradients(self, shown, target):
-        """Gives this device's share of the global mean loss, and its gradients."""
-        with tf.GradientTape() as tape:
-            per_pixel = self.loss.call(target, self.network(shown, training=True))
-            # Divided by the global batch, not by this device's part of it: summed over devices this is the mean.
-            loss = tf.reduce_sum(tf.reduce_mean(per_pixel, axis=(1, 2))) / self.config.batch
-        return loss, tape.gradient(loss, self.network.trainable_variables)
 
     def _update_average(self):
         """Moves the averaged weights; the decay grows to `ema`, so that the first steps are forgotten quickly."""

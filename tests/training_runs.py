@@ -1,0 +1,102 @@
+"""What the tests of training share: photographs, a small run, and a look at what it left."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from bsdenoise.config import TrainConfig
+from bsdenoise.training.step import TrainingState
+
+
+def smooth(height, width, seed):
+    """A smooth colour image with an edge, uint8."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width] / 20.0
+    waves = [np.sin(rows * rng.uniform() + columns * rng.uniform() + rng.uniform(0, 6)) for _ in range(3)]
+    image = 128 + 60 * np.stack(waves, axis=-1)
+    image[: height // 2] *= 0.6
+    return image.astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clean")
+    for number in range(6):
+        Image.fromarray(smooth(48 + number, 40, number)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def config(source, tmp_path):
+    return TrainConfig(
+        source=str(source),
+        out=tmp_path / "run",
+        noise="gaussian:25",
+        corrupt="fresh",
+        width=4,
+        depth=2,
+        crop=16,
+        batch=4,
+        images=48,
+        learning_rate=3e-3,
+        validate_every=6,
+        log_every=2,
+        ema=0.9,
+    )
+
+
+@pytest.fixture(autouse=True)
+def quick_export(request, monkeypatch):
+    """What an export leaves, without the seconds that it takes; tests of the whole take the real one."""
+    if "real_export" in request.keywords:
+        return
+
+    def export(denoiser, folder):
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").touch()
+        (folder / "serving.json").write_text(json.dumps({"training": denoiser.provenance}))
+
+    monkeypatch.setattr("bsdenoise.training.loop.export_saved_model", export)
+
+
+def log_lines(folder, kind):
+    lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def logged_losses(folder):
+    return [(line["step"], line["loss"]) for line in log_lines(folder, "train")]
+
+
+def checkpointed(config, folder):
+    """Gives all numbers of the newest checkpoint, by name."""
+    path = tf.train.latest_checkpoint(str(Path(folder) / "checkpoints"))
+    names = [name for name, _ in tf.train.list_variables(path) if not name.startswith("save_counter")]
+    return {name: tf.train.load_variable(path, name) for name in names if "OBJECT_GRAPH" not in name}
+
+
+def assert_same_checkpoints(config, one, two):
+    left, right = checkpointed(config, one), checkpointed(config, two)
+    assert left.keys() == right.keys() and len(left) > 50
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def stop_at(monkeypatch, step, number=signal.SIGTERM):
+    """Sends the process a signal during the given step of the next run."""
+    original = TrainingState.train_on
+    calls = []
+
+    def train_on(self, shown, target):
+        calls.append(1)
+        if len(calls) == step:
+            os.kill(os.getpid(), number)
+        return original(self, shown, target)
+
+    monkeypatch.setattr(TrainingState, "train_on", train_on)
