@@ -11,14 +11,14 @@ import dataclasses
 import glob
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
 from bsdenoise import files
-from bsdenoise.formats import jpeg, npy, png, tiff
+from bsdenoise.formats import jpeg, npy, png, tiff, zarr_store
 from bsdenoise.formats.pixels import (
     ImageFile,
     Picture,
@@ -51,6 +51,7 @@ __all__ = [
     "to_channels",
     "to_unit",
     "write",
+    "writing",
 ]
 _NUM_SIGNATURE_BYTES = 8
 
@@ -82,7 +83,7 @@ _FORMATS = (
     _Format("NPY", (".npy",), (npy.SIGNATURE,), npy),
     _Format("TIFF", (".tif", ".tiff"), tiff.SIGNATURES, tiff),
 )
-SUFFIXES = tuple(suffix for entry in _FORMATS for suffix in entry.suffixes)
+SUFFIXES = (*(suffix for entry in _FORMATS for suffix in entry.suffixes), zarr_store.SUFFIX)
 
 
 def find(source: str | Path) -> list[Path]:
@@ -102,6 +103,8 @@ def find(source: str | Path) -> list[Path]:
     path = Path(source)
     if not str(source):
         raise ValueError("The name of a file, a folder or a glob is empty.")  # else it would mean the current folder
+    if _is_store(path):
+        return [path]
     if path.is_dir():
         found = _files_below(path)
     elif path.exists():
@@ -109,7 +112,8 @@ def find(source: str | Path) -> list[Path]:
             raise ValueError(f"{path}: not an image file that can be read. Expected one of {_suffix_list()}.")
         return [path]
     elif glob.has_magic(str(source)):
-        found = [Path(name) for name in glob.iglob(str(source), recursive=True) if os.path.isfile(name)]
+        names = map(Path, glob.iglob(str(source), recursive=True))
+        found = [name for name in names if _is_store(name) or name.is_file() and not any(map(_is_store, name.parents))]
     else:
         raise ValueError(f"{source}: no such file or folder.")
     found = sorted(file for file in found if is_supported(file))
@@ -121,10 +125,10 @@ def find(source: str | Path) -> list[Path]:
 def base_of(source: str | Path) -> Path:
     """Gives the folder below which the files of a source stand: itself, its folder, or a glob up to its wildcards."""
     path = Path(source)
+    if path.is_file() or _is_store(path):
+        return path.parent
     if path.is_dir():
         return path
-    if path.is_file():
-        return path.parent
     plain = 0
     while plain < len(path.parts) - 1 and not glob.has_magic(path.parts[plain]):
         plain += 1
@@ -219,6 +223,11 @@ def opened(path: str | Path) -> Iterator[ImageFile]:
         ValueError: As `read`; so does `read(index)`.
         OSError: If the file cannot be opened.
     """
+    if _is_store(Path(path)):
+        with _naming(path, "Zarr"):
+            store = zarr_store.open_store(Path(path))
+        yield _checked(store, path)
+        return
     with open(path, "rb") as file:
         yield _open(file, path)
 
@@ -235,6 +244,9 @@ def check_writable(path: str | Path, shape: tuple[int, ...], dtype: Any) -> None
         ValueError: If the suffix is unknown, or the format cannot hold such an array.
     """
     path = Path(path)
+    if path.suffix.lower() == zarr_store.SUFFIX:
+        full_scale(dtype)
+        return
     try:
         _format_for(path).codec.check(shape, dtype)
     except ValueError as error:
@@ -257,12 +269,86 @@ def write(path: str | Path, array: np.ndarray, like: Picture | ImageFile | None 
     """
     path = Path(path)
     check_writable(path, array.shape, array.dtype)
+    if path.suffix.lower() == zarr_store.SUFFIX:
+        with writing(path, array.shape, array.dtype, like) as target:
+            for index in range(len(array) if array.ndim == 4 else 1):
+                whole = array[index] if array.ndim == 4 else array
+                target.write_window(index, slice(0, whole.shape[0]), slice(0, whole.shape[1]), whole)
+        return
     entry = _format_for(path)
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
         try:
             entry.codec.write(file, array, like or Picture(array, entry.name))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """An image file that is being written.
+
+    Attributes:
+        write_window: Writes pixels, (h, w) or (h, w, C), to rows and columns of an image: its number, two slices, and
+            the pixels.
+    """
+
+    write_window: Callable[[int, slice, slice, np.ndarray], None]
+
+
+@contextlib.contextmanager
+def writing(
+    path: str | Path, shape: tuple[int, ...], dtype: Any, like: Picture | ImageFile | None = None
+) -> Iterator[Target]:
+    """Writes an image file in windows; it stands at its place, whole, once the block has ended well.
+
+    Zarr stores and `.npy` files are written in place; for a TIFF the pixels are first collected in a file beside it;
+    PNG and JPEG are collected in memory.
+
+    Args:
+        path: As for `write`.
+        shape: (H, W), (H, W, C) or (N, H, W, C).
+        dtype: Type of the pixels.
+        like: As for `write`.
+
+    Yields:
+        The target; every pixel must be written.
+
+    Raises:
+        ValueError: As `write`.
+        OSError: As `write`.
+    """
+    path = Path(path)
+    check_writable(path, shape, dtype)
+    like = like or Picture(np.empty(shape, dtype), "")
+    suffix = path.suffix.lower()
+    if suffix == zarr_store.SUFFIX:
+        with files.replacing_folder(path) as folder:
+            yield Target(zarr_store.create(folder, shape, dtype, like))
+    elif suffix in _suffixes_of(npy):
+        with files.replacing(path) as temporary:
+            yield Target(npy.create(temporary, shape, dtype, like))
+    elif suffix in _suffixes_of(tiff):
+        with files.beside(path, ".npy") as temporary:
+            yield Target(npy.create(temporary, shape, dtype, Picture(np.empty(0), "")))
+            write(path, np.load(temporary, mmap_mode="r"), like)
+    else:
+        array = np.empty(shape, dtype)
+
+        def write_window(index: int, rows: slice, columns: slice, pixels: np.ndarray) -> None:
+            (array[index] if array.ndim == 4 else array)[rows, columns] = pixels
+
+        yield Target(write_window)
+        write(path, array, like)
+
+
+def _suffixes_of(codec: Any) -> tuple[str, ...]:
+    """Gives the suffixes of the files that a codec is for."""
+    return next(entry.suffixes for entry in _FORMATS if entry.codec is codec)
+
+
+def _is_store(path: Path) -> bool:
+    """Tells whether a folder is a Zarr store, by its name."""
+    return path.suffix.lower() == zarr_store.SUFFIX and path.is_dir()
 
 
 def _format_for(path: Path) -> _Format:
@@ -284,16 +370,33 @@ def _open(file: BinaryIO, name: str | Path) -> ImageFile:
     with _naming(name, entry.name):
         found = entry.codec.open_file(file)
 
-    def read_checked(index: int) -> np.ndarray:
-        with _naming(name, entry.name):
-            if not 0 <= index < len(found):
-                raise ValueError(f"there is no image {index}, it holds {len(found)}, counted from 0")
-            array = found.read(index)
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError("it holds NaN or infinite values")
-            return array
+    return _checked(found, name)
 
-    return dataclasses.replace(found, read=read_checked)
+
+def _checked(found: ImageFile, name: str | Path) -> ImageFile:
+    """Lets reading pixels refuse what cannot be used, by errors that name the file."""
+
+    def check_pixels(array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError("it holds NaN or infinite values")
+        return array
+
+    def check_index(index: int) -> None:
+        if not 0 <= index < len(found):
+            raise ValueError(f"there is no image {index}, it holds {len(found)}, counted from 0")
+
+    def read(index: int) -> np.ndarray:
+        with _naming(name, found.format):
+            check_index(index)
+            return check_pixels(found.read(index))
+
+    def window(index: int, rows: slice, columns: slice) -> np.ndarray:
+        assert found.window is not None
+        with _naming(name, found.format):
+            check_index(index)
+            return check_pixels(found.window(index, rows, columns))
+
+    return dataclasses.replace(found, read=read, window=None if found.window is None else window)
 
 
 @contextlib.contextmanager
@@ -318,8 +421,10 @@ def _files_below(folder: Path) -> list[Path]:
     seen = {os.path.realpath(folder)}  # links may lead in a circle
     for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         targets = {os.path.realpath(Path(parent, name)): name for name in folders if not name.startswith(".")}
-        folders[:] = [name for target, name in targets.items() if target not in seen]
+        stores = [name for name in targets.values() if _is_store(Path(parent, name))]
+        folders[:] = [name for target, name in targets.items() if target not in seen and name not in stores]
         seen.update(targets)
+        files += [Path(parent, name) for name in stores]
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     return files
 

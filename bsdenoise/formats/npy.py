@@ -2,6 +2,8 @@
 
 import io
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -44,7 +46,7 @@ def open_file(file: BinaryIO) -> ImageFile:
     stored = shape
     if len(shape) == 3 and is_stack(shape):
         shape = (*shape, 1)
-    image_shape = shape[-3:]
+    image_shape = shape[1:] if len(shape) == 4 else shape
     image_size = math.prod(image_shape) * dtype.itemsize
 
     def decode(index: int) -> np.ndarray:
@@ -55,7 +57,15 @@ def open_file(file: BinaryIO) -> ImageFile:
         file.seek(start + index * image_size)
         return np.frombuffer(bytearray(file.read(image_size)), dtype).reshape(image_shape).astype(native, copy=False)
 
-    return ImageFile("NPY", shape, native, decode, {"npy_axes": len(stored)})
+    def decode_window(index: int, rows: slice, columns: slice) -> np.ndarray:
+        row_size = image_size // image_shape[0]
+        file.seek(start + index * image_size + rows.start * row_size)
+        band = np.frombuffer(file.read((rows.stop - rows.start) * row_size), dtype)
+        return band.reshape(-1, *image_shape[1:])[:, columns].astype(native)
+
+    return ImageFile(
+        "NPY", shape, native, decode, {"npy_axes": len(stored)}, window=None if is_fortran else decode_window
+    )
 
 
 def check(shape: tuple[int, ...], dtype: Any) -> None:
@@ -67,3 +77,29 @@ def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
     if like.metadata.get("npy_axes") == 3 and array.ndim == 4 and array.shape[-1] == 1:
         array = array[..., 0]
     np.save(file, array, allow_pickle=False)
+
+
+def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Picture | ImageFile) -> Callable[..., None]:
+    """Makes a file of zeros, and gives the function that writes windows into it.
+
+    Args:
+        path: The file.
+        shape: (H, W), (H, W, C) or (N, H, W, C).
+        dtype: Type of the pixels.
+        like: As for `write`.
+
+    Returns:
+        Function of the image's number, rows, columns, and pixels (h, w) or (h, w, C).
+    """
+    is_flat = like.metadata.get("npy_axes") == 3 and len(shape) == 4 and shape[-1] == 1
+    stored = shape[:-1] if is_flat else shape
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=stored)
+    offset = array.offset
+    del array
+
+    def write_window(index: int, rows: slice, columns: slice, pixels: np.ndarray) -> None:
+        # Mapped anew each time, so that what is written does not stay in memory.
+        array = np.memmap(path, dtype, "r+", offset, stored).reshape(shape)
+        (array[index] if len(shape) == 4 else array)[rows, columns] = pixels
+
+    return write_window

@@ -48,6 +48,8 @@ class ImageFile:
         read: Reads image number `index`, (H, W) or (H, W, C).
         metadata: As in `Picture`.
         notes: As in `Picture`.
+        window: Reads rows and columns of an image, without the others; `None` if the format or the file has no parts
+            that can be read by themselves.
     """
 
     format: str
@@ -56,10 +58,31 @@ class ImageFile:
     read: Callable[[int], np.ndarray]
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    window: Callable[[int, slice, slice], np.ndarray] | None = None
+    _last: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Number of images."""
         return self.shape[0] if len(self.shape) == 4 else 1
+
+    def read_window(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+        """Reads a part of image number `index`, (h, w) or (h, w, C).
+
+        Where the file has no parts that can be read by themselves, the image is read once and kept until another one is
+        asked for.
+
+        Raises:
+            ValueError: If there are no such rows and columns; also as `read`.
+        """
+        height, width = self.shape[-3:-1] if len(self.shape) > 2 else self.shape
+        if not (0 <= rows.start < rows.stop <= height and 0 <= columns.start < columns.stop <= width):
+            raise ValueError(f"there is no window of rows {rows} and columns {columns} in {width}×{height} pixels")
+        if self.window is not None:
+            return self.window(index, rows, columns)
+        if index not in self._last:
+            self._last.clear()
+            self._last[index] = self.read(index)
+        return self._last[index][rows, columns]
 
     def read_all(self) -> np.ndarray:
         """Reads all images, as one array of the file's shape."""

@@ -30,7 +30,9 @@ def open_file(file: BinaryIO) -> ImageFile:
     layout = _layout(file)
     metadata = {**tiff_tags.common_metadata(layout.tags, layout.byteorder), "tiff": layout}
     dtype = layout.dtype if layout.palette is None else layout.palette.dtype
-    return ImageFile("TIFF", layout.image_shape, dtype, _Reader(file, layout).read, metadata, layout.notes)
+    reader = _Reader(file, layout)
+    window = None if layout.offsets is None and not _is_on_disk(file) else reader.read_window
+    return ImageFile("TIFF", layout.image_shape, dtype, reader.read, metadata, layout.notes, window)
 
 
 def check(shape: tuple[int, ...], dtype: Any) -> None:
@@ -63,6 +65,8 @@ class _Reader:
     layout: Layout
     _tif: TiffFile | None = None
     _last: tuple[int, np.ndarray] | None = None
+    _whole: tuple[int, np.ndarray] | None = None
+    _array: Any = None
 
     def read(self, index: int) -> np.ndarray:
         """Reads one image, (H, W) or (H, W, C)."""
@@ -78,6 +82,42 @@ class _Reader:
             image = np.stack(list(parts), axis=-1)
         image = self._colours(image)
         return image[..., np.newaxis] if image.ndim == 2 and layout.num_images > 1 else image
+
+    def read_window(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+        """Reads rows and columns of one image, (h, w) or (h, w, C): from bare pixels, or from tiles and strips."""
+        layout = self.layout
+        if layout.offsets is not None and self._segments() is None:
+            if self._whole is None or self._whole[0] != index:
+                self._whole = index, self.read(index)
+            return self._whole[1][rows, columns]
+        position = np.unravel_index(index, [layout.shape[axis] for axis in layout.outer]) if layout.outer else ()
+        where: dict[int, Any] = {axis: int(number) for axis, number in zip(layout.outer, position, strict=True)}
+        inner = [layout.axes.index("Y"), layout.axes.index("X"), *([] if layout.channel is None else [layout.channel])]
+        where |= {inner[0]: rows, inner[1]: columns}
+        place = tuple(where.get(axis, slice(None)) for axis in range(len(layout.axes)))
+        if layout.offsets is None:
+            stored = layout.dtype.newbyteorder(layout.byteorder)
+            # Mapped anew each time, so that what was read does not stay in memory.
+            part = np.array(np.memmap(self.file, stored, "r", layout.start, layout.shape)[place], layout.dtype)
+        else:
+            with tiff_headers.silence():
+                part = np.asarray(self._segments()[place], layout.dtype)
+        kept = sorted(inner)
+        image = self._colours(part.transpose([kept.index(axis) for axis in inner]))
+        return image[..., np.newaxis] if image.ndim == 2 and layout.num_images > 1 else image
+
+    def _segments(self) -> Any:
+        """Gives the series as an array whose chunks are tiles or strips; `None` if a page is in one piece."""
+        if self._array is None:
+            import zarr  # only here: it takes a while
+
+            with tiff_headers.opened(self.file) as tif:
+                (series,) = [series for series in tif.series if not series.keyframe.is_reduced][:1]
+                page = series.keyframe
+                if len(page.dataoffsets) <= (page.samplesperpixel if self.layout.is_planar else 1):
+                    return None
+                self._array = zarr.open_array(series.aszarr(level=0), mode="r")
+        return self._array
 
     def _from_frame(self, where: dict[int, int]) -> np.ndarray:
         """Cuts (H, W) or (H, W, S) out of a frame; `where` gives a position on every other axis."""
@@ -133,6 +173,14 @@ class _Stamped:
 
     stamp: tuple[int, ...]
     file: BinaryIO = field(compare=False)
+
+
+def _is_on_disk(file: BinaryIO) -> bool:
+    try:
+        file.fileno()
+    except OSError:  # bytes in memory
+        return False
+    return True
 
 
 def _layout(file: BinaryIO) -> Layout:

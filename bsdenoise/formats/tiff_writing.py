@@ -16,6 +16,8 @@ _DEFLATES = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE)
 _IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
 _NO_PREDICTOR = 1
 NUM_COLOURS = 3  # red, green and blue
+TILED_PIXELS = 2**24  # larger pages are written in tiles, so that no page need be in memory as a whole
+TILE = 512
 
 
 def write_like(file: BinaryIO, array: np.ndarray, layout: Layout) -> None:
@@ -35,12 +37,17 @@ def write_like(file: BinaryIO, array: np.ndarray, layout: Layout) -> None:
     page_shape = _written_page_shape(layout)
     inverts = layout.is_inverted and array.dtype == layout.dtype and layout.bits == 8 * layout.dtype.itemsize
 
+    is_tiled = _is_tiled(page_shape, layout)
+
     def pages() -> Iterator[np.ndarray]:
         for frame in _frames(array, layout, axes, shape):
-            page = np.iinfo(array.dtype).max - frame if inverts else frame
-            yield from page.astype(dtype, copy=False).reshape(pages_per_frame, *page_shape)
+            for page in frame.reshape(pages_per_frame, *page_shape):
+                for part in _tiles(page, layout.is_planar) if is_tiled else [page]:
+                    yield np.ascontiguousarray(np.iinfo(array.dtype).max - part if inverts else part, dtype)
 
     options = {**_samples(layout, inverts), **_packing(layout, array.dtype)}
+    if is_tiled:
+        options["tile"] = (TILE, TILE)
     tags = layout.tags
     # A profile of colours is not one of anything else that is written in their place.
     is_same = array.dtype == layout.dtype
@@ -96,9 +103,12 @@ def write_new(file: BinaryIO, array: np.ndarray, metadata: dict[str, Any], layou
     shape = (*sizes, *array.shape[len(num_images) :])
     page_shape = array.shape[-3:] if is_rgb else array.shape[-2:]
 
+    is_tiled = _is_tiled(page_shape)
+
     def pages() -> Iterator[np.ndarray]:
         for index in np.ndindex(array.shape[: array.ndim - len(page_shape)]):
-            yield np.ascontiguousarray(array[index])
+            for part in _tiles(array[index], is_planar=False) if is_tiled else [array[index]]:
+                yield np.ascontiguousarray(part)
 
     is_ome = layout is not None and layout.kind == "ome"
     is_plain = shape == page_shape and not is_ome
@@ -112,8 +122,24 @@ def write_new(file: BinaryIO, array: np.ndarray, metadata: dict[str, Any], layou
             metadata=None if is_plain else {"axes": axes},
             compression=COMPRESSION.ADOBE_DEFLATE,
             predictor=True,
+            tile=(TILE, TILE) if is_tiled else None,
             **tiff_tags.from_common(metadata),
         )
+
+
+def _is_tiled(page_shape: tuple[int, ...], layout: Layout | None = None) -> bool:
+    """Tells whether pages are written in tiles; those with a depth, and ImageJ's, never are."""
+    if layout is not None and (layout.is_volume or layout.kind == "imagej"):
+        return False
+    return math.prod(sorted(page_shape)[-2:]) > TILED_PIXELS
+
+
+def _tiles(page: np.ndarray, is_planar: bool) -> Iterator[np.ndarray]:
+    """Cuts a page, (H, W), (H, W, S) or (S, H, W), into tiles in the order of the file."""
+    for plane in page if is_planar else [page]:
+        for top in range(0, plane.shape[0], TILE):
+            for left in range(0, plane.shape[1], TILE):
+                yield plane[top : top + TILE, left : left + TILE]
 
 
 def _written_axes(layout: Layout) -> tuple[str, tuple[int, ...]]:
@@ -145,7 +171,7 @@ def _frames(array: np.ndarray, layout: Layout, axes: str, shape: tuple[int, ...]
     order = [*(number for number in range(len(axes)) if number not in inner), *inner]
     view = array.reshape([shape[number] for number in order]).transpose(np.argsort(order))
     for index in np.ndindex(view.shape[: layout.num_frame_axes]):
-        yield np.ascontiguousarray(view[index])
+        yield view[index]
 
 
 def _samples(layout: Layout, inverts: bool) -> dict[str, Any]:
