@@ -193,7 +193,11 @@ def measure(calls: dict, repeats: int) -> dict[tuple, list[float]]:
 
 
 def ceilings(config: Config, seconds: dict, operations: dict) -> dict[tuple, float]:
-    """Gives rates in operations per second: of the product, of the best convolution, of all as the network has them."""
+    """Gives rates in operations per second: of the product, of all convolutions as the network has them, of the best.
+
+    The best is the ceiling that the network is measured by. The mean of all is below it, and the network above that mean: of
+    single convolutions some only write what they compute, into memory that is fresh each time.
+    """
     convs = {conv.name: conv for conv in work.convolutions(network_of(config, "float32"))}
     rates: dict[tuple, float] = {}
     for precision in PRECISIONS:
@@ -308,7 +312,7 @@ def _row(config, name, times, nominal, done, rates):
     passes = 3 if is_training else 1  # forward, and the gradients of inputs and of kernels
     rate = passes * nominal * pixels / median
     done_rate = passes * done * pixels / median if who == "ours" else rate
-    share = done_rate / rates[precision, "training" if is_training else "inference"]
+    share = done_rate / rates[precision, f"{'training' if is_training else 'inference'}, best"]
     return {
         "what": what, "who": who, "precision": precision, "median": median, "least": min(times), "most": max(times),
         "images": images / median, "megapixels": pixels / MEGA / median, "nominal": rate / GIGA,

@@ -13,7 +13,12 @@ OWN_SIGMA = 0.1
 
 
 class HalvingDenoiser:
-    """Stands for a model: halves what it gets, which shows units, shapes and channels; remembers σ and shapes."""
+    """Stands for a model: halves what it gets, which shows units, shapes and channels.
+
+    It remembers σ and shape of each image, the sizes of the batches, and the options that were given.
+    """
+
+    grid = 4
 
     def __init__(self, channels, is_known=True, method="full"):
         self.channels = channels
@@ -22,23 +27,45 @@ class HalvingDenoiser:
         self.noise = SimpleNamespace(is_known=is_known)
         self.sigmas = []
         self.shapes = []
+        self.batches = []
+        self.options = []
 
     def own_sigma(self, image):
         assert self.has_posterior, "it has no use for one"
         assert image.dtype == np.float32
         assert image.ndim == 4
-        return np.array([OWN_SIGMA if self.noise.is_known else OWN_SIGMA * (1 + image.mean())])
+        factors = 1 if self.noise.is_known else 1 + image.mean(axis=(1, 2, 3))
+        return OWN_SIGMA * factors * np.ones(len(image))
 
-    def denoise(self, noisy, sigma):
+    def denoise(self, noisy, sigma, **options):
         assert noisy.shape[-1] == self.channels
-        self.sigmas.append(sigma)
-        self.shapes.append(noisy.shape)
+        count = len(noisy) if noisy.ndim == 4 else 1
+        self.batches.append(count)
+        self.sigmas += [sigma] * count if sigma is None else list(np.broadcast_to(sigma, count))
+        self.shapes += [noisy.shape[-3:]] * count
+        self.options.append(options)
         return images.to_unit(noisy) / 2
 
-    def posterior(self, noisy, sigma):
+    def posterior(self, noisy, sigma, **options):
         assert self.has_posterior, "it has none"
-        denoised = self.denoise(noisy, sigma)
-        return SimpleNamespace(denoised=denoised, std=np.float32(sigma) * np.clip(2 * denoised, 0, 1))
+        denoised = self.denoise(noisy, sigma, **options)
+        sigma = np.reshape(np.float32(sigma), (-1, 1, 1, 1) if noisy.ndim == 4 else ())
+        return SimpleNamespace(denoised=denoised, std=sigma * np.clip(2 * denoised, 0, 1))
+
+    def windows(self, read, shape, sigma, tile=8, **options):
+        """Blocks of at most `tile` with one pixel around them, as a `Denoiser` reads them."""
+        assert shape[-1] == self.channels
+        for top in range(0, shape[0], tile):
+            for left in range(0, shape[1], tile):
+                target = slice(top, min(top + tile, shape[0])), slice(left, min(left + tile, shape[1]))
+                start = max(top - 1, 0), max(left - 1, 0)
+                noisy = read(slice(start[0], target[0].stop + 1), slice(start[1], target[1].stop + 1))
+                inner = tuple(slice(t.start - s, t.stop - s) for t, s in zip(target, start, strict=True))
+                denoised = self.denoise(noisy, sigma, **options)[inner]
+                if not self.has_posterior:
+                    yield target, (denoised,)
+                else:
+                    yield target, (denoised, denoised, np.square(sigma * np.clip(2 * denoised, 0, 1)))
 
 
 @pytest.fixture

@@ -46,15 +46,17 @@ def test_a_bad_file_is_named_and_does_not_stop_the_others(folder, use_model, cap
 def test_an_error_of_the_model_does_not_stop_the_others(folder, use_model, capsys, monkeypatch):
     denoiser = use_model(1)
     real = denoiser.denoise
+    save(folder / "in/sub/a.png", grey(250))
 
-    def fail_once(noisy, sigma):
-        monkeypatch.setattr(denoiser, "denoise", real)
-        raise RuntimeError("out of memory")
+    def fail_for_bright_ones(noisy, sigma):
+        if noisy.max() > 200:
+            raise RuntimeError("out of memory")
+        return real(noisy, sigma)
 
-    monkeypatch.setattr(denoiser, "denoise", fail_once)
+    monkeypatch.setattr(denoiser, "denoise", fail_for_bright_ones)
     assert denoise(folder / "in", "--out", folder / "out") == 2
-    assert f"{folder / 'in/a.png'}: RuntimeError: out of memory" in capsys.readouterr().err
-    assert written(folder / "out") == ["sub/a.png", "sub/b.jpg"]
+    assert f"{folder / 'in/sub/a.png'}: RuntimeError: out of memory" in capsys.readouterr().err
+    assert written(folder / "out") == ["a.png", "sub/b.jpg"]
 
 
 def test_ctrl_c_stops_at_once(folder, use_model, monkeypatch):
@@ -137,3 +139,66 @@ def test_an_output_is_never_another_input_even_with_overwrite(tmp_path, monkeypa
     save(tmp_path / "x/a.png", grey())
     with pytest.raises(ValueError, match="x/a.png: the output would replace the input x/a.png"):
         paths.plan(["x/sub/a.png", "x"], Path("x"), overwrite=True)
+
+
+# --- Zarr stores, folders that are one image -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stores(tmp_path, monkeypatch):
+    """Folders as far as names tell; what is in them does not matter here."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/a.zarr", "in/sub/b.ome.zarr", "other/a.zarr"):
+        (tmp_path / name / "0").mkdir(parents=True)
+        (tmp_path / name / "zarr.json").write_text("{}")
+    save(tmp_path / "in/c.png", grey())
+    (tmp_path / "in/no.zarr").mkdir()
+    monkeypatch.setattr(images, "find", lambda source: [Path(source)])
+
+
+def targets(inputs, out, **options):
+    return [[target.as_posix() for target in job.targets] for job in paths.plan(inputs, Path(out), **options)]
+
+
+STORES = {
+    "into a folder": (["in/a.zarr"], "out", {}, ["out/a.zarr"]),
+    "with a name": (["in/a.zarr"], "out/b.zarr", {}, ["out/b.zarr"]),
+    "as another format": (["in/a.zarr"], "b.tif", {}, ["b.tif"]),
+    "of another format": (["in/c.png"], "b.zarr", {}, ["b.zarr"]),
+    "uncertainty": (["in/sub/b.ome.zarr"], "out", {"std": True}, ["out/b.ome.zarr", "out/b.ome-std.zarr"]),
+    "over itself": (["in/a.zarr"], "in", {"overwrite": True}, ["in/a.zarr"]),
+    "over another": (["in/a.zarr"], "other/a.zarr", {"overwrite": True}, ["other/a.zarr"]),
+    "over a file of the folder": (["in/c.png"], "other/a.zarr", {"overwrite": True}, ["other/a.zarr"]),
+}
+
+
+@pytest.mark.usefixtures("stores")
+@pytest.mark.parametrize(("inputs", "out", "options", "expected"), STORES.values(), ids=STORES)
+def test_a_store_is_planned_like_a_file(inputs, out, options, expected):
+    assert targets(inputs, out, **options) == [expected]
+
+
+@pytest.mark.usefixtures("stores")
+def test_several_stores_stand_below_out():
+    assert targets(["in/a.zarr", "in/sub/b.ome.zarr"], "out") == [["out/a.zarr"], ["out/b.ome.zarr"]]
+
+
+STORES_REFUSED = {
+    "exists": (["in/a.zarr"], "other", False, "other/a.zarr: exists already; --overwrite replaces it"),
+    "itself": (["in/a.zarr"], "in", False, "would replace the input in/a.zarr; --overwrite allows it"),
+    "several to one": (["in/a.zarr", "in/c.png"], "b.zarr", True, "b.zarr: --out must be a folder"),
+    "inside an input": (
+        ["in/a.zarr"],
+        "in/a.zarr/0",
+        True,
+        "a.zarr/0/a.zarr: the output would be inside the input in/a",
+    ),
+    "no store": (["in/a.zarr"], "in/no.zarr", True, "in/no.zarr: is a folder that is no Zarr store"),
+}
+
+
+@pytest.mark.usefixtures("stores")
+@pytest.mark.parametrize(("inputs", "out", "overwrite", "message"), STORES_REFUSED.values(), ids=STORES_REFUSED)
+def test_stores_that_would_be_lost_are_refused(inputs, out, overwrite, message):
+    with pytest.raises(ValueError, match=message):
+        paths.plan(inputs, Path(out), overwrite=overwrite)

@@ -12,6 +12,7 @@ from denoise_command import axes_of, denoise, save_tiff
 from PIL import Image
 
 from bsdenoise import images
+from bsdenoise.cli import denoise_local
 
 use_model = denoise_command.use_model
 
@@ -84,8 +85,10 @@ def test_the_progress_bar_counts_images(tmp_path, use_model, monkeypatch):
     assert "7/7" in terminal.getvalue()  # a broken file counts for one
 
 
-def test_a_stack_needs_little_more_memory_than_its_result(tmp_path, use_model):
+def test_a_stack_needs_little_more_memory_than_its_result(tmp_path, use_model, monkeypatch):
     use_model(1)
+    for name, images_ahead in {"BATCH_PIXELS": 1, "LOOK_AHEAD_PIXELS": 2, "WAITING_VALUES": 2}.items():
+        monkeypatch.setattr(denoise_local, name, images_ahead * 64 * 64)
     pixels = save_tiff(tmp_path / "a.tif", (64, 64, 64), np.uint16)
     denoise(tmp_path / "a.tif", "--out", tmp_path / "first")
     tracemalloc.start()

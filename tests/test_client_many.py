@@ -58,6 +58,44 @@ def test_no_more_than_asked_for_at_once_and_few_ahead():
     assert most == 3
 
 
+def test_items_have_costs_and_large_ones_go_two_at_a_time():
+    taken = []
+
+    def items():
+        for cost in (1, 1, 1, 1, 9, 9, 9, 1):
+            taken.append(cost)
+            yield cost
+
+    ahead = []
+    for number, (cost, _) in enumerate(in_order(str, items(), 2, cost=lambda cost: cost, budget=4), start=1):
+        ahead.append((cost, taken[number:]))
+    assert ahead == [(1, [1, 1, 1]), (1, [1, 1, 9]), (1, [1, 9]), (1, [9]), (9, [9]), (9, [9]), (9, [1]), (1, [])]
+
+
+@pytest.mark.parametrize("prompt", [True, False])
+def test_a_prompt_result_is_given_as_soon_as_it_is_the_next(prompt):
+    taken, second_started, release = [], threading.Event(), threading.Event()
+
+    def items():
+        for item in range(6):
+            if item == 2:
+                assert second_started.wait(WAIT)  # in the one thread: so the first is done
+            taken.append(item)
+            yield item
+
+    def work(item):
+        if item == 1:
+            second_started.set()
+            assert release.wait(WAIT)
+        return item
+
+    results = in_order(work, items(), 1, cost=lambda _: 1, budget=100, prompt=prompt)
+    assert next(results)[0] == 0
+    assert len(taken) <= 3 if prompt else len(taken) == 6
+    release.set()
+    assert [item for item, _ in results] == [1, 2, 3, 4, 5]
+
+
 def test_leaving_early_starts_nothing_more():
     started, release = [], threading.Event()
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from bsdenoise import images
 
-NUMBER_SUFFIXES = (".npy", ".tif", ".tiff")  # of formats that hold the uncertainty as numbers
+NUMBER_SUFFIXES = (".npy", ".tif", ".tiff", ".zarr")  # of formats that hold the uncertainty as numbers
 PICTURE_SUFFIX = ".png"
+STORE_SUFFIX = ".zarr"  # of folders that are one image
+STORE_FILES = ("zarr.json", ".zarray", ".zgroup")  # of which each such folder has one: Zarr versions 3 and 2
 
 
 @dataclass(frozen=True)
 class Job:
-    """One input file, its output, and where asked for the file for its uncertainty."""
+    """One input file (or Zarr store), its output, and where asked for the file for its uncertainty."""
 
     source: Path
     target: Path
@@ -29,7 +31,8 @@ def plan(inputs: Sequence[str], out: Path, std: bool = False, overwrite: bool = 
     """Decides which files to read and which to write.
 
     A folder keeps its structure below `out`, and so does a glob from its first wildcard on. Files below `out` are not
-    taken as inputs of a folder that holds `out`: they are what an earlier run wrote.
+    taken as inputs of a folder that holds `out`: they are what an earlier run wrote. A folder that ends in .zarr is one
+    image, like a file.
 
     Args:
         inputs: Files, folders and globs.
@@ -45,7 +48,7 @@ def plan(inputs: Sequence[str], out: Path, std: bool = False, overwrite: bool = 
     """
     if not inputs:
         raise ValueError("Expected at least one image file, folder or glob.")
-    if len(inputs) == 1 and os.path.isfile(inputs[0]):
+    if len(inputs) == 1 and (os.path.isfile(inputs[0]) or _is_store(Path(inputs[0]))):
         pairs = [(images.find(inputs[0])[0], _single_target(Path(inputs[0]), out))]
     else:
         if out.is_file() or images.is_supported(out):
@@ -65,7 +68,7 @@ def _files(source: str, out: Path) -> Iterator[tuple[Path, Path]]:
     """Gives the files of one input, and where each stands relative to that input."""
     path = Path(source)
     found = images.find(source)
-    base = images.base_of(source)
+    base = path.parent if _is_store(path) else images.base_of(source)
     out_is_inside = path.is_dir() and _key(path) in _key(out).parents
     for file in found:
         if out_is_inside and _key(out) in _key(file).parents:
@@ -75,7 +78,7 @@ def _files(source: str, out: Path) -> Iterator[tuple[Path, Path]]:
 
 def _single_target(source: Path, out: Path) -> Path:
     """Tells whether `out` names a file or a folder for it."""
-    if out.is_dir() or not out.suffix:
+    if (out.is_dir() and not _is_store(out)) or not out.suffix:
         return out / source.name
     if not images.is_supported(out):
         expected = ", ".join(images.SUFFIXES)
@@ -103,10 +106,25 @@ def _check(jobs: list[Job], overwrite: bool) -> None:
             if key in sources and not (overwrite and key == _key(job.source)):
                 advice = "; --overwrite allows it" if key == _key(job.source) else ""
                 raise ValueError(f"{target}: the output would replace the input {sources[key]}{advice}.")
-            if target.is_dir():
+            inside = next((sources[parent] for parent in key.parents if parent in sources), None)
+            if inside is not None:
+                raise ValueError(f"{target}: the output would be inside the input {inside}.")
+            if target.is_dir() and not _is_store(target):
                 raise ValueError(f"{target}: is a folder; a file of that name would be written.")
+            if target.is_dir() and not _is_plain_store(target):
+                raise ValueError(f"{target}: is a folder that is no Zarr store; it would be replaced by one.")
             if target.exists() and not overwrite:
                 raise ValueError(f"{target}: exists already; --overwrite replaces it.")
+
+
+def _is_store(path: Path) -> bool:
+    """Tells from its name whether a folder is one image."""
+    return path.suffix.lower() == STORE_SUFFIX and path.is_dir()
+
+
+def _is_plain_store(path: Path) -> bool:
+    """Tells from its files whether a folder holds what its name says, lest another one be lost."""
+    return any((path / name).is_file() for name in STORE_FILES)
 
 
 def _key(path: Path) -> Path:

@@ -13,17 +13,26 @@ AHEAD = 2  # for each call in flight, how many results there may be that nobody 
 
 
 def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], concurrency: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    concurrency: int,
+    cost: Callable[[Item], float] | None = None,
+    budget: float | None = None,
+    prompt: bool = False,
 ) -> Iterator[tuple[Item, Future[Result]]]:
     """Calls a function for each item in threads, and gives the results in the order of the items.
 
-    At most `AHEAD * concurrency` items are taken before the first of them is handed out. The threads do not keep the
-    process alive: who is interrupted leaves at once, whatever is in flight.
+    Without `cost`, at most `AHEAD * concurrency` items are taken before the first of them is handed out. The threads do
+    not keep the process alive: who is interrupted leaves at once, whatever is in flight.
 
     Args:
         function: Called with one item.
         items: Taken one at a time, in the caller's thread.
         concurrency: Most calls in flight, ≥ 1.
+        cost: What an item takes of `budget` until it is handed out; for items of very different sizes.
+        budget: No item is taken beyond it, but for a second one beside one that alone exceeds it.
+        prompt: Whether a result is handed out as soon as it is the next. Otherwise items are taken first, as many as
+            may be, so that the threads have work while the caller does something with a result.
 
     Yields:
         Each item, with its finished future: `result()` gives what the function did, or raises what it raised.
@@ -33,15 +42,23 @@ def in_order(
     """
     if concurrency < 1:
         raise ValueError(f"`concurrency` must be at least 1. Received: concurrency={concurrency!r}.")
-    return _in_order(function, items, concurrency)
+    if cost is None or budget is None:
+        return _in_order(function, items, concurrency, lambda _: 1, AHEAD * concurrency, prompt)
+    return _in_order(function, items, concurrency, cost, budget, prompt)
 
 
 def _in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], concurrency: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    concurrency: int,
+    cost: Callable[[Item], float],
+    budget: float,
+    prompt: bool,
 ) -> Iterator[tuple[Item, Future[Result]]]:
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threads = 0
     pending: deque[tuple[Item, Future[Result]]] = deque()
+    costs: deque[float] = deque()
     try:
         for item in items:
             if threads < concurrency:
@@ -49,9 +66,11 @@ def _in_order(
                 threads += 1
             future: Future[Result] = Future()
             pending.append((item, future))
+            costs.append(cost(item))
             tasks.put((future, item))
             del item, future  # nothing here may keep what was handed out
-            if len(pending) == AHEAD * concurrency:
+            while (len(pending) > 1 and sum(costs) >= budget) or (prompt and pending and pending[0][1].done()):
+                costs.popleft()
                 yield _finished(pending)
         while pending:
             yield _finished(pending)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,7 +15,8 @@ class DenoiseConfig:
 
     PNG (8 and 16 bits), JPEG, TIFF (8 and 16 bits, floats, stacks) and .npy files come out in the same bit depth, with
     ICC profile, EXIF and resolution; TIFF also with its axes and descriptions. Images of a stack are denoised one by
-    one. A bad file is named and does not stop the others; the exit code is then 2.
+    one; Zarr stores and files of more than 32 megapixels window by window, in bounded memory. A bad file is named and
+    does not stop the others; the exit code is then 2.
     """
 
     #: Image files, folders (searched recursively), or quoted globs such as "scans/**/*.png".
@@ -47,6 +48,21 @@ class DenoiseConfig:
     #: white (NAME-std.png for NAME.png, NAME.jpg-std.png for NAME.jpg). It
     #: needs a model of method full or per_component.
     std: Switch = False
+
+    #: Self-ensemble: denoise as many copies of each image, mirrored and transposed, and average them. A little better,
+    #: and as many times as slow. With --model only, like the three that follow.
+    tta: Literal[1, 2, 4, 8] = 1
+
+    #: Arithmetic of the network's body: bfloat16 is quicker where the processor has it. By default that of the model.
+    precision: Literal["float32", "bfloat16"] | None = None
+
+    #: Largest side in pixels of the tiles of large images, a multiple of the model's pooling grid (of 32 pixels at the
+    #: full depth of 5). By default as large as half of the free memory allows.
+    tile: int | None = None
+
+    #: Context in pixels that a tile has on every inner side, a multiple of the pooling grid and less than half a tile.
+    #: By default as far as the model looks, but at most 160 and a quarter of a tile.
+    overlap: int | None = None
 
     #: Replace files that exist, the inputs themselves included.
     overwrite: Switch = False

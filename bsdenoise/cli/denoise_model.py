@@ -1,0 +1,190 @@
+"""The model of `bsdenoise denoise`, here or behind a server: what it is asked, and with which σ."""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bsdenoise import images, tiling
+from bsdenoise.cli import models
+from bsdenoise.config import DenoiseConfig
+from bsdenoise.levels import parse_level
+
+RGB_OR_GREY = (1, 3)  # numbers of channels that have an uncertainty each; of others it is their mean
+LOCAL_FLAGS = ("tta", "precision", "tile", "overlap")  # what a server decides by itself
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """Denoised images.
+
+    Attributes:
+        images: (B, H, W, C), float32.
+        ratios: Posterior standard deviations over σ, (B, H, W, C); `None` unless `--std` asks for them.
+        own_sigmas: σ of each image, if it was the model's own.
+    """
+
+    images: np.ndarray
+    ratios: np.ndarray | None
+    own_sigmas: tuple[float, ...]
+
+
+class Model:
+    """A model as the command's flags want it asked.
+
+    Args:
+        denoiser: A `Denoiser` or a `bsdenoise.client.Client`.
+        config: The flags.
+    """
+
+    def __init__(self, denoiser: Any, config: DenoiseConfig):
+        self.denoiser = denoiser
+        self._config = config
+        asked = {"tta": config.tta if config.tta > 1 else None, "tile": config.tile, "overlap": config.overlap}
+        self.options = {name: value for name, value in asked.items() if value is not None}
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images that it takes."""
+        return self.denoiser.channels
+
+    @property
+    def gives_std(self) -> bool:
+        """Whether uncertainties are asked for."""
+        return self._config.std
+
+    @property
+    def has_sigma(self) -> bool:
+        """Whether `sigma` gives one."""
+        return self._config.sigma is not None or self.denoiser.has_posterior
+
+    @property
+    def uses_own_sigma(self) -> bool:
+        """Whether σ is the model's own."""
+        return self._config.sigma is None and self.denoiser.has_posterior
+
+    @property
+    def estimates_sigma(self) -> bool:
+        """Whether σ is estimated for each image."""
+        return self.uses_own_sigma and not self.denoiser.noise.is_known
+
+    def check(self) -> None:
+        """Refuses before the first file what the model cannot do, and a σ that cannot be read; notes an idle one.
+
+        Whether σ is too large, the model tells.
+
+        Raises:
+            ValueError: If it cannot do what is asked for.
+        """
+        if self._config.sigma is not None:
+            parse_level(self._config.sigma, 1.0)  # its words alone: it has no upper end
+        if self._config.tile is not None or self._config.overlap is not None:
+            tiling.choose(self.denoiser.grid, self._config.tile, self._config.overlap)
+        if self.denoiser.has_posterior:
+            return
+        name = self.denoiser.method.name
+        if self._config.std:
+            raise ValueError(
+                "--std needs a model that says how sure it is, of method full or per_component. "
+                f"Received: a model of method {name}, which only denoises."
+            )
+        if self._config.sigma is not None:
+            print(f"bsdenoise: note: a model of method {name} does not use --sigma", file=sys.stderr)
+
+    def sigma(self, batch: np.ndarray) -> np.ndarray | None:
+        """Gives σ of each image, (B,), in the model's units: the one asked for, or the model's own if it uses one."""
+        if self._config.sigma is not None:
+            return np.full(len(batch), parse_level(self._config.sigma, images.full_scale(batch.dtype)))
+        if not self.denoiser.has_posterior:
+            return None
+        return np.asarray(self.denoiser.own_sigma(images.to_unit(batch)), np.float64)
+
+    def denoise(self, batch: np.ndarray) -> Denoised:
+        """Denoises a batch.
+
+        Args:
+            batch: (B, H, W, C) with as many channels as the model takes, of the type of the file.
+
+        Raises:
+            ValueError: If the model refuses it.
+        """
+        sigma = self.sigma(batch)
+        # One image is given as such, so that the model's refusals speak of one.
+        noisy, its_sigma = (batch, sigma) if len(batch) > 1 else (batch[0], None if sigma is None else float(sigma[0]))
+        denoised, ratios = self.denoise_with(noisy, its_sigma)
+        own = tuple(float(value) for value in sigma) if sigma is not None and self.uses_own_sigma else ()
+        return Denoised(denoised.reshape(batch.shape), None if ratios is None else ratios.reshape(batch.shape), own)
+
+    def denoise_with(self, noisy: np.ndarray, sigma: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Denoises an image or a batch with a known σ; gives the posterior standard deviation over σ if asked for."""
+        if not self.gives_std:
+            # A server estimates from the whole image, of which a client may have sent it a part only.
+            is_left_to_it = self._config.server is not None and self._config.sigma is None
+            sent = None if is_left_to_it else sigma
+            return np.asarray(self.denoiser.denoise(noisy, sigma=sent, **self.options)), None
+        posterior = self.denoiser.posterior(noisy, sigma=sigma, **self.options)
+        return np.asarray(posterior.denoised), over_sigma(np.asarray(posterior.std), sigma)
+
+
+def over_sigma(std: np.ndarray, sigma: Any) -> np.ndarray:
+    """Divides standard deviations (…, H, W, C) by σ, a number or (B,)."""
+    sigma = np.asarray(sigma, np.float32)
+    return std / sigma.reshape(*sigma.shape, *[1] * (std.ndim - sigma.ndim))
+
+
+def parts_of(noisy: np.ndarray, channels: int) -> np.ndarray:
+    """Gives what a model takes of an image, (H, W) or (H, W, C), as a batch (B, H, W, channels).
+
+    That is the whole image, or for a one-channel model each colour channel as an image of its own.
+
+    Raises:
+        ValueError: If the model cannot take the image.
+    """
+    return np.stack(images.parts_for(noisy if noisy.ndim == 3 else noisy[..., np.newaxis], channels))
+
+
+def joined(parts: np.ndarray) -> np.ndarray:
+    """Undoes `parts_of`; gives (H, W, C)."""
+    return np.concatenate(list(parts), axis=-1)
+
+
+def joined_ratio(parts: np.ndarray) -> np.ndarray:
+    """Joins the uncertainties of the parts of an image; (H, W, 1) or (H, W, 3), of other channels their mean."""
+    ratio = joined(parts)
+    return ratio if ratio.shape[-1] in RGB_OR_GREY else ratio.mean(axis=-1, keepdims=True)
+
+
+def check_flags(config: DenoiseConfig) -> None:
+    """Refuses flags that do not go together.
+
+    Raises:
+        ValueError: If there is not one model, or a flag is given that a server does not obey.
+    """
+    if (config.model is None) == (config.server is None):
+        raise ValueError("Expected either --model or --server, to say what denoises.")
+    if config.server is None:
+        return
+    default = DenoiseConfig(inputs=(), out=config.out)
+    for flag in LOCAL_FLAGS:
+        value = getattr(config, flag)
+        if value != getattr(default, flag):
+            raise ValueError(
+                f"--{flag} needs --model: what a server computes was fixed when its model was exported. "
+                f"Received: --{flag} {value} with --server {config.server}."
+            )
+
+
+def load(config: DenoiseConfig) -> Model:
+    """Loads the model, or connects to the server that has it, and checks that it can do what is asked for.
+
+    Raises:
+        ValueError: If there is none, or it cannot.
+        ClientError: If the server does not answer or has no such model.
+    """
+    denoiser = models.connect(str(config.server)) if config.model is None else models.load_denoiser(config.model)
+    if config.precision is not None:
+        denoiser = denoiser.in_precision(config.precision)
+    model = Model(denoiser, config)
+    model.check()
+    return model

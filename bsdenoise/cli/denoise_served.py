@@ -1,0 +1,53 @@
+"""Files denoised by a server: several at once, each in a thread of its own."""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from bsdenoise import images
+from bsdenoise.cli.denoise_model import Model, joined, joined_ratio, parts_of
+from bsdenoise.cli.denoise_task import Collected, Task, Writes
+from bsdenoise.client.many import in_order
+
+
+def run(
+    tasks: list[Task], model: Model, concurrency: int, advance: Callable[[Task, int], None], writes: Writes
+) -> Iterator[Task]:
+    """Denoises files.
+
+    Args:
+        tasks: The files.
+        model: The served model.
+        concurrency: How many are worked on at once.
+        advance: Told of each image that is done, with its number of pixels, from any thread.
+        writes: Encloses what is written.
+
+    Yields:
+        The files in their order, written, or with their `error`.
+    """
+    for task, future in in_order(functools.partial(_denoise, model, advance, writes), tasks, concurrency):
+        error = future.exception()
+        if error is not None:
+            task.error = error
+        yield task
+
+
+def _denoise(model: Model, advance: Callable[[Task, int], None], writes: Writes, task: Task) -> None:
+    """Reads, denoises and writes one file, image by image."""
+    with images.opened(task.job.source) as file:
+        task.note(file)
+        collected = Collected(task.job, file)
+        sigmas: list[float] = []
+        for index in range(len(file)):
+            parts = [model.denoise(part[np.newaxis]) for part in parts_of(file.read(index), model.channels)]
+            sigmas += [sigma for part in parts for sigma in part.own_sigmas]
+            ratios = [part.ratios[0] for part in parts if part.ratios is not None]
+            denoised = joined(np.concatenate([part.images for part in parts]))
+            collected.place(index, denoised, joined_ratio(np.stack(ratios)) if ratios else None)
+            advance(task, task.image_pixels)
+        task.sigmas = sigmas
+        if sigmas and model.estimates_sigma:
+            task.tell_sigma(file.dtype)
+        with writes.one():
+            collected.write()

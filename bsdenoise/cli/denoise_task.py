@@ -1,0 +1,197 @@
+"""One file of `bsdenoise denoise`: what is known of it, and its denoised images until they are written."""
+
+import contextlib
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bsdenoise import images
+from bsdenoise.cli import paths
+from bsdenoise.cli.denoise_model import RGB_OR_GREY
+
+# Files of more pixels, all images of a stack together, are read, denoised and written in windows: 2^25 RGB pixels are
+# 0.1 GB in 8 bits, and several times as much as float32 on their way through the model.
+STREAMED_PIXELS = 2**25
+
+
+@dataclass(eq=False)
+class Task:
+    """A file to denoise, and what is to be told of it.
+
+    Attributes:
+        job: What to read and to write.
+        shape: Shape of its pixels; `None` if its headers cannot be read, which is said when its turn comes.
+        lines: What users are told.
+        sigmas: Every σ that was the model's own.
+        is_float: Whether the file holds floats.
+        error: Why it could not be denoised.
+        done: How much of it the progress bar has counted.
+    """
+
+    job: paths.Job
+    shape: tuple[int, ...] | None = None
+    lines: list[str] = field(default_factory=list)
+    sigmas: list[float] = field(default_factory=list)
+    is_float: bool = False
+    error: BaseException | None = None
+    done: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of images, as far as it is known."""
+        return self.shape[0] if self.shape is not None and len(self.shape) == 4 else 1
+
+    @property
+    def image_pixels(self) -> int:
+        """Number of pixels of one image, as far as it is known."""
+        return 0 if self.shape is None else math.prod(height_and_width(self.shape))
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the file is worked on in windows."""
+        return self.count * self.image_pixels > STREAMED_PIXELS
+
+    def note(self, file: images.ImageFile) -> None:
+        """Notes what is known once the file is open, and checks that the result can be written.
+
+        Raises:
+            ValueError: If it cannot.
+        """
+        self.shape = file.shape
+        self.is_float = file.dtype.kind == "f"
+        self.lines += [f"bsdenoise: note: {self.job.source}: {note}" for note in file.notes]
+        images.check_writable(self.job.target, file.shape, file.dtype)
+
+    def fail(self, error: BaseException) -> None:
+        """Remembers why it could not be denoised."""
+        self.error = error
+        self.sigmas.clear()
+
+    def tell_sigma(self, dtype: np.dtype, origin: str = "estimated") -> None:
+        """Lets users know which σ was estimated, in the units of the file."""
+        scale = images.full_scale(dtype)
+        form = ".4g" if self.is_float else ".1f"
+        low, high = (f"{value * scale:{form}}" for value in (min(self.sigmas), max(self.sigmas)))
+        self.lines.append(f"{self.job.source}: sigma {low if low == high else f'{low} to {high}'} ({origin})")
+
+
+def surveyed(job: paths.Job) -> Task:
+    """Reads the shape of a file from its headers."""
+    with contextlib.suppress(ValueError, OSError), images.opened(job.source) as file:
+        return Task(job, file.shape)
+    return Task(job)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file to write.
+
+    Attributes:
+        path: Its name.
+        shape: Shape of its pixels.
+        dtype: Type of its pixels.
+        like: Whose metadata it gets, if any.
+    """
+
+    path: Any
+    shape: tuple[int, ...]
+    dtype: Any
+    like: images.ImageFile | None
+
+    def pixels(self, image: np.ndarray) -> np.ndarray:
+        """Converts an image or a part of it, (h, w, C), to how the file holds it."""
+        shape = image.shape[:2] if len(self.shape) == 2 else image.shape
+        return images.from_unit(image, self.dtype).reshape(shape)
+
+
+def outputs(job: paths.Job, file: images.ImageFile) -> list[Output]:
+    """Gives the denoised file, and if asked for the one of its uncertainty.
+
+    The uncertainty is a posterior standard deviation over σ: numbers where the format holds them, or an 8-bit picture.
+    """
+    denoised = Output(job.target, file.shape, file.dtype, file)
+    if job.std_target is None:
+        return [denoised]
+    channels = 1 if len(file.shape) == 2 else file.shape[-1]
+    number = file.shape[:1] if len(file.shape) == 4 else ()
+    shape = (*number, *height_and_width(file.shape), channels if channels in RGB_OR_GREY else 1)
+    suffix = job.std_target.suffix.lower()
+    if suffix not in paths.NUMBER_SUFFIXES:
+        return [denoised, Output(job.std_target, shape, np.dtype(np.uint8), None)]
+    if suffix == ".npy":
+        return [denoised, Output(job.std_target, shape, np.dtype(np.float32), None)]
+    fits = math.prod(shape) == math.prod(file.shape)  # else it is the mean of many channels
+    return [denoised, Output(job.std_target, file.shape if fits else shape, np.dtype(np.float32), file)]
+
+
+class Collected:
+    """The denoised images of a file, and their uncertainties, until all are there. Threads may place images.
+
+    Args:
+        job: What to write.
+        file: The noisy file.
+    """
+
+    def __init__(self, job: paths.Job, file: images.ImageFile):
+        self._outputs = outputs(job, file)
+        self._arrays = [np.empty(output.shape, output.dtype) for output in self._outputs]
+        self._left = len(file)
+        self._lock = threading.Lock()
+
+    def place(self, index: int, denoised: np.ndarray, ratio: np.ndarray | None) -> bool:
+        """Places an image and its uncertainty, (H, W, C); tells whether it was the last that was missing."""
+        for output, array, image in zip(self._outputs, self._arrays, (denoised, ratio), strict=False):
+            if image is not None:
+                place = array[index] if array.ndim == 4 else array
+                place[...] = output.pixels(image)
+        with self._lock:
+            self._left -= 1
+            return self._left == 0
+
+    def write(self) -> None:
+        """Writes the files."""
+        for output, array in zip(self._outputs, self._arrays, strict=True):
+            output.path.parent.mkdir(parents=True, exist_ok=True)
+            images.write(output.path, array, like=output.like)
+
+
+class Writes:
+    """Files being written: when something ends the work, they are finished, and no other is begun.
+
+    Args:
+        concurrency: How many files are written at once, at most.
+    """
+
+    def __init__(self, concurrency: int):
+        self._concurrency = concurrency
+        self._places = threading.BoundedSemaphore(concurrency)
+        self._is_over = False
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Encloses the writing of a file, in any thread."""
+        with self._places:
+            if self._is_over:
+                raise InterruptedError("The work has been ended.")
+            yield
+
+    @contextlib.contextmanager
+    def ended_with(self) -> Iterator[None]:
+        """Encloses the whole work, in one thread."""
+        try:
+            yield
+        except BaseException:
+            for _ in range(self._concurrency):
+                self._places.acquire()
+            self._is_over = True
+            self._places.release(self._concurrency)
+            raise
+
+
+def height_and_width(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Gives H and W of (H, W), (H, W, C) or (N, H, W, C)."""
+    return (shape[-3], shape[-2]) if len(shape) > 2 else (shape[0], shape[1])
