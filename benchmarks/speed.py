@@ -195,8 +195,8 @@ def measure(calls: dict, repeats: int) -> dict[tuple, list[float]]:
 def ceilings(config: Config, seconds: dict, operations: dict) -> dict[tuple, float]:
     """Gives rates in operations per second: of the product, of all convolutions as the network has them, of the best.
 
-    The best is the ceiling that the network is measured by. The mean of all is below it, and the network above that mean: of
-    single convolutions some only write what they compute, into memory that is fresh each time.
+    The best is the ceiling that the network is measured by. The mean of all is below it, and the network above that
+    mean: of single convolutions some only write what they compute, into memory that is fresh each time.
     """
     convs = {conv.name: conv for conv in work.convolutions(network_of(config, "float32"))}
     rates: dict[tuple, float] = {}

@@ -84,7 +84,9 @@ class Inference:
         sigma = np.full(1, sigma, "float32")
         for piece in self._plan(*shape[:2], tile, overlap):
             block = read(*piece.window)[np.newaxis]
-            moments = ensemble.average(lambda images: self._block(images, sigma), block, tta)
+            # Copies of a self-ensemble lie in other ways; what they need is not worth the bookkeeping.
+            kept = piece.inner if tta == 1 else None
+            moments = ensemble.average(lambda images, kept=kept: self._block(images, sigma, kept), block, tta)
             yield piece.target, [moment[0, *piece.inner] for moment in moments]
 
     def _plan(self, height, width, tile, overlap) -> Iterator[tiling.Tile]:
@@ -102,14 +104,14 @@ class Inference:
             return tiling.plan(height, width, tiling.fit(height, width, most, overlap, grid), overlap, grid)
         return tiling.plan(height, width, *tiling.choose(grid, tile, overlap), grid)
 
-    def _block(self, image, sigma) -> list[np.ndarray]:
-        """Computes the moments of a block, (1, H, W, C), in one pass if it fits."""
+    def _block(self, image, sigma, kept) -> list[np.ndarray]:
+        """Computes the moments of a block, (1, H, W, C), in one pass if it fits; of it only what is kept is needed."""
         if not self._is_cut or image.shape[1] * image.shape[2] <= self._most_pixels():
             return self._in_one_pass(image, sigma)
         if self._stages is None:
             denoiser = self._denoiser
             self._stages = stages.Stages(denoiser.network, Compiled, denoiser.normalized, denoiser.finished)
-        return self._stages.compute(image, sigma, self._chunk_pixels())
+        return self._stages.compute(image, sigma, self._chunk_pixels(), kept)
 
     def _in_one_pass(self, batch, sigma) -> list[np.ndarray]:
         pixels = batch.size // batch.shape[-1]

@@ -43,13 +43,16 @@ class Stages:
 
         self._finish = compile_fn(finish_chunk)
 
-    def compute(self, image: np.ndarray, sigma: np.ndarray, chunk_pixels: int) -> Sequence[np.ndarray]:
+    def compute(
+        self, image: np.ndarray, sigma: np.ndarray, chunk_pixels: int, kept: tuple[slice, slice] | None = None
+    ) -> Sequence[np.ndarray]:
         """Computes what `finish` gives for one image.
 
         Args:
             image: (1, H, W, C).
             sigma: (1,).
             chunk_pixels: Number of pixels that are computed at once in full resolution.
+            kept: Rows and columns whose results are needed; all others may be anything. `None` for all.
         """
         height, width = image.shape[1:3]
         chunk = tiling.fit(height, width, chunk_pixels, HALO, networks.POOLING_FACTOR)
@@ -58,6 +61,8 @@ class Stages:
         coarse = [self._coarse_maps(image, pieces, *functions) for functions in directions]
         results: list[np.ndarray] = []
         for piece in pieces:
+            if kept is not None and not all(map(_meet, piece.target, kept)):
+                continue
             parts = self._finish(image[:, *piece.window], sigma, *(maps[:, *_halved(piece.window)] for maps in coarse))
             results = results or [np.empty((1, height, width, part.shape[-1]), part.dtype) for part in parts]
             for result, part in zip(results, parts, strict=True):
@@ -88,6 +93,11 @@ def _head(network):
         return maps
 
     return head
+
+
+def _meet(one: slice, other: slice) -> bool:
+    """Tells whether two ranges have something in common."""
+    return one.start < other.stop and other.start < one.stop
 
 
 def _halved(window: tuple[slice, slice]) -> tuple[slice, ...]:
