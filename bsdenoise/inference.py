@@ -8,8 +8,9 @@ from keras import ops
 
 from bsdenoise import ensemble, memory, stages, tiling
 
-# The first pixels are computed op by op, which needs no tracing of a second or more; but a functional model that runs
-# so takes several times as long, and keeps the results of all layers.
+# Smaller batches are computed op by op, which needs no tracing of a second or more; but a functional model that runs
+# so takes several times as long, and keeps the results of all layers. (By size, not by turn: the same image has the
+# same result to the bit, whatever came before.)
 MAX_EAGER_PIXELS = 2**14
 # Of what is free a denoiser uses one half, and never more than this.
 MAX_MEMORY = 2**34
@@ -37,7 +38,6 @@ class Inference:
     def __init__(self, denoiser):
         self._denoiser = denoiser
         self._whole = Compiled(denoiser.moments)
-        self._eager_pixels = 0
         self._stages: stages.Stages | None = None
 
     def moments(self, batch, sigma, tile=None, overlap=None, tta=1) -> list[np.ndarray]:
@@ -114,9 +114,7 @@ class Inference:
         return self._stages.compute(image, sigma, self._chunk_pixels(), kept)
 
     def _in_one_pass(self, batch, sigma) -> list[np.ndarray]:
-        pixels = batch.size // batch.shape[-1]
-        if self._eager_pixels + pixels <= MAX_EAGER_PIXELS:
-            self._eager_pixels += pixels
+        if batch.size // batch.shape[-1] <= MAX_EAGER_PIXELS:
             return [ops.convert_to_numpy(moment) for moment in self._denoiser.moments(batch, sigma)]
         return self._whole(batch, sigma)
 
