@@ -7,6 +7,7 @@ the network's own shapes.
     python -m benchmarks.speed
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import tyro
@@ -28,8 +30,8 @@ MEGA, GIGA = 1e6, 1e9
 MEMORY = """
 import sys
 from benchmarks import machine, speed
-height, width, crop, batch = map(int, sys.argv[1:5])
-call = speed.one_call(speed.Config(height, width, crop, batch), *sys.argv[5:8])
+config = speed.Config(*map(int, sys.argv[1:7]))
+call = speed.one_call(config, *sys.argv[7:10])
 before = machine.peak_memory()
 call()
 print(before, machine.peak_memory())
@@ -56,6 +58,8 @@ class Config:
     """Timed repetitions of each."""
     bm3d_repeats: int = 2
     """Timed repetitions of BM3D, which takes a minute; 0 leaves it out."""
+    photo: Path | None = None
+    """Clean image that BM3D gets with noise on it, in place of a made one."""
     memory: bool = True
     """Whether each contestant is run once more in a process of its own for its peak memory."""
 
@@ -215,27 +219,57 @@ def ceilings(config: Config, seconds: dict, operations: dict) -> dict[tuple, flo
     return rates
 
 
-def bm3d_seconds(config: Config) -> list[float]:
-    """Times colour BM3D on one image of the same size, in this process, on as many cores as its package uses."""
+def against_bm3d(config: Config, calls: dict) -> dict[str, float]:
+    """Times colour BM3D, on as many cores as its package uses, and our denoising by turns.
+
+    Returns:
+        Seconds per megapixel, medians, of "bm3d" and of our precisions.
+    """
+    from bsdenoise import images
     from bsdenoise.evaluation import bm3d
 
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[: config.height, : config.width_pixels] / 40.0
     clean = np.stack([0.5 + 0.3 * np.sin(rows + shift) * np.cos(columns) for shift in range(3)], axis=-1)
+    if config.photo is not None:
+        clean = images.read_array(config.photo) / 255.0
     noisy = (clean + SIGMA * rng.standard_normal(clean.shape)).astype("float32")
-    return [bm3d.run(noisy, SIGMA, bm3d.PROFILE)[1] for _ in range(config.bm3d_repeats)]
+    contestants = {precision: calls["denoise", "ours", precision] for precision in PRECISIONS}
+    contestants["bm3d"] = lambda: bm3d.run(noisy, SIGMA, bm3d.PROFILE)
+    megapixels = {name: config.height * config.width_pixels / MEGA for name in PRECISIONS}
+    megapixels["bm3d"] = noisy.shape[0] * noisy.shape[1] / MEGA
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(config.bm3d_repeats):
+        for name, call in contestants.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append((time.perf_counter() - start) / megapixels[name])
+    return {name: float(np.median(times)) for name, times in seconds.items()}
 
 
 def peak_memory(config: Config, name: tuple) -> list[int]:
     """Gives the peak memory in MiB of a fresh process before and after one call."""
-    sizes = [str(size) for size in (config.height, config.width_pixels, config.crop, config.batch)]
-    command = [sys.executable, "-c", MEMORY, *sizes, *name]
+    sizes = (config.height, config.width_pixels, config.crop, config.batch, config.width, config.depth)
+    command = [sys.executable, "-c", MEMORY, *map(str, sizes), *name]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     return [int(number) for number in answer.stdout.split()]
 
 
+def operations_per_pixel(config: Config) -> dict[str, float]:
+    """Counts operations, two for each multiplication: as in the paper, of ours, of the transcription on both sizes."""
+    convs = work.convolutions(network_of(config, "float32"))
+    sides = {"image": (config.height, config.width_pixels), "crop": (config.crop, config.crop)}
+    return {
+        "nominal": sum(2 * conv.nominal() for conv in convs),
+        "ours": sum(2 * conv.done() for conv in convs),
+        **{key: sum(2 * conv.squared(*size, 2**config.depth) for conv in convs) for key, size in sides.items()},
+    }
+
+
 def run(config: Config) -> None:
     """Measures and prints."""
+    if config.bm3d_repeats:
+        importlib.import_module("bm3d")  # better it is missed now than at the end
     print(machine.describe())
     print(f"width {config.width}, depth {config.depth}; image {config.width_pixels}×{config.height}, ", end="")
     print(f"training on {config.batch} of {config.crop}×{config.crop}; {config.repeats} repetitions by turns")
@@ -252,57 +286,49 @@ def run(config: Config) -> None:
     calls = {name: one_call(config, *name) for name in names} | {name: pair[0] for name, pair in single.items()}
     seconds = measure(calls, config.repeats)
     rates = ceilings(config, {name: seconds[name] for name in single}, operations)
-    result: dict = {"machine": machine.describe(), "config": asdict(config), "rows": []}
-    result["ceilings"] = {", ".join(name): rate / GIGA for name, rate in rates.items()}
     print("\nCeilings, GFLOP/s")
     for name, rate in rates.items():
         print(f"  {', '.join(name):30}{rate / GIGA:8.0f}")
-    convs = work.convolutions(network_of(config, "float32"))
-    nominal, done = (2 * sum(getattr(conv, how)() for conv in convs) for how in ("nominal", "done"))
-    print(
-        f"\nOperations per pixel: {nominal / MEGA:.3f} million as the paper has them, "
-        f"{done / MEGA:.3f} million done by ours"
-    )
-    header = (
-        "",
-        "who",
-        "precision",
-        "median s",
-        "min",
-        "max",
-        "images/s",
-        "MP/s",
-        "GFLOP/s",
-        "done",
-        "of ceiling",
-        "MiB",
-    )
-    print("{:14}{:>14}{:>10}{:>10}{:>8}{:>8}{:>10}{:>8}{:>9}{:>8}{:>12}{:>8}".format(*header))
-    for name in names:
-        row = _row(config, name, seconds[name], nominal, done, rates)
-        row["peak_mib"] = peak_memory(config, name)[1] if config.memory else None
-        result["rows"].append(row)
-        print(
-            "{what:14}{who:>14}{precision:>10}{median:10.3f}{least:8.3f}{most:8.3f}{images:10.2f}{megapixels:8.3f}{nominal:9.0f}{done:8.0f}{share:12.2f}".format(
-                **row
-            )
-            + f"{row['peak_mib'] or '':>8}"
-        )
+    result: dict = {"machine": machine.describe(), "config": asdict(config)}
+    result["ceilings"] = {", ".join(name): rate / GIGA for name, rate in rates.items()}
+    result["rows"] = _print_rows(config, {name: seconds[name] for name in names}, rates)
     print()
     result["ratios"] = _print_ratios(names, seconds)
     if config.bm3d_repeats:
-        per_megapixel = float(np.median(bm3d_seconds(config))) / (config.height * config.width_pixels / MEGA)
-        result["bm3d_s_per_megapixel"] = per_megapixel
-        print(f"BM3D, colour: {per_megapixel:.1f} s per megapixel")
+        result["s_per_megapixel"] = found = against_bm3d(config, calls)
+        print(f"BM3D, colour, {config.bm3d_repeats} times by turns: {found['bm3d']:.1f} s per megapixel")
         for precision in PRECISIONS:
-            ours = np.median(seconds["denoise", "ours", precision]) / (config.height * config.width_pixels / MEGA)
-            print(
-                f"  denoise, {precision}: {ours:.2f} s per megapixel, {per_megapixel / ours:.1f} times as fast as BM3D"
-            )
-    print(json.dumps(result))
+            ratio = found["bm3d"] / found[precision]
+            print(f"  denoise, {precision}: {found[precision]:.2f} s per megapixel, {ratio:.1f} times as fast as BM3D")
+    print(json.dumps(result, default=str))
 
 
-def _row(config, name, times, nominal, done, rates):
+def _print_rows(config, seconds, rates) -> list[dict]:
+    """Prints a line for each contestant."""
+    counts = operations_per_pixel(config)
+    print(
+        f"\nOperations per pixel: {counts['nominal'] / MEGA:.3f} million as the paper has them, "
+        f"{counts['ours'] / MEGA:.3f} million done by ours, {counts['image'] / MEGA:.3f} million by the transcription, "
+        f"whose branches compute a square"
+    )
+    print(
+        f"{'':14}{'who':>14}{'precision':>10}{'median s':>10}{'min':>8}{'max':>8}{'images/s':>10}{'MP/s':>8}"
+        f"{'GFLOP/s':>9}{'done':>8}{'of ceiling':>12}{'MiB':>8}"
+    )
+    rows = []
+    for name, times in seconds.items():
+        row = _row(config, name, times, counts, rates)
+        row["peak_mib"] = peak_memory(config, name)[1] if config.memory else None
+        print(
+            f"{row['what']:14}{row['who']:>14}{row['precision']:>10}{row['median']:10.3f}{row['least']:8.3f}"
+            f"{row['most']:8.3f}{row['images']:10.2f}{row['megapixels']:8.3f}{row['nominal']:9.0f}{row['done']:8.0f}"
+            f"{row['share']:12.2f}{row['peak_mib'] or '':>8}"
+        )
+        rows.append(row)
+    return rows
+
+
+def _row(config, name, times, counts, rates):
     """Gives what is printed of one contestant."""
     what, who, precision = name
     median = float(np.median(times))
@@ -310,8 +336,8 @@ def _row(config, name, times, nominal, done, rates):
     images = config.batch if is_training else 1
     pixels = images * config.crop**2 if is_training else config.height * config.width_pixels
     passes = 3 if is_training else 1  # forward, and the gradients of inputs and of kernels
-    rate = passes * nominal * pixels / median
-    done_rate = passes * done * pixels / median if who == "ours" else rate
+    done = counts["ours"] if who == "ours" else counts["crop" if is_training else "image"]
+    rate, done_rate = (passes * count * pixels / median for count in (counts["nominal"], done))
     share = done_rate / rates[precision, f"{'training' if is_training else 'inference'}, best"]
     return {
         "what": what, "who": who, "precision": precision, "median": median, "least": min(times), "most": max(times),

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+NUM_BRANCHES = 4
+
 
 class Convolution(NamedTuple):
     """One convolution of a branch, or of the head.
@@ -20,10 +22,20 @@ class Convolution(NamedTuple):
     num_coarse: int
     times: int
 
+    @property
+    def is_in_branch(self) -> bool:
+        """Whether it is in the branches, not in the head."""
+        return self.times == NUM_BRANCHES
+
     def nominal(self) -> float:
         """Counts the multiplications per pixel of the image, those for upsampled maps with nine taps."""
         height, width, inputs, outputs = self.kernel
         return self.times * height * width * inputs * outputs / 4**self.level
+
+    def squared(self, height: int, width: int, multiple: int) -> float:
+        """Counts those for an image whose branches compute a square, the longer side filled up to a multiple."""
+        side = -(-max(height, width) // multiple) * multiple
+        return self.nominal() * (side**2 / (height * width) if self.is_in_branch else 1.0)
 
     def done(self) -> float:
         """Counts the multiplications per pixel that are really done: four taps instead of nine for upsampled maps."""
@@ -45,7 +57,7 @@ def convolutions(network) -> list[Convolution]:
             level = int(number[:-1]) - 1
         else:
             level = 0
-        times = 4 if kind in ("enc_", "dec_") else 1
+        times = NUM_BRANCHES if kind in ("enc_", "dec_") else 1
         kernel = tuple(layer.kernel.shape)
         found.append(Convolution(layer.name, level, kernel, getattr(layer, "num_coarse", 0), times))
     return found

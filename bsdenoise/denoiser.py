@@ -6,14 +6,13 @@ from keras import ops
 
 # Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
 # Layers and losses are imported so that they register themselves with Keras.
-from bsdenoise import ensemble, inference, layers, likelihood, losses, methods, network, noise  # noqa: F401
+from bsdenoise import ensemble, inference, layers, likelihood, losses, methods, network, noise, tiling  # noqa: F401
 from bsdenoise.accepted import Accepted
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
 MAX_PHOTO_INTENSITY = 16.0
 MAX_FITTED_INTENSITY = 1e4
-MIDDLE = 2048  # side in pixels of the part of a huge image from which σ is estimated
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -234,7 +233,7 @@ class Denoiser(keras.Model):
 
         if sigma is None:
             is_estimated = self.has_posterior and not self.noise.is_known
-            middle = _middle(shape[:2], MIDDLE if is_estimated else 1)
+            middle = tiling.middle(*shape[:2], tiling.MIDDLE if is_estimated else 1)
             sigma = ops.convert_to_numpy(self._default_sigma(checked(*middle)[np.newaxis]))[0]
         else:
             sigma = accepted.sigma(sigma, 1)[0]
@@ -302,10 +301,3 @@ class Denoiser(keras.Model):
             config["network"], custom_objects=custom_objects
         )
         return cls(**config)
-
-
-def _middle(sides, size: int) -> tuple[slice, slice]:
-    """Gives the rows and columns of the middle of an image, at most so many."""
-    starts = ((side - min(side, size)) // 2 for side in sides)
-    rows, columns = (slice(start, start + min(side, size)) for start, side in zip(starts, sides, strict=True))
-    return rows, columns

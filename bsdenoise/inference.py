@@ -17,7 +17,7 @@ MAX_MEMORY = 2**34
 MAX_PASS_PIXELS = 2**19  # of a network that can be cut into stages: these take an eighth longer, and far less memory
 # Bytes per pixel at the peak, in units of the greatest number of maps that a layer has and of their size.
 PASS_FACTOR = 4.0  # in one pass
-STAGES_FACTOR = 0.45  # in stages, beside those of a chunk
+STAGES_FACTOR = 0.38  # in stages, beside those of a chunk
 CHUNK_SHARE = 3  # a chunk takes at most a third of the memory
 MAX_CHUNK_PIXELS = 2**18  # half of what is computed in one pass; larger ones save little
 MIN_CHUNK_PIXELS = 2**14

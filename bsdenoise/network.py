@@ -139,39 +139,37 @@ class Branch:
             [parts[f"pool{level}"] for level in levels],
         )
 
+    @property
+    def depth(self) -> int:
+        """How often the resolution is halved."""
+        return len(self.pools)
+
     def __call__(self, image, quarter_turns):
         """Gives the maps of the branch that looks upwards after so many quarter turns, in the image's own frame."""
-        coarse = self.descend(self.enter(image, quarter_turns), quarter_turns)
-        return self.finish(image, coarse, quarter_turns)
+        coarse = self.below(self.enter(image, 0, quarter_turns), 1, quarter_turns)
+        return self.leave(image, coarse, 0, quarter_turns)
 
-    def enter(self, image, quarter_turns):
-        """Gives what the first pooling leaves of an image, (B, ⌈H/2⌉, ⌈W/2⌉, width)."""
-        maps = self._apply("enc_conv0", image, quarter_turns)
-        return self._downsample(1, maps, quarter_turns)
+    def enter(self, maps, level, quarter_turns):
+        """Goes from maps halved `level` times to the next level: (B, H, W, C) to (B, ⌈H/2⌉, ⌈W/2⌉, width)."""
+        if level == 0:
+            maps = self._apply("enc_conv0", maps, quarter_turns)
+        return self._downsample(level + 1, maps, quarter_turns)
 
-    def descend(self, maps, quarter_turns):
-        """Goes from there to the deepest level and back, to (B, ⌈H/2⌉, ⌈W/2⌉, 2·width; width at a depth of 1)."""
-        depth = len(self.pools)
-        skips = [maps]
-        for level in range(2, depth + 1):
-            maps = self._downsample(level, maps, quarter_turns)
-            skips.append(maps)
-        maps = self._apply(f"enc_conv{depth + 1}", maps, quarter_turns)
-        for level in range(depth, 1, -1):
-            maps = self._upsample(level, skips[level - 2], maps, quarter_turns)
-        return maps
+    def below(self, maps, level, quarter_turns):
+        """Goes from a level to the deepest and back: (B, H, W, width) to 2·width maps, width at the deepest itself."""
+        if level == self.depth:
+            return self._apply(f"enc_conv{level + 1}", maps, quarter_turns)
+        coarse = self.below(self.enter(maps, level, quarter_turns), level + 1, quarter_turns)
+        return self.leave(maps, coarse, level, quarter_turns)
 
-    def finish(self, image, coarse, quarter_turns):
-        """Gives the maps in full resolution, (B, H, W, 2·width)."""
-        return self._upsample(1, image, coarse, quarter_turns)
+    def leave(self, skip, coarse, level, quarter_turns):
+        """Joins maps (B, H, W, C) of a level with (B, ⌈H/2⌉, ⌈W/2⌉, D) from below it, to (B, H, W, 2·width)."""
+        maps = self._apply(f"dec_conv{level + 1}a", skip, quarter_turns, coarse=coarse)
+        return self._apply(f"dec_conv{level + 1}b", maps, quarter_turns)
 
     def _downsample(self, level, maps, quarter_turns):
         maps = self._apply(f"enc_conv{level}", maps, quarter_turns)
         return self.pools[level - 1](self.pads[level - 1](maps), quarter_turns=quarter_turns)
-
-    def _upsample(self, level, skip, coarse, quarter_turns):
-        maps = self._apply(f"dec_conv{level}a", skip, quarter_turns, coarse=coarse)
-        return self._apply(f"dec_conv{level}b", maps, quarter_turns)
 
     def _apply(self, name, maps, quarter_turns, **coarse):
         conv, activation = self.convs[name]

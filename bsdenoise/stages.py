@@ -1,12 +1,14 @@
 """A blind-spot network in stages, for images whose maps in full resolution would need too much memory.
 
-Three quarters of the work and nearly all of the memory are in the highest resolution, where the convolutions before
-the first pooling and after the last upsampling see a few pixels around only. These are computed in chunks, each with
-a halo of a few pixels; what lies between is computed at half the resolution, one direction after the other. So the
-result is that of one pass, to rounding, while hardly anything is computed twice.
+In each resolution the convolutions before a pooling and after an upsampling see a few pixels around only. These are
+computed in chunks, each with a halo of a few pixels, and so are those of half the resolution between them, until a
+resolution fits into one chunk: one direction after the other, down to there and back. So the result is that of one
+pass, to rounding, while hardly anything is computed twice, and the maps at work fit into the processor's caches as
+well as those of a small image.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -15,14 +17,14 @@ import numpy as np
 from bsdenoise import network as networks
 from bsdenoise import tiling
 
-NUM_DIRECTIONS = 4
-# Rows that the stages in full resolution reach to one side. Two convolutions and a move by one row reach five, and
+_TURNS = range(4)
+# Rows that the stages of one resolution reach to one side. Two convolutions and a move by one row reach five, and
 # windows begin at even rows.
 HALO = 6
 
 
 class Stages:
-    """The network cut at half its resolution.
+    """The network cut at each of its resolutions.
 
     Args:
         network: A network that `blind_spot_network` built.
@@ -32,54 +34,99 @@ class Stages:
     """
 
     def __init__(self, network, compile_fn: Callable, normalize: Callable, finish: Callable):
-        branch, head = networks.Branch.of(network), _head(network)
-        turns = range(NUM_DIRECTIONS)
-        self._enter = [compile_fn(lambda image, t=t: branch.enter(normalize(image), t)) for t in turns]
-        self._descend = [compile_fn(lambda maps, t=t: branch.descend(maps, t)) for t in turns]
+        self._branch = branch = networks.Branch.of(network)
+        head = _head(network)
 
-        def finish_chunk(image, sigma, *coarse):
+        def enter(image, level, turns):
+            return branch.enter(normalize(image) if level == 0 else image, level, turns)
+
+        def leave_all(image, sigma, *coarse):
             normalized = normalize(image)
-            return finish(head([branch.finish(normalized, coarse[t], t) for t in turns]), image, sigma)
+            return finish(head([branch.leave(normalized, coarse[t], 0, t) for t in _TURNS]), image, sigma)
 
-        self._finish = compile_fn(finish_chunk)
+        @functools.cache
+        def compiled(function, *place):
+            return compile_fn(lambda *maps: function(*maps, *place))
+
+        self._enter, self._below, self._leave = (
+            functools.partial(compiled, function) for function in (enter, branch.below, branch.leave)
+        )
+        self._leave_all = compile_fn(leave_all)
 
     def compute(
-        self, image: np.ndarray, sigma: np.ndarray, chunk_pixels: int, kept: tuple[slice, slice] | None = None
-    ) -> Sequence[np.ndarray]:
+        self,
+        image: np.ndarray,
+        sigma: np.ndarray,
+        chunk_pixels: int,
+        kept: tuple[slice, slice] | None = None,
+    ) -> list[np.ndarray]:
         """Computes what `finish` gives for one image.
 
         Args:
             image: (1, H, W, C).
             sigma: (1,).
-            chunk_pixels: Number of pixels that are computed at once in full resolution.
+            chunk_pixels: Number of pixels that are computed at once in each resolution.
             kept: Rows and columns whose results are needed; all others may be anything. `None` for all.
         """
-        height, width = image.shape[1:3]
-        chunk = tiling.fit(height, width, chunk_pixels, HALO, networks.POOLING_FACTOR)
-        pieces = list(tiling.plan(height, width, chunk, HALO, networks.POOLING_FACTOR))
-        directions = zip(self._enter, self._descend, strict=True)
-        coarse = [self._coarse_maps(image, pieces, *functions) for functions in directions]
+        chunks = Chunks(image, chunk_pixels)
+        coarse = [self._from_below(chunks, 0, turns) for turns in _TURNS]
+        return chunks.collect(lambda pixels, *maps: self._leave_all(pixels, sigma, *maps), coarse, kept)
+
+    def _from_below(self, chunks: "Chunks", level: int, turns: int) -> np.ndarray:
+        """Computes what a level is given from the one below it."""
+        maps = chunks.collect_halved(self._enter(level, turns))
+        if level + 1 == self._branch.depth or maps.shape[1] * maps.shape[2] <= chunks.max_pixels:
+            return self._below(level + 1, turns)(maps)
+        chunks = Chunks(maps, chunks.max_pixels)
+        coarse = self._from_below(chunks, level + 1, turns)
+        return chunks.collect(lambda *parts: [self._leave(level + 1, turns)(*parts)], [coarse])[0]
+
+
+class Chunks:
+    """Maps of one resolution, (1, H, W, C), cut into chunks.
+
+    Args:
+        maps: The maps.
+        max_pixels: Number of pixels that a chunk may have.
+    """
+
+    def __init__(self, maps: np.ndarray, max_pixels: int):
+        self.max_pixels = max_pixels
+        self._maps = maps
+        sides = maps.shape[1:3]
+        chunk = tiling.fit(*sides, max_pixels, HALO, networks.POOLING_FACTOR)
+        self._pieces = list(tiling.plan(*sides, chunk, HALO, networks.POOLING_FACTOR))
+
+    def collect(
+        self, function: Callable, coarse: list[np.ndarray], kept: tuple[slice, slice] | None = None
+    ) -> list[np.ndarray]:
+        """Applies a function chunk by chunk.
+
+        Args:
+            function: From maps, and coarse ones, to several of the same height and width as the first.
+            coarse: Maps in half the resolution.
+            kept: Rows and columns that are needed; `None` for all.
+        """
         results: list[np.ndarray] = []
-        for piece in pieces:
+        for piece in self._pieces:
             if kept is not None and not all(map(_meet, piece.target, kept)):
                 continue
-            parts = self._finish(image[:, *piece.window], sigma, *(maps[:, *_halved(piece.window)] for maps in coarse))
-            results = results or [np.empty((1, height, width, part.shape[-1]), part.dtype) for part in parts]
+            parts = function(self._maps[:, *piece.window], *(maps[:, *_halved(piece.window)] for maps in coarse))
+            results = results or [np.empty((*self._maps.shape[:3], part.shape[-1]), part.dtype) for part in parts]
             for result, part in zip(results, parts, strict=True):
                 result[:, *piece.target] = part[:, *piece.inner]
         return results
 
-    @staticmethod
-    def _coarse_maps(image, pieces, enter, descend):
-        """Computes the maps of one direction in half the resolution."""
-        sides = [-(-side // networks.POOLING_FACTOR) for side in image.shape[1:3]]
-        maps = None
-        for piece in pieces:
-            part = enter(image[:, *piece.window])
-            if maps is None:
-                maps = np.empty((1, *sides, part.shape[-1]), part.dtype)
-            maps[:, *_halved(piece.target)] = part[:, *_halved(piece.inner)]
-        return descend(maps)
+    def collect_halved(self, function: Callable) -> np.ndarray:
+        """Applies a function from maps to some of half their resolution chunk by chunk."""
+        sides = [-(-side // networks.POOLING_FACTOR) for side in self._maps.shape[1:3]]
+        result = None
+        for piece in self._pieces:
+            part = function(self._maps[:, *piece.window])
+            if result is None:
+                result = np.empty((1, *sides, part.shape[-1]), part.dtype)
+            result[:, *_halved(piece.target)] = part[:, *_halved(piece.inner)]
+        return result
 
 
 def _head(network):

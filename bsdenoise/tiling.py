@@ -12,6 +12,8 @@ TILE = 1024
 REACH = 10  # of the U-Net to every side, in units of its pooling grid: 20 · 2^(depth − 1) − 5 pixels, rounded up
 MAX_OVERLAP = 160  # the reach at a depth of 4; benchmarks/tiles.py measures what smaller overlaps cost
 
+MIDDLE = 2048  # side in pixels of the part of a huge image from which σ is estimated
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -133,3 +135,10 @@ def _spans(size: int, tile: int, overlap: int) -> Iterator[tuple[slice, slice, s
         if stop == size:
             return
         start += tile - 2 * overlap
+
+
+def middle(height: int, width: int, size: int) -> tuple[slice, slice]:
+    """Gives the rows and columns of the middle of an image, at most so many."""
+    starts = [max(side - size, 0) // 2 for side in (height, width)]
+    rows, columns = (slice(start, min(start + size, side)) for start, side in zip(starts, (height, width), strict=True))
+    return rows, columns

@@ -65,7 +65,13 @@ def test_the_file_is_the_one_that_the_command_writes(tmp_path, model, name, shap
     facts, _, _ = Workshop(denoiser, MANY).denoise(source, tmp_path / f"page-{name}", sigma, facts_index(shape))
     flags = [] if sigma is None else ["--sigma", sigma]
     assert cli.main(["denoise", str(source), "--out", str(tmp_path / "out"), "--model", str(path), *flags]) == 0
-    assert (tmp_path / f"page-{name}").read_bytes() == (tmp_path / "out" / name).read_bytes()
+    by_page, by_command = tmp_path / f"page-{name}", tmp_path / "out" / name
+    if facts.count == 1:
+        assert by_page.read_bytes() == by_command.read_bytes()
+    else:  # of which the command computes several together, with another rounding
+        assert by_page.stat().st_size == by_command.stat().st_size
+        page, command = (images.read_array(path).astype("float64") for path in (by_page, by_command))
+        np.testing.assert_allclose(page, command, rtol=0, atol=1 if np.issubdtype(dtype, np.integer) else 1e-5)
     assert (facts.name, facts.dtype) == (name, dtype)
     assert facts.size == (9, 12, channels)
 

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from denoise_command import OWN_SIGMA, axes_of, denoise, grey, save, save_tiff, written
 
-from bsdenoise import cli, images
+from bsdenoise import cli, images, tiling
 from bsdenoise.cli import denoise_stream, denoise_task
 
 use_model = denoise_command.use_model
@@ -109,7 +109,7 @@ def test_sigma_is_estimated_in_the_middle_and_that_is_told(
     tmp_path, use_model, capsys, monkeypatch, all_are_large, options
 ):
     denoiser = use_model(1, is_known=False)
-    monkeypatch.setattr(denoise_stream, "MIDDLE", 4)
+    monkeypatch.setattr(tiling, "MIDDLE", 4)
     all_are_large(20)
     pixels = np.zeros((9, 11), np.uint8)
     pixels[2:6, 3:7] = 255

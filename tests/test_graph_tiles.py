@@ -22,6 +22,7 @@ SHAPES = {
     "a batch of images that need no tiles": (3, 37, 39),
     "just over the limit": (1, 39, 39),
 }
+ROUNDING = 5e-5  # `denoise` computes small images op by op, random weights make numbers of all sizes
 RANGE = GaussianNoise(5 / 255, 50 / 255)
 
 
@@ -77,13 +78,13 @@ def test_tiles_of_the_graph_equal_those_of_denoise(shape, server, folder, denois
     for route in ROUTES if shape[0] == 1 else ROUTES[-1:]:
         served = server.call(folder, "posterior", route=route, image=image, sigma=sigma)
         for key in ("denoised", "mean"):
-            np.testing.assert_allclose(served[key], getattr(expected, key), atol=1e-5, err_msg=key)
+            np.testing.assert_allclose(served[key], getattr(expected, key), atol=ROUNDING, err_msg=key)
         np.testing.assert_allclose(served["std"] ** 2, expected.std**2, atol=1e-6)
         np.testing.assert_allclose(served["estimated_psnr"], expected.estimated_psnr, atol=1e-3)
         served = server.call(folder, "with_sigma", route=route, image=image, sigma=sigma)["denoised"]
-        np.testing.assert_allclose(served, expected.denoised, atol=1e-5)
+        np.testing.assert_allclose(served, expected.denoised, atol=ROUNDING)
         served = server.call(folder, "serving_default", route=route, image=image)["denoised"]
-        np.testing.assert_allclose(served, by_own.denoised, atol=1e-5)
+        np.testing.assert_allclose(served, by_own.denoised, atol=ROUNDING)
 
 
 def test_files_of_several_sizes_in_tiles(server, folder, denoiser):
@@ -121,14 +122,14 @@ def test_tiles_with_enough_overlap_equal_one_pass(channels, options, server, tmp
     np.testing.assert_allclose(served, denoiser.denoise(image), rtol=1e-5, atol=tolerance)
 
 
-def test_without_arguments_the_graph_tiles_as_denoise_does(denoiser, server, tmp_path, monkeypatch):
+def test_without_arguments_the_graph_chooses_what_is_cut_and_how(denoiser, server, tmp_path, monkeypatch):
     monkeypatch.setattr(tiling, "MAX_UNTILED_PIXELS", UNTILED)
     monkeypatch.setattr(tiling, "TILE", TILE)
     target = export_saved_model(denoiser, tmp_path / "1")
     for shape in [(1, 37, 39), (2, 71, 53)]:
         image, _ = noisy_batch(denoiser, shape)
         served = server.call(target, "serving_default", image=image)["denoised"]
-        np.testing.assert_allclose(served, denoiser.denoise(image), atol=1e-5)
+        np.testing.assert_allclose(served, denoiser.denoise(image, tile=TILE), atol=ROUNDING)
 
 
 @pytest.mark.parametrize(

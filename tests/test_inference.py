@@ -217,7 +217,7 @@ def test_windows_estimate_sigma_in_the_middle(monkeypatch):
     denoiser = Denoiser(randomize(blind_spot_network(channels=1, width=4, depth=1)), GaussianNoise(0.02, 0.5))
     noisy = 0.5 + 0.3 * np.random.default_rng(0).standard_normal((90, 80, 1)).astype("float32")
     noisy[30:60, 25:55] = 0.5 + (noisy[30:60, 25:55] - 0.5) / 5
-    monkeypatch.setattr("bsdenoise.denoiser.MIDDLE", 30)
+    monkeypatch.setattr(tiling, "MIDDLE", 30)
     sigma = float(denoiser.own_sigma(noisy[None, 30:60, 25:55])[0])
     expected = denoiser.denoise(noisy, sigma=sigma)
     ((_, moments),) = denoiser.windows(lambda rows, columns: noisy[rows, columns], noisy.shape)

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from bsdenoise import images
+from bsdenoise import images, tiling
 from bsdenoise.cli.denoise_model import Model, joined, joined_ratio, over_sigma
 from bsdenoise.cli.denoise_task import Task, height_and_width, outputs
-
-MIDDLE = 2048  # side in pixels of the part of an image from which σ is estimated
 
 
 def denoise(task: Task, model: Model, advance: Callable[[Task, int], None]) -> None:
@@ -41,7 +39,7 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, int], None]) -> N
                 advance(task, (rows.stop - rows.start) * (columns.stop - columns.start))
     task.sigmas = sigmas
     if sigmas and model.estimates_sigma:
-        is_part = max(height_and_width(file.shape)) > MIDDLE
+        is_part = max(height_and_width(file.shape)) > tiling.MIDDLE
         task.tell_sigma(file.dtype, "estimated in its middle" if is_part else "estimated")
 
 
@@ -75,9 +73,7 @@ class _Image:
 
     def middle(self) -> np.ndarray:
         """Reads the part from which σ is estimated."""
-        first = [max(side - MIDDLE, 0) // 2 for side in (self.height, self.width)]
-        rows, columns = (slice(start, start + MIDDLE) for start in first)
-        return self.read(rows, columns)
+        return self.read(*tiling.middle(self.height, self.width, tiling.MIDDLE))
 
 
 def _windows(image: _Image, sigmas: list[float]) -> Iterator[tuple[slice, slice, list[np.ndarray]]]:

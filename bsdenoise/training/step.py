@@ -3,13 +3,12 @@
 import keras
 import tensorflow as tf
 
+from bsdenoise import network
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.training import gradients
 from bsdenoise.training.schedule import RampUpDown
-
-_DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 class TrainingState:
@@ -32,7 +31,7 @@ class TrainingState:
         size = {"channels": data.channels, "width": config.width, "depth": config.depth}
         with strategy.scope():
             keras.utils.set_random_seed(config.seed)
-            self.network = method.network(**size, dtype=_DTYPES[config.precision])
+            self.network = method.network(**size, dtype=network.POLICIES[config.precision])
             self.schedule = RampUpDown(config.learning_rate, config.steps, config.ramp_up, config.ramp_down)
             self.optimizer = keras.optimizers.Adam(self.schedule, beta_1=0.9, beta_2=config.beta_2)
             self.optimizer.build(self.network.trainable_variables)
