@@ -208,7 +208,11 @@ def test_ctrl_c_leaves_at_once_and_no_half_written_file(folder):
     model = FakeModel(channels=1)
     asked = threading.Event()
     model.fails_for = lambda signature, inputs: asked.set() or ("wait",) if "image_bytes" in inputs else None
-    program = "import sys; from bsdenoise.cli import main; sys.exit(main())"
+    # Python leaves Ctrl-C ignored where it was so from the beginning, as in the background of a shell.
+    program = (
+        "import signal, sys; from bsdenoise.cli import main; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())"
+    )
     with rest(model) as url:
         command = [sys.executable, "-c", program, "denoise", "in", "--out", "out", "--server", url, "--sigma", "20"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
