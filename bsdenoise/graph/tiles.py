@@ -63,44 +63,39 @@ def compute(moments, finish, image, sigma, tiles: Tiles, *, pictures: int, means
     Returns:
         The two lists, for the whole images.
     """
-    return tf.cond(
-        padded_pixels(tf.shape(image), tiles.grid) <= tiles.untiled_pixels,
-        lambda: finish(image, sigma, *moments(image, sigma)),
-        lambda: _one_by_one(moments, finish, image, sigma, tiles, pictures, means),
-    )
-
-
-def _one_by_one(moments, finish, image, sigma, tiles, num_pictures, num_means):
-    """Loops over the tiles of all images."""
     batch, height, width = tf.unstack(tf.shape(image)[:3])
-    # An image that is small enough is a tile by itself.
-    is_small = padded_pixels(tf.stack([1, height, width]), tiles.grid) <= tiles.untiled_pixels
+    # All images together, if they are few enough pixels; else one after the other. One loop for either, so that the
+    # network stands in the graph once: TensorFlow takes seconds to optimise it.
+    fits = padded_pixels(tf.shape(image), tiles.grid) <= tiles.untiled_pixels
+    group = tf.maximum(tf.where(fits, batch, 1), 1)
+    # What is small enough is a tile by itself.
+    is_small = padded_pixels(tf.stack([group, height, width]), tiles.grid) <= tiles.untiled_pixels
     tile = tf.where(is_small, tf.maximum(tf.maximum(height, width), tiles.tile), tiles.tile)
     rows, columns = (count(size, tile, tiles.overlap) for size in (height, width))
     pixels = tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
 
-    def step(index, pictures, means):
-        which, row, column = index // (rows * columns), index // columns % rows, index % columns
+    def step(index, done_pictures, done_means):
+        first, row, column = index // (rows * columns) * group, index // columns % rows, index % columns
         top, bottom, first_row, last_row = span(row, height, tile, tiles.overlap)
         left, right, first_column, last_column = span(column, width, tile, tiles.overlap)
-        one = slice(which, which + 1)
-        window = image[one, top:bottom, left:right]
+        some = slice(first, first + group)
+        window = image[some, top:bottom, left:right]
         kept = (slice(None), slice(first_row - top, last_row - top), slice(first_column - left, last_column - left))
-        inner = [moment[kept] for moment in moments(window, sigma[one])]
-        new_pictures, new_means = finish(window[kept], sigma[one], *inner)
-        begin, end = [which, first_row, first_column, 0], [which + 1, last_row, last_column, image.shape[-1]]
+        inner = [moment[kept] for moment in moments(window, sigma[some])]
+        new_pictures, new_means = finish(window[kept], sigma[some], *inner)
+        begin, end = [first, first_row, first_column, 0], [first + group, last_row, last_column, image.shape[-1]]
         share = tf.cast((last_row - first_row) * (last_column - first_column), tf.float32) / pixels
         return (
             index + 1,
-            [_written(*pair, begin, end) for pair in zip(pictures, new_pictures, strict=True)],
+            [_written(*pair, begin, end) for pair in zip(done_pictures, new_pictures, strict=True)],
             [
-                tf.tensor_scatter_nd_add(mean, [[which]], share * new)
-                for mean, new in zip(means, new_means, strict=True)
+                tf.tensor_scatter_nd_add(mean, tf.range(first, first + group)[:, tf.newaxis], share * new)
+                for mean, new in zip(done_means, new_means, strict=True)
             ],
         )
 
-    start = (0, [tf.zeros_like(image)] * num_pictures, [tf.zeros_like(sigma)] * num_means)
-    total = batch * rows * columns
+    start = (0, [tf.zeros_like(image)] * pictures, [tf.zeros_like(sigma)] * means)
+    total = batch // group * rows * columns
     return tuple(tf.while_loop(lambda index, *_: index < total, step, start, parallel_iterations=1)[1:])
 
 
