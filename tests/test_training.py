@@ -29,7 +29,7 @@ def test_run_folder_is_complete_and_the_model_denoises(config, source):
     outcome = train(config)
     assert outcome.finished and outcome.signal is None and outcome.step == 150
     assert sorted(path.name for path in config.out.iterdir()) == [
-        "checkpoints", "config.json", "denoiser.keras", "export", "log.jsonl", "samples", "tensorboard",
+        "checkpoints", "config.json", "denoiser.keras", "export", "log.jsonl", "samples", "summary.json", "tensorboard",
     ]  # fmt: skip
     assert (config.out / "export" / "1" / "saved_model.pb").exists()
     assert len(list((config.out / "samples").glob("*.png"))) == 2
@@ -131,7 +131,7 @@ def test_weights_that_turn_to_nan_never_reach_a_checkpoint(config, monkeypatch):
     """A loss is computed before the update that spoils the weights: so the weights themselves are looked at."""
     original = TrainingState.train_on
 
-    def train_on(self, shown, target):
+    def train_on(self, shown, target, stop=False):
         original(self, shown, target)
         if self.step == 5:
             self.network.weights[0].assign(np.full(self.network.weights[0].shape, np.nan))

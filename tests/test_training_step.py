@@ -68,7 +68,8 @@ def test_two_devices_train_as_one(config, tmp_path):
             config = TrainConfig(source=sys.argv[1], out=None, noise="gaussian:5-50", corrupt="fresh", width=4, depth=2,
                                  crop=16, batch=batch, images=5 * batch, learning_rate=1e-3, ramp_up=0.0)
             results = []
-            for strategy in (tf.distribute.OneDeviceStrategy("CPU:0"), distribution.choose_strategy()):
+            for place in (distribution.join("one"), distribution.join()):
+                strategy = place.strategy
                 data, _ = preparation.open_data(config)
                 saving = {"micro_batch": 1, "recompute": True} if batch == 3 and results else {}
                 state = TrainingState(dataclasses.replace(config, **saving), data, strategy)
@@ -80,7 +81,7 @@ def test_two_devices_train_as_one(config, tmp_path):
                 results.append((losses, state.network.get_weights(), state.denoiser.network.get_weights()))
                 assert max(np.abs(a - b).max() for a, b in zip(before, state.network.get_weights())) > 1e-3
             assert strategy.num_replicas_in_sync == 2, strategy
-            assert distribution.describe(strategy) == "2 CPUs"
+            assert (str(place), place.workers, place.is_chief) == ("2 CPUs", 1, True)
             np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5, atol=2e-5)
             for index in (1, 2):
                 for one, two in zip(results[0][index], results[1][index], strict=True):
@@ -126,24 +127,23 @@ def test_schedule_errors(arguments, message):
 def test_nothing_is_traced_twice(config, monkeypatch):
     """Step and validation are each made into a graph once, in a run of many steps, validations and image sizes."""
     steps, states = [], []
-    original = TrainingState._replica_step
+    original = TrainingState._replica_gradients
 
-    def replica_step(self, shown, target):
+    def replica_gradients(self, shown, target, stop):
         steps.append(shown.shape)
         states.append(self)
-        return original(self, shown, target)
+        return original(self, shown, target, stop)
 
     validations = []
     measured = Validation.__call__
-    monkeypatch.setattr(TrainingState, "_replica_step", replica_step)
+    monkeypatch.setattr(TrainingState, "_replica_gradients", replica_gradients)
     monkeypatch.setattr(Validation, "__call__", lambda self: validations.append(self) or measured(self))
     train(dataclasses.replace(config, images=32, validate_every=2, validation_images=3, validation_crop=99))
     assert steps == [(4, 16, 16, 3)]
     assert states[0].step == 8 and states[0].train_on.experimental_get_tracing_count() == 1
     (validation,) = set(validations)
     assert len(validations) == 4
-    assert validation._mean_loss.experimental_get_tracing_count() == 1
-    assert validation._moments.experimental_get_tracing_count() == 1
+    assert validation._loss_and_moments.experimental_get_tracing_count() == 1
 
 
 def test_the_device_is_waited_for_when_a_line_is_logged_only(config, monkeypatch):
@@ -157,9 +157,9 @@ def test_the_device_is_waited_for_when_a_line_is_logged_only(config, monkeypatch
             fetched.append(step[0])
         return original(self)
 
-    def counted(self, shown, target):
+    def counted(self, *arguments):
         step[0] += 1
-        return train_on.__get__(self, TrainingState)(shown, target)
+        return train_on.__get__(self, TrainingState)(*arguments)
 
     monkeypatch.setattr(TrainingState, "train_on", counted)
     monkeypatch.setattr(loop._Loop, "_validate", lambda self, step: None)

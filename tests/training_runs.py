@@ -93,7 +93,7 @@ def stop_at(monkeypatch, step, number=signal.SIGTERM):
     original = TrainingState.train_on
     calls = []
 
-    def train_on(self, shown, target):
+    def train_on(self, shown, target, stop=False):
         calls.append(1)
         if len(calls) == step:
             os.kill(os.getpid(), number)

@@ -1,7 +1,8 @@
-"""`bsdenoise train`: trains a denoiser."""
+"""`bsdenoise train`: trains a denoiser, alone, as a worker of a cluster, or with workers of its own."""
 
 import sys
 
+from bsdenoise import cli
 from bsdenoise.cli import libraries
 from bsdenoise.config import TrainConfig
 
@@ -12,22 +13,40 @@ def run(config: TrainConfig) -> int:
     """Trains, and says where the result is.
 
     Returns:
-        0; or 128 + the number of the signal that stopped the run early.
+        0; 128 + the number of the signal that stopped the run early; 138 if another worker of the cluster was lost.
     """
+    if (config.workers or config.restarts) and not config.dry_run:
+        from bsdenoise.training import supervisor
+
+        return supervisor.supervise(config)
     libraries.load_keras()
     import tensorflow as tf
 
+    from bsdenoise.training import watchdog
+    from bsdenoise.training.distribution import PeerLostError
     from bsdenoise.training.loop import train
 
     # TensorFlow 2.21's remapper cannot fuse a leaky ReLU whose gradient is wanted: it gives up, and says so on stderr.
     tf.config.optimizer.set_experimental_options({"remapping": False})
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if config.dry_run:
+        from bsdenoise.training import plan
 
-    outcome = train(config)
+        plan.show(config)
+        return 0
+    try:
+        outcome = train(config)
+    except PeerLostError as error:
+        cli.report(error)
+        watchdog.leave(watchdog.EXIT_TRY_AGAIN)
     if outcome.signal:
-        print(f"stopped at step {outcome.step}; run the same command again to go on", file=sys.stderr)
+        if outcome.is_chief:
+            print(f"stopped at step {outcome.step}; run the same command again to go on", file=sys.stderr)
         return SIGNAL_EXIT + outcome.signal
-    print(
-        f"trained for {outcome.step} steps; best estimated PSNR in validation {outcome.score:.2f} dB\n"
-        f"denoiser: {outcome.denoiser_path}"
-    )
+    if outcome.is_chief:
+        print(
+            f"trained for {outcome.step} steps; best estimated PSNR in validation {outcome.score:.2f} dB\n"
+            f"denoiser: {outcome.denoiser_path}"
+        )
     return 0

@@ -116,6 +116,35 @@ class TrainConfig:
     #: Compile the training step with XLA.
     xla: Switch = False
 
+    #: Which devices: auto finds the workers of a cluster in TF_CONFIG or in a SLURM job step, else takes all GPUs of
+    #: this machine; one takes a single device, mirrored all of this machine, workers needs a cluster.
+    strategy: Literal["auto", "one", "mirrored", "workers"] = "auto"
+
+    #: How the workers of a cluster add up gradients: ring over the network, nccl between NVIDIA GPUs; auto lets
+    #: TensorFlow choose.
+    communication: Literal["auto", "ring", "nccl"] = "auto"
+
+    #: Start so many workers on this machine, dividing its GPUs if it has any, and look after them.
+    workers: int | None = None
+
+    #: How often to start the workers of this machine again after one has failed (without --workers: one worker). All
+    #: go on from the last checkpoint.
+    restarts: int = 0
+
+    #: In a cluster, give up with exit code 138 when no step was finished for so long, as another worker hangs; longer
+    #: than a validation takes. 0 waits for ever.
+    stall_minutes: float = 15.0
+
+    #: What to do with a step whose loss or gradient is not a finite number, which never changes the weights: stop the
+    #: training at the next line of the log, or skip the step and count it.
+    on_nan: Literal["stop", "skip"] = "stop"
+
+    #: The same flags and data give the same weights bit for bit on the same kind of device; slower on GPUs.
+    deterministic: Switch = False
+
+    #: Say what the run would be, timed on a few steps, and write nothing.
+    dry_run: Switch = False
+
     #: Seed of weights, order, crops and noise.
     seed: int = 0
 

@@ -83,6 +83,11 @@ class TrainingImages:
         self.training = np.sort(shuffled[self.num_held_out :])
         self._order = functools.lru_cache(maxsize=3)(self._shuffle)
 
+    @property
+    def num_left_out(self) -> int:
+        """Number of images that were met and cannot be used."""
+        return len(self._left_out)
+
     def example(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Makes training example `number` of the run: what the network is shown, and its target, as the method says."""
         rng = np.random.default_rng((self.seed, _EXAMPLE, number))
@@ -110,18 +115,38 @@ class TrainingImages:
         sigma = np.float32(self.noise.low)
         return self._crop(images_of_one, sigma, lambda whole: whole[window], rng, "fixed" if self.corrupt else None)
 
-    def batches(self, batch: int, first: int, last: int) -> tf.data.Dataset:
-        """Streams global batches `first` to `last` − 1 as pairs (batch, crop, crop, …): what is shown, and targets."""
-        size = (self.crop, self.crop)
+    def batches(
+        self, batch: int, first: int, last: int, *, worker: int = 0, workers: int = 1, size: int | None = None
+    ) -> tf.data.Dataset:
+        """Streams one worker's part of global batches `first` to `last` − 1.
+
+        Example i of global batch n is example n · batch + i of the run, whoever makes it: worker w of W makes those
+        with i from w · batch / W on, its equal part. So the workers together show what one process would show.
+
+        Args:
+            batch: Number of examples of a global batch.
+            first: Number of the first batch.
+            last: Number behind that of the last batch.
+            worker: Number of the worker.
+            workers: How many there are; divides `batch`.
+            size: Number of examples of an element; `None` for the worker's part of a global batch.
+
+        Returns:
+            Pairs (size, crop, crop, …): what is shown, and targets.
+        """
+        crop = (self.crop, self.crop)
         target_channels = self.channels + self.method.extra_target
 
         def load(number):
             shown, target = tf.numpy_function(self.example, [number], (tf.float32, tf.float32), stateful=False)
-            return tf.ensure_shape(shown, (*size, self.channels)), tf.ensure_shape(target, (*size, target_channels))
+            return tf.ensure_shape(shown, (*crop, self.channels)), tf.ensure_shape(target, (*crop, target_channels))
 
-        examples = tf.data.Dataset.range(first * batch, last * batch)
+        part = batch // workers
+        examples = tf.data.Dataset.range(first * part, last * part)
+        if workers > 1:
+            examples = examples.map(lambda k: k // part * batch + worker * part + k % part)
         loaded = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return loaded.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+        return loaded.batch(size or part, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
     def _crop(self, images_of_one: list[np.ndarray], sigma, cut, rng, corrupt: str | None) -> Crop:
         """Cuts an image, and its partner if there is one; adds noise, `fresh` to the crop, `fixed` to the whole."""

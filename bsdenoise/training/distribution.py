@@ -1,25 +1,152 @@
-"""Which devices train: the only module that names tf.distribute strategies."""
+"""Which devices train, of this machine or of several: the only module that names tf.distribute strategies.
 
+Every process of a cluster is a worker. All of them run the same steps; worker 0 is the chief, which alone writes files.
+What the workers say to each other goes through the functions here: collectives, in which all must take part.
+"""
+
+import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")  # exists on Linux where the driver is loaded
+TF_CONFIG = "TF_CONFIG"
+# The job step's number of tasks: srun sets it, and a batch script without srun is one task.
+SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
+# Jobs that share a node need ports of their own: the job's number gives the first, the tasks of a node follow it.
+SLURM_FIRST_PORT, SLURM_PORTS, SLURM_PORTS_OF_JOB = 20_000, 12_000, 16
+_WORKER_KINDS = ("chief", "worker")
 
 
-def choose_strategy() -> tf.distribute.Strategy:
-    """Mirrors the network over all GPUs, or over all logical CPU devices if there are several; else one device."""
+class PeerLostError(RuntimeError):
+    """Another worker of the cluster is gone, or cannot be reached.
+
+    Args:
+        when: When it was noticed.
+        error: What TensorFlow said.
+    """
+
+    def __init__(self, when: str, error: Exception):
+        reason = (getattr(error, "message", None) or str(error)).strip().splitlines()[0]
+        super().__init__(
+            f"lost another worker {when} ({reason}); all must be started again, and go on from the last checkpoint"
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """The devices, and this process' place among the workers.
+
+    Attributes:
+        strategy: How the devices share a step.
+        worker: Number of this process; 0 is the chief.
+        workers: Number of processes.
+        found: Where the cluster was found: "TF_CONFIG", "SLURM", or empty for a process alone.
+    """
+
+    strategy: tf.distribute.Strategy
+    worker: int = 0
+    workers: int = 1
+    found: str = ""
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the files."""
+        return self.worker == 0
+
+    @property
+    def replicas(self) -> int:
+        """Number of devices over all workers."""
+        return self.strategy.num_replicas_in_sync
+
+    def gather(self, numbers: list[int]) -> np.ndarray:
+        """Gives the numbers, int64, of all workers, (workers, n). All must call it: it waits for the last of them."""
+        row = np.array([numbers], dtype=np.int64)
+        if self.workers == 1:
+            return row
+
+        def all_of_them(value):
+            return tf.distribute.get_replica_context().all_gather(value, axis=0)
+
+        # Gathering knows no 64-bit integers on every device: two halves of 32 bits.
+        halves = tf.constant(row.view(np.int32))
+        try:
+            gathered = self.strategy.run(tf.function(all_of_them), args=(halves,))
+            rows = self.strategy.experimental_local_results(gathered)[0].numpy()
+        except tf.errors.OpError as error:
+            raise PeerLostError("before the first step", error) from None
+        # Every device of a worker has sent the same row.
+        return np.ascontiguousarray(rows[:: self.replicas // self.workers]).view(np.int64)
+
+    def wait(self) -> None:
+        """Waits until every worker is here."""
+        self.gather([0])
+
+    def distributed(self, batches) -> tf.distribute.DistributedDataset:
+        """Deals global batches to the devices.
+
+        Args:
+            batches: A function of `worker`, `workers` and `size` to a `tf.data.Dataset` of that worker's part of every
+                global batch, cut into pieces of `size`; `None` for the part as a whole.
+        """
+        if self.workers == 1:
+            return self.strategy.experimental_distribute_dataset(batches(0, 1, None))
+        # Without the automatic sharding by files or elements: which examples are whose depends on nothing but numbers.
+        return self.strategy.distribute_datasets_from_function(
+            lambda context: batches(
+                context.input_pipeline_id, context.num_input_pipelines, context.num_replicas_in_sync
+            )
+        )
+
+    def check_batch(self, batch: int) -> None:
+        """Checks that a global batch can be dealt evenly among several workers.
+
+        Raises:
+            ValueError: If not.
+        """
+        if self.workers > 1 and batch % self.replicas:
+            raise ValueError(
+                f"--batch must be a multiple of the number of devices of all workers, {self.replicas}. "
+                f"Received: {batch}."
+            )
+
+    def __str__(self) -> str:
+        """Says in a few words what trains."""
+        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        devices = f"{self.replicas} {kind}{'s' if self.replicas > 1 else ''}"
+        if self.workers == 1:
+            return devices
+        return f"{devices} of {self.workers} workers ({self.found}; this is worker {self.worker})"
+
+
+def join(kind: str = "auto", communication: str = "auto", *, heartbeat_seconds: int = 20) -> Place:
+    """Finds the devices, and in a cluster the other workers; must come before TensorFlow computes anything.
+
+    Args:
+        kind: "auto" looks for a cluster in TF_CONFIG, then in the variables of a SLURM job step, then for several
+            devices; "one" takes one device, "mirrored" all of this machine, "workers" needs a cluster.
+        communication: How workers add up gradients: "ring" over the network with gRPC, "nccl" between NVIDIA GPUs,
+            "auto" lets TensorFlow choose.
+        heartbeat_seconds: Workers from which nothing was heard for so long count as lost.
+
+    Raises:
+        ValueError: If there is no such cluster, or its description cannot be used.
+    """
+    cluster = None if kind in ("one", "mirrored") else _cluster()
+    if cluster is not None:
+        return _join_cluster(*cluster, communication, heartbeat_seconds)
+    if kind == "workers":
+        raise ValueError(
+            f"--strategy workers needs a cluster: a {TF_CONFIG} with several workers, or a SLURM job step (srun) with "
+            "several tasks. Neither was found."
+        )
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) > 1:
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
-    return tf.distribute.get_strategy()
-
-
-def describe(strategy: tf.distribute.Strategy) -> str:
-    """Says in a few words what trains."""
-    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-    count = strategy.num_replicas_in_sync
-    return f"{count} {kind}{'s' if count > 1 else ''}"
+    if kind == "mirrored" or (kind == "auto" and len(devices) > 1):
+        return Place(tf.distribute.MirroredStrategy([device.name for device in devices]))
+    return Place(tf.distribute.OneDeviceStrategy(devices[0].name) if len(devices) > 1 else tf.distribute.get_strategy())
 
 
 def hint() -> str | None:
@@ -27,3 +154,67 @@ def hint() -> str | None:
     if NVIDIA_DRIVER.exists() and not tf.config.list_physical_devices("GPU"):
         return "this machine has an NVIDIA driver but TensorFlow sees no GPU: pip install 'bsdenoise[gpu]'"
     return None
+
+
+def _cluster() -> tuple[tf.distribute.cluster_resolver.ClusterResolver, str] | None:
+    """Gives what resolves the cluster that the environment describes, and its name; `None` for a process alone."""
+    if os.environ.get(TF_CONFIG):
+        return (
+            (tf.distribute.cluster_resolver.TFConfigClusterResolver(), TF_CONFIG) if _num_in_tf_config() > 1 else None
+        )
+    try:
+        tasks = int(os.environ.get(SLURM_TASKS) or 1)
+    except ValueError:
+        raise ValueError(f"{SLURM_TASKS} must be a number. Received: {os.environ[SLURM_TASKS]!r}.") from None
+    if tasks < 2:
+        return None
+    port = SLURM_FIRST_PORT + int(os.environ.get("SLURM_JOB_ID") or 0) * SLURM_PORTS_OF_JOB % SLURM_PORTS
+    try:
+        # GPUs are given to tasks by SLURM itself (--gpus-per-task).
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            port_base=port, gpus_per_node=0, gpus_per_task=0, auto_set_gpu=False
+        )
+        resolver.cluster_spec()
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"The SLURM job step cannot be made out: {error}") from error
+    return resolver, "SLURM"
+
+
+def _num_in_tf_config() -> int:
+    """Checks TF_CONFIG, and gives its number of workers.
+
+    Raises:
+        ValueError: If it is not what TensorFlow documents, or names a role that there is not here.
+    """
+    text = os.environ[TF_CONFIG]
+    try:
+        content = json.loads(text)
+        cluster, task = content.get("cluster", {}), content.get("task", {})
+        addresses = {kind: cluster[kind] for kind in cluster if kind in _WORKER_KINDS}
+        kind, index = task.get("type", "worker"), int(task.get("index", 0))
+        num_workers = sum(len(some) for some in addresses.values())
+        is_there = not cluster or 0 <= index < len(addresses.get(kind, []))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{TF_CONFIG} must be JSON such as {{"cluster": {{"worker": ["host:port", …]}}, "task": {{"type": "worker", '
+            f'"index": 0}}}}. Received: {text!r} ({error}).'
+        ) from error
+    if kind not in _WORKER_KINDS:
+        raise ValueError(f"{TF_CONFIG} must give this task the type chief or worker. Received: {kind!r}.")
+    if not is_there:
+        raise ValueError(f"{TF_CONFIG} says that this is {kind} {index}, which its cluster does not list: {cluster}.")
+    return num_workers
+
+
+def _join_cluster(resolver, found, communication, heartbeat_seconds):
+    """Waits for the other workers and joins them."""
+    from tensorflow.core.protobuf import coordination_config_pb2  # noqa: F401 (the service's own check of its fields)
+
+    implementation = tf.distribute.experimental.CommunicationImplementation[communication.upper()]
+    spec = resolver.cluster_spec()
+    num = {kind: spec.num_tasks(kind) for kind in _WORKER_KINDS if kind in spec.jobs}
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(
+        resolver, tf.distribute.experimental.CommunicationOptions(implementation=implementation)
+    )
+    worker = resolver.task_id + (num.get("chief", 0) if resolver.task_type == "worker" else 0)
+    return Place(strategy, worker, sum(num.values()), found)

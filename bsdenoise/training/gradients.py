@@ -153,4 +153,4 @@ def _after(tensors, value):
 
 
 def _compiled(function, xla):
-    return tf.function(function, jit_compile=True) if xla else function
+    return tf.function(function, jit_compile=True, autograph=False) if xla else function

@@ -1,10 +1,14 @@
-"""`train`: from a configuration to a trained denoiser in a run folder; continues a run that was interrupted."""
+"""`train`: from a configuration to a trained denoiser in a run folder; continues a run that was interrupted.
+
+In a cluster every worker runs this. All do the same steps; the chief alone validates and writes.
+"""
 
 import contextlib
-import errno
+import hashlib
 import json
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +20,16 @@ from tqdm import tqdm
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.export import DESCRIPTION_FILE, export_saved_model, next_version
-from bsdenoise.training import preparation
-from bsdenoise.training.distribution import choose_strategy, describe, hint
-from bsdenoise.training.run_folder import RunFolder, earlier_facts
+from bsdenoise.training import distribution, preparation
+from bsdenoise.training.checkpoints import Checkpoints
+from bsdenoise.training.distribution import PeerLostError, Place
+from bsdenoise.training.run_folder import CHANGEABLE, DENOISER, RunFolder, checkpoints_path, earlier_facts, plain
 from bsdenoise.training.step import TrainingState
 from bsdenoise.training.validation import Validation
+from bsdenoise.training.watchdog import Watchdog
 
-KEPT_CHECKPOINTS = 2
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
+SECONDS_FOR_A_SHARED_FILE = 60  # after which a file that the chief sees should be seen everywhere
 
 
 class TrainingDivergedError(ValueError):
@@ -40,6 +46,7 @@ class Outcome:
         signal: Number of the signal that ended the call early; `None` if none did.
         score: Best validation PSNR in dB, estimated as `Validation.score` says; −inf before the first validation.
         denoiser_path: Where the best denoiser is.
+        is_chief: Whether this process wrote the files; in a cluster one of them does.
     """
 
     step: int
@@ -47,6 +54,7 @@ class Outcome:
     signal: int | None
     score: float
     denoiser_path: Path
+    is_chief: bool = True
 
 
 def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -> Outcome:
@@ -54,32 +62,75 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
 
     Args:
         config: The run's flags.
-        strategy: The devices; `None` takes all GPUs, or else the CPU.
+        strategy: The devices, of this process alone; `None` lets `config.strategy` decide.
 
     Returns:
-        How it ended. After SIGTERM or Ctrl-C everything is saved and `signal` is set.
+        How it ended. After SIGTERM or Ctrl-C, of this worker or another, everything is saved and `signal` is set.
 
     Raises:
-        ValueError: If the source, the noise SPEC or the run folder cannot be used.
+        ValueError: If the source, the noise SPEC or the run folder cannot be used, or workers differ in them.
         TrainingDivergedError: If the loss turns to NaN; the last good checkpoint stays.
+        PeerLostError: If another worker of the cluster is lost.
     """
     preparation.check(config)
-    data, sample = preparation.open_data(config, earlier_facts(config.out))
-    strategy = strategy or choose_strategy()
-    with contextlib.closing(RunFolder(config.out, config)) as folder:
-        state = TrainingState(config, data, strategy)
-        manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(**state.trackables()), str(folder.checkpoints_path), max_to_keep=KEPT_CHECKPOINTS
-        )
-        _restore(manager)
-        folder.write_config(config, preparation.facts(data, sample))
-        folder.forget_after(state.step)
-        _announce(config, data, state, strategy)
-        received = _Loop(config, data, state, folder, manager).run()
+    watchdog = Watchdog(60.0 * config.stall_minutes)
+    place = Place(strategy) if strategy else distribution.join(config.strategy, config.communication)
+    with contextlib.ExitStack() as stack:
+        if place.workers > 1:
+            stack.enter_context(watchdog.watching())
+        place.check_batch(config.batch)
+        earlier = earlier_facts(config.out)
+        data, sample = preparation.open_data(config, earlier, tqdm.write if place.is_chief else lambda line: None)
+        facts = preparation.facts(data, sample)
+        folder = stack.enter_context(contextlib.closing(RunFolder(config.out, config))) if place.is_chief else None
+        state = TrainingState(config, data, place.strategy)
+        checkpoints = Checkpoints(checkpoints_path(config.out), state.trackables())
+        watchdog.progress()
+        _restore(place, checkpoints, state, _agreed(config, facts))
+        if folder is not None:
+            folder.write_config(config, facts, str(place))
+            folder.forget_after(state.step)
+            _announce(config, data, state, place)
+        loop = _Loop(config, data, state, place, watchdog, checkpoints, folder)
+        received = loop.run()
         finished = state.step >= config.steps
-        if finished:
-            _export(folder)
-    return Outcome(state.step, finished, received, float(state.best_score), folder.denoiser_path)
+        if folder is not None:
+            loop.summarise(finished)
+            if finished:
+                _export(folder)
+        return Outcome(state.step, finished, received, float(state.best_score), config.out / DENOISER, place.is_chief)
+
+
+def _restore(place: Place, checkpoints: Checkpoints, state: TrainingState, agreed: dict[str, str]) -> None:
+    """Restores the newest checkpoint that can be read, the same one on all workers.
+
+    Raises:
+        ValueError: If none can be read, or the workers would not train the same.
+    """
+    if place.is_chief:
+        checkpoints.restore_newest()
+    rows = place.gather([state.step, *(_number(text) for text in agreed.values())])
+    for name, column in zip(agreed, rows.T[1:], strict=True):
+        if (column != column[0]).any():
+            raise ValueError(
+                f"The workers of the cluster differ in {name}: worker {int(np.argmax(column != column[0]))} has not "
+                "what worker 0 has. All need the same flags and the same files."
+            )
+    if not place.is_chief and rows[0, 0]:
+        checkpoints.restore(int(rows[0, 0]), patience=SECONDS_FOR_A_SHARED_FILE)
+    place.wait()  # nobody writes before everybody has read
+
+
+def _agreed(config: TrainConfig, facts: dict) -> dict[str, str]:
+    """Gives what must be the same for all workers, by what it is called, as text."""
+    flags = {name: value for name, value in plain(config).items() if name not in CHANGEABLE}
+    changeable = {name: getattr(config, name) for name in ("images", "validate_every", "micro_batch", "recompute")}
+    return {"their flags": json.dumps(flags | changeable), "the images of SOURCE": json.dumps(facts)}
+
+
+def _number(text: str) -> int:
+    """Gives a number that tells texts apart, an int64."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
 
 
 def _export(folder: RunFolder) -> None:
@@ -96,41 +147,66 @@ def _export(folder: RunFolder) -> None:
 class _Loop:
     """The loop over steps, and what happens every so many of them."""
 
-    def __init__(self, config, data, state, folder, manager):
+    def __init__(self, config, data, state, place, watchdog, checkpoints, folder):
         self.config = config
         self.data = data
         self.state = state
-        self.folder = folder
-        self.manager = manager
-        self.validation = Validation(state.denoiser, data, config.validation_images, config.validation_crop)
+        self.place = place
+        self.watchdog = watchdog
+        self.checkpoints = checkpoints
+        self.folder = folder  # None for all workers but the chief
+        self.validation = None
+        if folder is not None:
+            self.validation = Validation(state.denoiser, data, config.validation_images, config.validation_crop)
+        self.began = (state.step, time.monotonic())
         self.last_checkpoint = time.monotonic()
-        self.last_log = (state.step, time.monotonic())
+        self.last_log = self.began
         self.last_line = 0.0
+        self.last_skipped = state.num_skipped
 
     def run(self) -> int | None:
         """Trains to the end or to the first signal, whose number it gives."""
-        config, state = self.config, self.state
-        batches = self.data.batches(config.batch, state.step, config.steps)
-        batches = state.strategy.experimental_distribute_dataset(batches)
-        step = state.step
-        with _signals() as received, _progress(config, step) as bar:
+        with _signals() as received, _progress(self.config, self.state.step, self.folder is None) as bar:
             try:
-                for shown, target in batches:
-                    state.train_on(shown, target)
-                    step += 1
-                    bar.update(min(config.batch, config.images - bar.n))
-                    self._after(step, bar)
-                    if received:
-                        break
+                number = self._steps(received, bar)
             except tf.errors.OpError as error:
-                raise self.data.failure or error from None
-            self._checkpoint(step)
+                if self.data.failure or self.place.workers == 1:
+                    raise self.data.failure or error from None
+                raise PeerLostError(f"at step {self.state.step}", error) from None
+            if self.folder is not None:
+                self._checkpoint(self.state.step)
+        return number
+
+    def _steps(self, received: list[int], bar: tqdm) -> int | None:
+        config, state = self.config, self.state
+
+        def batches(worker, workers, size):
+            parts = {"worker": worker, "workers": workers, "size": size}
+            return self.data.batches(config.batch, state.step, config.steps, **parts)
+
+        step = state.step
+        stopping = None
+        for shown, target in self.place.distributed(batches):
+            stopping_now = state.train_on(shown, target, tf.constant(bool(received)))
+            step += 1
+            self.watchdog.progress()
+            bar.update(min(config.batch, config.images - bar.n))
+            self._after(step, bar)
+            if self.place.workers == 1:
+                if received:
+                    return received[0]
+            # Of the step before, which is known by now; this one's may still be computed.
+            elif stopping is not None and float(stopping) > 0:
+                return received[0] if received else signal.SIGTERM
+            stopping = stopping_now
         return received[0] if received else None
 
     def _after(self, step: int, bar: tqdm) -> None:
         last = step == self.config.steps
         if step % self.config.log_every == 0 or last:
             self._log(step, bar)
+        if self.folder is None:
+            return
         if step % self.config.validate_every == 0 or last:
             self._validate(step)
         if last or time.monotonic() - self.last_checkpoint > 60.0 * self.config.checkpoint_minutes:
@@ -138,24 +214,37 @@ class _Loop:
 
     def _log(self, step: int, bar: tqdm) -> None:
         """Reads the loss, which waits for the device: so not at every step."""
-        loss = self.state.take_loss()
-        self._require(np.isfinite(loss), f"The loss is {loss}", step)
+        loss, skipped = self.state.take_loss(), self.state.num_skipped
+        new, self.last_skipped = skipped - self.last_skipped, skipped
+        if new and self.config.on_nan == "stop":
+            loss = float("nan")
+        self._require(np.isfinite(loss), "The loss or its gradient is not a finite number", step)
         before, then = self.last_log
         self.last_log = (step, time.monotonic())
+        if self.folder is None:
+            return
         values = {
             "images": step * self.config.batch,
             "loss": loss,
             "learning_rate": float(self.state.schedule(step - 1)),
             "images_per_second": (step - before) * self.config.batch / (self.last_log[1] - then),
+            "skipped": skipped,
         }
         self.folder.log("train", step, values)
-        bar.set_postfix(loss=f"{loss:.4f}", lr=f"{values['learning_rate']:.1e}", refresh=False)
+        if new:
+            tqdm.write(f"step {step}: {new} steps were skipped, as their loss or gradient was not finite")
+        self._say(step, bar, values)
+
+    def _say(self, step: int, bar: tqdm, values: dict[str, float]) -> None:
+        """Shows the newest numbers at the progress bar, or now and then as a line where there is no terminal."""
+        loss, rate, speed = (values[name] for name in ("loss", "learning_rate", "images_per_second"))
+        bar.set_postfix(loss=f"{loss:.4f}", lr=f"{rate:.1e}", refresh=False)
         if bar.disable and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            left = (self.config.images - values["images"]) / values["images_per_second"] / 60
+            left = (self.config.images - values["images"]) / speed / 60
             tqdm.write(
-                f"step {step} of {self.config.steps}: loss {loss:.4f}, learning rate {values['learning_rate']:.1e}, "
-                f"{values['images_per_second']:.1f} images/s, {left:.0f} minutes left"
+                f"step {step} of {self.config.steps}: loss {loss:.4f}, learning rate {rate:.1e}, "
+                f"{speed:.1f} images/s, {left:.0f} minutes left"
             )
 
     def _validate(self, step: int) -> None:
@@ -175,53 +264,57 @@ class _Loop:
         tqdm.write(f"step {step}: validation {text}{' (best)' if best else ''}")
 
     def _checkpoint(self, step: int) -> None:
-        if not _is_at(self.manager, step):
-            # A finite loss is not enough: it was computed from the weights before the last update.
-            self._require(self.state.is_finite(), "The weights are no longer finite", step)
-            try:
-                self.manager.save(checkpoint_number=step)
-            except tf.errors.ResourceExhaustedError as error:
-                path = str(self.folder.checkpoints_path)
-                raise OSError(errno.ENOSPC, "cannot be written: no space left on device", path) from error
+        # A finite loss is not enough: it was computed from the weights before the last update.
+        self._require(self.state.is_finite(), "The weights are no longer finite", step)
+        self.checkpoints.save(step)
         self.last_checkpoint = time.monotonic()
 
     def _require(self, good: bool, what: str, step: int) -> None:
         if not good:
-            kept = self.manager.latest_checkpoint or "none was written yet"
+            kept = self.checkpoints.latest() or "none was written yet"
             raise TrainingDivergedError(
-                f"{what} at step {step}. Try a lower --learning-rate, or --precision float32. "
+                f"{what} at step {step}. Try a lower --learning-rate, --precision float32, or --on-nan skip. "
                 f"Last good checkpoint: {kept}."
             )
 
+    def summarise(self, finished: bool) -> None:
+        """Leaves a short account of the run, of this call of it where it says so."""
+        first, then = self.began
+        seconds, step = time.monotonic() - then, self.state.step
+        self.folder.write_summary(
+            {
+                "finished": finished,
+                "steps": step,
+                "images": step * self.config.batch,
+                "epochs": round(step * self.config.batch / len(self.data.training), 3),
+                "skipped_steps": self.state.num_skipped,
+                "left_out_images": self.data.num_left_out,
+                "best_score": float(self.state.best_score),
+                "score": self.validation.score,
+                "this_call": {
+                    "from_step": first,
+                    "seconds": round(seconds, 1),
+                    "images_per_second": round((step - first) * self.config.batch / seconds, 3),
+                    "devices": str(self.place),
+                },
+            }
+        )
 
-def _announce(config: TrainConfig, data: TrainingImages, state: TrainingState, strategy) -> None:
+
+def _announce(config: TrainConfig, data: TrainingImages, state: TrainingState, place: Place) -> None:
     done = f", going on at step {state.step}" if state.step else ""
     tqdm.write(
-        f"{describe(strategy)}, {config.precision}; {len(data.training)} images to train on, "
+        f"{place}, {config.precision}; {len(data.training)} images to train on, "
         f"{len(data.held_out)} held out; network of {state.network.count_params():,} parameters; "
         f"{config.steps} steps of {config.batch} crops{done}"
     )
-    if hint():
-        tqdm.write(f"note: {hint()}")
+    if distribution.hint():
+        tqdm.write(f"note: {distribution.hint()}")
     if not len(data.held_out):
         tqdm.write("note: too few images to hold any out; validation uses training images, so its PSNR is optimistic")
 
 
-def _restore(manager: tf.train.CheckpointManager) -> None:
-    """Restores the newest checkpoint, if there is one."""
-    if manager.latest_checkpoint:
-        try:
-            manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-        except Exception as error:  # a broken file gives errors of every type
-            raise ValueError(f"{manager.latest_checkpoint}: checkpoint cannot be read ({error}).") from error
-
-
-def _is_at(manager: tf.train.CheckpointManager, step: int) -> bool:
-    """Says whether the newest checkpoint is that of `step`."""
-    return bool(manager.latest_checkpoint) and manager.latest_checkpoint.endswith(f"-{step}")
-
-
-def _progress(config: TrainConfig, step: int) -> tqdm:
+def _progress(config: TrainConfig, step: int, silent: bool) -> tqdm:
     return tqdm(
         total=config.images,
         initial=min(step * config.batch, config.images),
@@ -229,12 +322,12 @@ def _progress(config: TrainConfig, step: int) -> tqdm:
         desc="training",
         smoothing=0.05,
         dynamic_ncols=True,
-        disable=None,  # no bar where stderr is no terminal
+        disable=silent or None,  # None: no bar where stderr is no terminal
     )
 
 
 @contextlib.contextmanager
-def _signals():
+def _signals() -> Iterator[list[int]]:
     """Collects SIGTERM and Ctrl-C, so that a step is finished and saved first; a second one ends at once."""
     received: list[int] = []
     before = {}

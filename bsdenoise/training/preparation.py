@@ -1,6 +1,7 @@
 """From flags to training images: checks, a look at the images, their noise and range, and what to say about them."""
 
 import dataclasses
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,13 +37,14 @@ def check(config: TrainConfig) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
     if not 0.0 <= config.ema < 1.0:
         raise ValueError(f"--ema must be at least 0 and below 1. Received: {config.ema}.")
-    for name in ("channels", "micro_batch", "min_side"):
+    for name in ("channels", "micro_batch", "min_side", "workers"):
         if getattr(config, name) is not None and getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
     if config.seed < 0:
         raise ValueError(f"--seed must not be negative. Received: {config.seed}.")
-    if not config.checkpoint_minutes >= 0:
-        raise ValueError(f"--checkpoint-minutes must be at least 0. Received: {config.checkpoint_minutes}.")
+    for name in ("checkpoint_minutes", "stall_minutes", "restarts"):
+        if not getattr(config, name) >= 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 0. Received: {getattr(config, name)}.")
     if not 0.0 <= config.beta_2 < 1.0:
         raise ValueError(f"--beta-2 must be at least 0 and below 1. Received: {config.beta_2}.")
     method_of(config)
@@ -77,25 +79,29 @@ def method_of(config: TrainConfig) -> Method:
     return method
 
 
-def open_data(config: TrainConfig, earlier: dict[str, Any] | None = None) -> tuple[TrainingImages, Sample]:
+def open_data(
+    config: TrainConfig, earlier: dict[str, Any] | None = None, say: Callable[[str], None] = tqdm.write
+) -> tuple[TrainingImages, Sample]:
     """Opens the source, looks at some of its images, and says what was found and what seems wrong.
 
     Args:
         config: The run's flags.
         earlier: The facts of the run that goes on. Its offset and scale hold: a network knows no others. A new fit
             would give the same only if nobody had touched the files.
+        say: Called with each line of what was found. What training meets later, an image that cannot be read, is
+            always written to the terminal.
 
     Raises:
         ValueError: If the source or the noise SPEC cannot be used, or they do not fit each other.
     """
-    source, targets = _open_selected(config)
+    source, targets = _open_selected(config, say)
     relative = noise_models.is_relative(config.noise)
     sample = look_at(source, relative)
     offset, scale = sample.offset, sample.scale
     if earlier is not None:
         offset, scale = float(earlier.get("offset", 0.0)), float(earlier.get("scale", 1.0))
         if earlier.get("num_images", len(source)) != len(source):
-            _warn(f"SOURCE had {earlier['num_images']} images when this run began and has {len(source)} now")
+            say(f"warning: SOURCE had {earlier['num_images']} images when this run began and has {len(source)} now")
     noise = _normalised_noise(config.noise, sample.full_scale, offset, scale)
     channels = sample.channels if config.channels is None else config.channels
     if not config.corrupt and channels == 1 and sample.channels == 3:
@@ -106,7 +112,7 @@ def open_data(config: TrainConfig, earlier: dict[str, Any] | None = None) -> tup
     if not config.corrupt and not noise.is_known:
         raise ValueError(f"--noise {config.noise} draws sigma from a range, which needs --corrupt fresh or fixed.")
     for note, name in sample.notes.items():
-        _note(f"{name}: {note}; nothing more is said of others like it")
+        say(f"note: {name}: {note}; nothing more is said of others like it")
     data = TrainingImages(
         source,
         method_of(config),
@@ -126,8 +132,8 @@ def open_data(config: TrainConfig, earlier: dict[str, Any] | None = None) -> tup
         remark=_note,
         remarked=set(sample.notes),
     )
-    _announce_range(data, sample)
-    _warn_of_clean_images(config, data, sample)
+    _announce_range(data, sample, say)
+    _warn_of_clean_images(config, data, sample, say)
     return data, sample
 
 
@@ -175,15 +181,15 @@ def provenance(config: TrainConfig, data: TrainingImages, step: int, score: dict
     }
 
 
-def _open_selected(config: TrainConfig) -> tuple[Source, Source | None]:
+def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Source, Source | None]:
     """Opens the source, and what its images are compared with; keeps the images of the wanted sizes."""
     found = open_source(config.source)
     targets = open_source(config.targets) if config.targets else None
     if targets is not None:
         check_partners(found, targets)
-    source = select(found, config.min_side, config.max_side, _warn)
+    source = select(found, config.min_side, config.max_side, lambda line: say(f"warning: {line}"))
     if source is not found:
-        tqdm.write(f"{len(source)} of {len(found)} images have sides within --min-side and --max-side")
+        say(f"{len(source)} of {len(found)} images have sides within --min-side and --max-side")
     if targets is not None and isinstance(source, Selection):
         targets = Selection(targets, source.indices)
     return source, targets
@@ -218,26 +224,28 @@ def _sigmas(spec: str, full_scale: float) -> tuple[float, float]:
     return level.low * _NO_LIMIT / full_scale, level.high * _NO_LIMIT / full_scale
 
 
-def _announce_range(data: TrainingImages, sample: Sample) -> None:
+def _announce_range(data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
     """Says in the files' own units what range of intensities was fitted, unless nothing was."""
     if (data.offset, data.scale) == (0.0, 1.0):
         return
     unit = sample.full_scale
     low, high = (level * data.scale * unit for level in (data.noise.low, data.noise.high))
     sigma = f"{low:.4g}" if data.noise.is_known else f"{low:.4g} to {high:.4g}"
-    tqdm.write(
+    say(
         f"most pixels lie between {data.offset * unit:.5g} and {(data.offset + data.scale) * unit:.5g}, which the "
         f"network sees as 0 and 1; sigma is {sigma} (all in the files' own units)"
     )
 
 
-def _warn_of_clean_images(config: TrainConfig, data: TrainingImages, sample: Sample) -> None:
+def _warn_of_clean_images(
+    config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]
+) -> None:
     """Says so if the images show far less noise than was declared."""
     declared = data.noise.low * data.scale
     if config.corrupt or sample.median_sigma is None or sample.median_sigma >= FORGOTTEN_CORRUPT_RATIO * declared:
         return
-    _warn(
-        f"the images show noise of about {sample.median_sigma * sample.full_scale:.3g} where --noise {config.noise} "
+    say(
+        f"warning: the images show noise of about {sample.median_sigma * sample.full_scale:.3g} where --noise {config.noise} "
         f"says {declared * sample.full_scale:.3g}. If they are clean, add --corrupt fresh."
     )
 

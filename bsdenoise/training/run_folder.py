@@ -15,11 +15,17 @@ import tensorflow as tf
 
 from bsdenoise import files, images
 from bsdenoise.config import TrainConfig
+from bsdenoise.training import checkpoints
 
-# What may differ when a run goes on: how long it lasts, how it is watched, and how much memory it takes.
-CHANGEABLE = ("images", "out", "validate_every", "checkpoint_minutes", "micro_batch", "recompute")
-CHECKPOINTS = "checkpoints"
-_PACKAGES = ("bsdenoise", "tensorflow", "keras", "numpy")
+# What may differ when a run goes on: how long it lasts, how it is watched, how much memory it takes, and who computes.
+CHANGEABLE = (
+    *("images", "out", "validate_every", "checkpoint_minutes", "micro_batch", "recompute"),
+    *("strategy", "communication", "workers", "restarts", "stall_minutes", "on_nan", "dry_run"),
+)
+DENOISER = "denoiser.keras"
+_CHECKPOINTS = "checkpoints"
+# What decides about pixels, order or arithmetic.
+_PACKAGES = ("bsdenoise", "tensorflow", "keras", "numpy", "pillow", "tifffile", "imagecodecs", "zarr", "array-record")
 
 
 class RunFolder:
@@ -39,13 +45,12 @@ class RunFolder:
             raise ValueError(f"{path}: is a file; --out names a folder.")
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
-        self.checkpoints_path = self.path / CHECKPOINTS
         try:
             self._check_same_run(config)
         except BaseException:
             os.close(self._lock)
             raise
-        self.denoiser_path = self.path / "denoiser.keras"
+        self.denoiser_path = self.path / DENOISER
         self._log_path = self.path / "log.jsonl"
         self._events = tf.summary.create_file_writer(str(self.path / "tensorboard"))
 
@@ -61,14 +66,22 @@ class RunFolder:
             pass
         return lock
 
-    def write_config(self, config: TrainConfig, facts: dict[str, Any]) -> None:
-        """Writes flags, what was found out about the data, and package versions."""
+    def write_config(self, config: TrainConfig, facts: dict[str, Any], devices: str) -> None:
+        """Writes all that is needed to do the run again: flags with their seed, data, package versions, machine."""
         content = {
-            "config": _plain(config),
+            "config": plain(config),
             "facts": facts,
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+            "machine": {"devices": devices, "processor": platform.machine(), "system": platform.system()},
         }
-        with files.replacing(self.path / "config.json") as temporary:
+        self._write_json("config.json", content)
+
+    def write_summary(self, content: dict[str, Any]) -> None:
+        """Writes a short account of the run, summary.json."""
+        self._write_json("summary.json", content)
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        with files.replacing(self.path / name) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
 
     def _check_same_run(self, config: TrainConfig) -> None:
@@ -76,7 +89,7 @@ class RunFolder:
         if content is None:
             return
         # Flags that did not exist when the run began had the effect that their defaults have.
-        before, now = _defaults() | content["config"], _plain(config)
+        before, now = _defaults() | content["config"], plain(config)
         changed = [name for name in now if name not in CHANGEABLE and before.get(name) != now[name]]
         if changed:
             details = ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)
@@ -158,9 +171,14 @@ def sample_picture(noisy: np.ndarray, moments: Sequence[np.ndarray], sigma: floa
     return images.from_unit(np.concatenate(panels, axis=1), np.uint8)
 
 
+def checkpoints_path(path: Path) -> Path:
+    """Gives the folder of the checkpoints of a run folder."""
+    return Path(path) / _CHECKPOINTS
+
+
 def _earlier_run(path: Path) -> dict[str, Any] | None:
     """Reads config.json of a folder with checkpoints; without, nothing was trained yet that other flags could spoil."""
-    if not any((path / CHECKPOINTS).glob("*.index")):
+    if not checkpoints.steps(checkpoints_path(path)):
         return None
     file = path / "config.json"
     if not file.exists():
@@ -174,7 +192,7 @@ def _earlier_run(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _plain(config: TrainConfig) -> dict[str, Any]:
+def plain(config: TrainConfig) -> dict[str, Any]:
     """Gives a configuration as JSON holds it."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 

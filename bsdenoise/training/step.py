@@ -1,4 +1,7 @@
-"""One step of training on all devices: gradient of the global batch mean, Adam, and the moving average."""
+"""One step of training on all devices: gradient of the global batch mean, Adam, and the moving average.
+
+A step whose loss or gradient is not finite changes no weight: it is counted, and its place in the data order is passed.
+"""
 
 import keras
 import tensorflow as tf
@@ -53,12 +56,18 @@ class TrainingState:
         )
         self.loss_sum = tf.Variable(0.0, dtype=tf.float32)
         self.loss_count = tf.Variable(0.0, dtype=tf.float32)
+        self._num_skipped = tf.Variable(0, dtype=tf.int64)
         self.best_score = tf.Variable(-float("inf"), dtype=tf.float64)
 
     @property
     def step(self) -> int:
         """Number of steps done."""
         return int(self.optimizer.iterations)
+
+    @property
+    def num_skipped(self) -> int:
+        """Number of these steps that changed nothing, for their loss or gradient was not finite."""
+        return int(self._num_skipped)
 
     def trackables(self) -> dict:
         """Everything that a checkpoint holds."""
@@ -68,6 +77,7 @@ class TrainingState:
             "average": self.denoiser.network,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
+            "num_skipped": self._num_skipped,
             "best_score": self.best_score,
         }
 
@@ -78,25 +88,55 @@ class TrainingState:
         return all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in values if value.dtype.is_floating)
 
     def take_loss(self) -> float:
-        """Gives the mean loss of the steps since it was last taken, and starts a new mean."""
-        mean = float(self.loss_sum) / float(self.loss_count)
+        """Gives the mean loss of the steps since it was last taken, and starts a new mean; NaN if all were skipped."""
+        count = float(self.loss_count)
+        mean = float(self.loss_sum) / count if count else float("nan")
         self.loss_sum.assign(0.0)
         self.loss_count.assign(0.0)
         return mean
 
-    @tf.function
-    def train_on(self, shown, target):
-        """Does one step on a global batch, distributed or not, of what the network is shown and its targets."""
-        losses = self.strategy.run(self._replica_step, args=(shown, target))
-        self.loss_sum.assign_add(self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None))
+    # No translation of Python into graphs, which takes seconds: nothing here needs it.
+    @tf.function(autograph=False)
+    def train_on(self, shown, target, stop=False):
+        """Does one step on a global batch, distributed or not.
+
+        Args:
+            shown: What the network is shown.
+            target: Its targets.
+            stop: Whether this worker was told to stop, the same shape on all: a scalar bool.
+
+        Returns:
+            How many devices belong to workers that were told to stop, a scalar float32, the same on all of them.
+        """
+        shares, sums = self.strategy.run(self._replica_gradients, args=(shown, target, tf.cast(stop, tf.float32)))
+        loss, num_broken, num_stopping = tf.unstack(self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None))
+        # Decided from sums, so that all devices decide alike.
+        is_finite = tf.logical_and(tf.math.is_finite(loss), tf.equal(num_broken, 0.0))
+        tf.cond(is_finite, lambda: self._apply(shares, loss), self._skip)
+        return num_stopping
+
+    def _replica_gradients(self, shown, target, stop):
+        """Gives one device's share of the gradient of the global mean, and what is to be added up over devices."""
+        loss, shares = self._loss_and_gradients(shown, target)
+        is_broken = tf.logical_not(tf.math.is_finite(tf.linalg.global_norm(shares)))
+        return shares, tf.stack([loss, tf.cast(is_broken, tf.float32), stop])
+
+    def _apply(self, shares, loss):
+        """Adds up the gradients of all devices, and does what a good step does."""
+        self.strategy.run(self._replica_update, args=(shares,))
+        self.loss_sum.assign_add(loss)
         self.loss_count.assign_add(1.0)
         self._update_average()
+        return tf.constant(0)
 
-    def _replica_step(self, shown, target):
-        """Adds one device's part to the gradient of the global mean, and applies the sum."""
-        loss, shares = self._loss_and_gradients(shown, target)
+    def _replica_update(self, shares):
         self.optimizer.apply_gradients(zip(shares, self.network.trainable_variables, strict=True))
-        return loss
+
+    def _skip(self):
+        """Counts the step, and leaves everything else as it is."""
+        self.optimizer.iterations.value.assign_add(1)
+        self._num_skipped.assign_add(1)
+        return tf.constant(0)
 
     def _update_average(self):
         """Moves the averaged weights; the decay grows to `ema`, so that the first steps are forgotten quickly."""

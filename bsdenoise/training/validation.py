@@ -47,10 +47,14 @@ class Validation:
             self.examples = self._read(data, data.training, side, num_images)
         if not self.examples:
             raise ValueError("None of the images can be read.")
-        images = [tf.TensorSpec((1, None, None, size), tf.float32) for size in (denoiser.channels, None)]
-        sigma = tf.TensorSpec((1,), tf.float32)
-        self._mean_loss = tf.function(self._mean_loss_of, input_signature=images)
-        self._moments = tf.function(self._moments_of, input_signature=(images[0], sigma))
+        # Most methods show the network the noisy image itself: once is enough then.
+        self._is_shown_noisy = all(np.array_equal(example.shown, example.noisy) for example in self.examples)
+        channels = denoiser.channels
+        shown, target, noisy = (tf.TensorSpec((1, None, None, size)) for size in (channels, None, channels))
+        # Nothing in it is Python that would have to be translated into a graph, which takes seconds.
+        self._loss_and_moments = tf.function(
+            self._loss_and_moments_of, input_signature=(shown, target, noisy, tf.TensorSpec((1,))), autograph=False
+        )
 
     @property
     def score(self) -> str:
@@ -79,11 +83,12 @@ class Validation:
         arrays = (np.ascontiguousarray(array, "float32") for array in (shown, target, crop.noisy(0)))
         return Example(*arrays, crop.sigma, crop.clean)
 
-    def _mean_loss_of(self, shown, target):
-        return tf.reduce_mean(self.loss.call(target, self.denoiser.network(shown)))
-
-    def _moments_of(self, noisy, sigma):
-        return self.denoiser.estimator.moments(self.denoiser.network(noisy), noisy, sigma)
+    def _loss_and_moments_of(self, shown, target, noisy, sigma):
+        network = self.denoiser.network
+        outputs = network(shown)
+        loss = tf.reduce_mean(self.loss.call(target, outputs))
+        outputs = outputs if self._is_shown_noisy else network(noisy)
+        return loss, self.denoiser.estimator.moments(outputs, noisy, sigma)
 
     def __call__(self) -> tuple[dict[str, float], list[np.ndarray]]:
         """Measures.
@@ -102,9 +107,10 @@ class Validation:
 
     def _measure(self, example: Example) -> tuple[float, dict[str, float], list[np.ndarray]]:
         """Gives loss, mean squared errors by the name of the PSNR they end in, and moments, of one image."""
-        noisy, sigma = example.noisy[np.newaxis], np.array([example.sigma])
-        loss = float(self._mean_loss(example.shown[np.newaxis], example.target[np.newaxis]))
-        moments = [moment.numpy() for moment in self._moments(noisy, sigma)]
+        shown, target, noisy = (one[np.newaxis] for one in (example.shown, example.target, example.noisy))
+        sigma = np.array([example.sigma])
+        loss, moments = self._loss_and_moments(shown, target, noisy, sigma)
+        loss, moments = float(loss), [moment.numpy() for moment in moments]
         denoised, mean, variance = (*moments, None, None)[:3]
         if self.method.is_blind:
             errors = {SURE: float(stein_mse(denoised, noisy, sigma, variance)[0])}

@@ -1,0 +1,119 @@
+"""The checkpoints of a run: the newest two, written whole or not at all, and the newest that can be read."""
+
+import errno
+import re
+import shutil
+import time
+from pathlib import Path
+
+import tensorflow as tf
+from tqdm import tqdm
+
+KEPT = 2
+SECONDS_BETWEEN_LOOKS = 0.5
+_PREFIX = "ckpt"
+_DAMAGED = "damaged-"  # what cannot be read is kept under another name, for whoever wants to know why
+
+
+class Checkpoints:
+    """The checkpoints in a folder.
+
+    What is on disk counts, not TensorFlow's own list of it (the file `checkpoint`), which may be lost or older.
+
+    Args:
+        path: The folder.
+        trackables: What a checkpoint holds, by name.
+    """
+
+    def __init__(self, path: Path, trackables: dict):
+        self.path = path
+        self._checkpoint = tf.train.Checkpoint(**trackables)
+        self._manager: tf.train.CheckpointManager | None = None
+
+    def latest(self) -> str | None:
+        """Gives the path of the newest one without its suffixes; `None` if there is none."""
+        found = steps(self.path)
+        return self._prefix(found[-1]) if found else None
+
+    def restore_newest(self) -> None:
+        """Restores the newest one that can be read; says so if it is not the newest of all.
+
+        Raises:
+            ValueError: If there are some and none of them can be read.
+        """
+        found = steps(self.path)
+        first_error = None
+        for step in reversed(found):
+            try:
+                self.restore(step)
+            except ValueError as error:
+                first_error = first_error or error
+                continue
+            if first_error is not None:
+                tqdm.write(f"note: {first_error} Going on from step {step}, the one before.")
+                self._put_aside([other for other in found if other > step])
+            return
+        if first_error is not None:
+            raise first_error
+
+    def restore(self, step: int, patience: float = 0.0) -> None:
+        """Restores the one of a step.
+
+        Args:
+            step: The step.
+            patience: For how many seconds to wait for it to appear, where another machine has written it.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        end = time.monotonic() + patience
+        while step not in steps(self.path) and time.monotonic() < end:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        try:
+            self._checkpoint.restore(self._prefix(step)).assert_consumed()
+        except Exception as error:  # a broken file gives errors of every type
+            raise ValueError(f"{self._prefix(step)}: checkpoint cannot be read ({error}).") from error
+
+    def save(self, step: int) -> None:
+        """Writes the checkpoint of a step and removes the oldest, in this order.
+
+        Raises:
+            OSError: If it cannot be written; those before it stay.
+        """
+        if steps(self.path)[-1:] == [step]:
+            return
+        if self._manager is None:
+            self._manager = self._managed()
+        try:
+            self._manager.save(checkpoint_number=step)
+        except tf.errors.OpError as error:
+            for leftover in self.path.glob(f"{_PREFIX}-{step}_temp*"):
+                shutil.rmtree(leftover, ignore_errors=True)  # its space may be what others lack
+            if isinstance(error, tf.errors.ResourceExhaustedError):
+                raise OSError(errno.ENOSPC, "cannot be written: no space left on device", str(self.path)) from error
+            raise OSError(f"{self._prefix(step)}: cannot be written ({_first_line(error)}).") from error
+
+    def _managed(self) -> tf.train.CheckpointManager:
+        """Gives what rotates the checkpoints, starting from those on disk."""
+        found = [self._prefix(step) for step in steps(self.path)]
+        if found:
+            tf.compat.v1.train.update_checkpoint_state(str(self.path), found[-1], found)
+        return tf.train.CheckpointManager(self._checkpoint, str(self.path), max_to_keep=KEPT, checkpoint_name=_PREFIX)
+
+    def _put_aside(self, damaged: list[int]) -> None:
+        for step in damaged:
+            for file in self.path.glob(f"{_PREFIX}-{step}.*"):
+                file.rename(file.with_name(_DAMAGED + file.name))
+
+    def _prefix(self, step: int) -> str:
+        return str(self.path / f"{_PREFIX}-{step}")
+
+
+def steps(path: Path) -> list[int]:
+    """Lists the steps of which there is a checkpoint in a folder, the newest last."""
+    found = (re.fullmatch(rf"{_PREFIX}-(\d+)\.index", file.name) for file in path.glob(f"{_PREFIX}-*.index"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    return (error.message or str(error)).splitlines()[0]
