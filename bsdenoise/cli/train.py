@@ -1,10 +1,14 @@
 """`bsdenoise train`: trains a denoiser, alone, as a worker of a cluster, or with workers of its own."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from bsdenoise import cli
 from bsdenoise.cli import libraries
 from bsdenoise.config import TrainConfig
+
+if TYPE_CHECKING:
+    from bsdenoise.training.loop import Outcome
 
 SIGNAL_EXIT = 128  # shells report 128 + number for a process that a signal ended
 
@@ -40,11 +44,19 @@ def run(config: TrainConfig) -> int:
     except PeerLostError as error:
         cli.report(error)
         watchdog.leave(watchdog.EXIT_TRY_AGAIN)
+    code = _concluded(outcome)
+    if outcome.place.workers > 1:
+        watchdog.leave(code)
+    return code
+
+
+def _concluded(outcome: "Outcome") -> int:
+    """Says how it ended, once for all workers, and gives the exit code."""
     if outcome.signal:
-        if outcome.is_chief:
+        if outcome.place.is_chief:
             print(f"stopped at step {outcome.step}; run the same command again to go on", file=sys.stderr)
         return SIGNAL_EXIT + outcome.signal
-    if outcome.is_chief:
+    if outcome.place.is_chief:
         print(
             f"trained for {outcome.step} steps; best estimated PSNR in validation {outcome.score:.2f} dB\n"
             f"denoiser: {outcome.denoiser_path}"

@@ -21,7 +21,19 @@ SLURM_FIRST_PORT, SLURM_PORTS, SLURM_PORTS_OF_JOB = 20_000, 12_000, 16
 _WORKER_KINDS = ("chief", "worker")
 
 
-class PeerLostError(RuntimeError):
+# What TensorFlow says of collectives in which somebody no longer takes part; anything else is this worker's own fault.
+LOST_PEER = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+    tf.errors.UnknownError,
+)
+
+
+class PeerLostError(ConnectionError):
     """Another worker of the cluster is gone, or cannot be reached.
 
     Args:
@@ -30,9 +42,9 @@ class PeerLostError(RuntimeError):
     """
 
     def __init__(self, when: str, error: Exception):
-        reason = (getattr(error, "message", None) or str(error)).strip().splitlines()[0]
         super().__init__(
-            f"lost another worker {when} ({reason}); all must be started again, and go on from the last checkpoint"
+            f"lost another worker {when} ({type(error).__name__}); start all of them again: they go on from the last "
+            "checkpoint"
         )
 
 
@@ -68,37 +80,37 @@ class Place:
         if self.workers == 1:
             return row
 
-        def all_of_them(value):
-            return tf.distribute.get_replica_context().all_gather(value, axis=0)
+        def in_its_row():
+            me = tf.distribute.get_replica_context().replica_id_in_sync_group
+            # Sums of 64-bit integers do not exist on every device: two halves of 32 bits.
+            return tf.one_hot(me, self.replicas, dtype=tf.int32)[:, tf.newaxis] * row.view(np.int32)
 
-        # Gathering knows no 64-bit integers on every device: two halves of 32 bits.
-        halves = tf.constant(row.view(np.int32))
         try:
-            gathered = self.strategy.run(tf.function(all_of_them), args=(halves,))
-            rows = self.strategy.experimental_local_results(gathered)[0].numpy()
-        except tf.errors.OpError as error:
-            raise PeerLostError("before the first step", error) from None
-        # Every device of a worker has sent the same row.
+            per_replica = self.strategy.run(tf.function(in_its_row))
+            rows = self.strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None).numpy()
+        except LOST_PEER as error:
+            raise PeerLostError("while waiting for all", error) from error
+        # Every device of a worker has given the same row.
         return np.ascontiguousarray(rows[:: self.replicas // self.workers]).view(np.int64)
 
     def wait(self) -> None:
         """Waits until every worker is here."""
         self.gather([0])
 
-    def distributed(self, batches) -> tf.distribute.DistributedDataset:
+    def distributed(self, batches, batch: int) -> tf.distribute.DistributedDataset:
         """Deals global batches to the devices.
 
         Args:
             batches: A function of `worker`, `workers` and `size` to a `tf.data.Dataset` of that worker's part of every
                 global batch, cut into pieces of `size`; `None` for the part as a whole.
+            batch: Number of examples of a global batch.
         """
         if self.workers == 1:
-            return self.strategy.experimental_distribute_dataset(batches(0, 1, None))
+            return self.strategy.experimental_distribute_dataset(batches(worker=0, workers=1, size=None))
         # Without the automatic sharding by files or elements: which examples are whose depends on nothing but numbers.
+        size = batch // self.replicas
         return self.strategy.distribute_datasets_from_function(
-            lambda context: batches(
-                context.input_pipeline_id, context.num_input_pipelines, context.num_replicas_in_sync
-            )
+            lambda context: batches(worker=self.worker, workers=self.workers, size=size)
         )
 
     def check_batch(self, batch: int) -> None:
@@ -122,7 +134,7 @@ class Place:
         return f"{devices} of {self.workers} workers ({self.found}; this is worker {self.worker})"
 
 
-def join(kind: str = "auto", communication: str = "auto", *, heartbeat_seconds: int = 20) -> Place:
+def join(kind: str = "auto", communication: str = "auto") -> Place:
     """Finds the devices, and in a cluster the other workers; must come before TensorFlow computes anything.
 
     Args:
@@ -130,14 +142,13 @@ def join(kind: str = "auto", communication: str = "auto", *, heartbeat_seconds: 
             devices; "one" takes one device, "mirrored" all of this machine, "workers" needs a cluster.
         communication: How workers add up gradients: "ring" over the network with gRPC, "nccl" between NVIDIA GPUs,
             "auto" lets TensorFlow choose.
-        heartbeat_seconds: Workers from which nothing was heard for so long count as lost.
 
     Raises:
         ValueError: If there is no such cluster, or its description cannot be used.
     """
     cluster = None if kind in ("one", "mirrored") else _cluster()
     if cluster is not None:
-        return _join_cluster(*cluster, communication, heartbeat_seconds)
+        return _join_cluster(*cluster, communication)
     if kind == "workers":
         raise ValueError(
             f"--strategy workers needs a cluster: a {TF_CONFIG} with several workers, or a SLURM job step (srun) with "
@@ -196,8 +207,8 @@ def _num_in_tf_config() -> int:
         is_there = not cluster or 0 <= index < len(addresses.get(kind, []))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f'{TF_CONFIG} must be JSON such as {{"cluster": {{"worker": ["host:port", …]}}, "task": {{"type": "worker", '
-            f'"index": 0}}}}. Received: {text!r} ({error}).'
+            f'{TF_CONFIG} must be JSON such as {{"cluster": {{"worker": ["host:port", …]}}, '
+            f'"task": {{"type": "worker", "index": 0}}}}. Received: {text!r} ({error}).'
         ) from error
     if kind not in _WORKER_KINDS:
         raise ValueError(f"{TF_CONFIG} must give this task the type chief or worker. Received: {kind!r}.")
@@ -206,10 +217,8 @@ def _num_in_tf_config() -> int:
     return num_workers
 
 
-def _join_cluster(resolver, found, communication, heartbeat_seconds):
+def _join_cluster(resolver, found, communication):
     """Waits for the other workers and joins them."""
-    from tensorflow.core.protobuf import coordination_config_pb2  # noqa: F401 (the service's own check of its fields)
-
     implementation = tf.distribute.experimental.CommunicationImplementation[communication.upper()]
     spec = resolver.cluster_spec()
     num = {kind: spec.num_tasks(kind) for kind in _WORKER_KINDS if kind in spec.jobs}

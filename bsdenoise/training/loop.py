@@ -4,6 +4,7 @@ In a cluster every worker runs this. All do the same steps; the chief alone vali
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import signal
@@ -46,7 +47,7 @@ class Outcome:
         signal: Number of the signal that ended the call early; `None` if none did.
         score: Best validation PSNR in dB, estimated as `Validation.score` says; −inf before the first validation.
         denoiser_path: Where the best denoiser is.
-        is_chief: Whether this process wrote the files; in a cluster one of them does.
+        place: The devices, and whether this process wrote the files, as one of a cluster does.
     """
 
     step: int
@@ -54,7 +55,7 @@ class Outcome:
     signal: int | None
     score: float
     denoiser_path: Path
-    is_chief: bool = True
+    place: Place
 
 
 def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -> Outcome:
@@ -98,7 +99,9 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
             loop.summarise(finished)
             if finished:
                 _export(folder)
-        return Outcome(state.step, finished, received, float(state.best_score), config.out / DENOISER, place.is_chief)
+        with contextlib.suppress(PeerLostError):
+            place.wait()  # so that nobody misses a worker that has only finished
+        return Outcome(state.step, finished, received, float(state.best_score), config.out / DENOISER, place)
 
 
 def _restore(place: Place, checkpoints: Checkpoints, state: TrainingState, agreed: dict[str, str]) -> None:
@@ -170,9 +173,11 @@ class _Loop:
             try:
                 number = self._steps(received, bar)
             except tf.errors.OpError as error:
-                if self.data.failure or self.place.workers == 1:
-                    raise self.data.failure or error from None
-                raise PeerLostError(f"at step {self.state.step}", error) from None
+                if self.data.failure:
+                    raise self.data.failure from None
+                if self.place.workers > 1 and isinstance(error, distribution.LOST_PEER):
+                    raise PeerLostError(f"at step {self.state.step}", error) from error
+                raise
             if self.folder is not None:
                 self._checkpoint(self.state.step)
         return number
@@ -180,13 +185,10 @@ class _Loop:
     def _steps(self, received: list[int], bar: tqdm) -> int | None:
         config, state = self.config, self.state
 
-        def batches(worker, workers, size):
-            parts = {"worker": worker, "workers": workers, "size": size}
-            return self.data.batches(config.batch, state.step, config.steps, **parts)
-
         step = state.step
         stopping = None
-        for shown, target in self.place.distributed(batches):
+        batches = functools.partial(self.data.batches, config.batch, step, config.steps)
+        for shown, target in self.place.distributed(batches, config.batch):
             stopping_now = state.train_on(shown, target, tf.constant(bool(received)))
             step += 1
             self.watchdog.progress()

@@ -1,5 +1,6 @@
 """`train --dry-run`: what a run would be, timed on a few of its steps; writes nothing."""
 
+import functools
 import statistics
 import time
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def describe(
     size = sum(4 * variable.shape.num_elements() for variable in state.optimizer.variables if variable.shape.rank)
     size += 8 * state.network.count_params()  # the weights and their average, float32, beside Adam's two means
     epochs = config.images / len(data.training)
-    work = flops(state, config.crop, data.channels)
+    work = flops(state, config.crop, data.channels, data.channels + data.method.extra_target)
     return {
         "devices": f"{place}, {config.precision}",
         "images": f"{len(data.training):,} to train on, {len(data.held_out):,} held out; {epochs:.3g} epochs",
@@ -88,10 +89,9 @@ def describe(
     }
 
 
-def flops(state: TrainingState, crop: int, channels: int) -> int:
+def flops(state: TrainingState, crop: int, channels: int, target_channels: int) -> int:
     """Counts the floating-point operations of loss and gradient of one crop, a multiplication and an addition each."""
     function = gradients.make(state.network, state.loss, 1)
-    target_channels = channels + state.method.extra_target
     specs = [tf.TensorSpec((1, crop, crop, size)) for size in (channels, target_channels)]
     graph = tf.function(function).get_concrete_function(*specs).graph
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
@@ -107,17 +107,12 @@ def duration(seconds: float) -> str:
 
 def _timed(config, data, state, place, began, bytes_before):
     """Times a few steps as the run would do them, and a validation."""
-    batches = iter(
-        place.distributed(
-            lambda worker, workers, size: data.batches(
-                config.batch, 0, config.steps, worker=worker, workers=workers, size=size
-            ).repeat()
-        )
-    )
+    batches = functools.partial(data.batches, config.batch, 0, config.steps)
+    feed = iter(place.distributed(lambda **part: batches(**part).repeat(), config.batch))
 
     def seconds_of_step():
         start = time.monotonic()
-        state.train_on(*next(batches), tf.constant(False))
+        state.train_on(*next(feed), tf.constant(False))
         float(state.loss_sum)  # waits for the device
         return time.monotonic() - start
 
@@ -149,6 +144,4 @@ def _peak_bytes(before: int) -> int:
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         return max(tf.config.experimental.get_memory_info(gpu.name.removeprefix("/device:"))["peak"] for gpu in gpus)
-    with open("/proc/self/status", encoding="ascii") as status:
-        peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
-    return max(peak - before, 0)
+    return max(memory.peak_bytes() - before, 0)

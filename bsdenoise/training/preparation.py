@@ -245,8 +245,8 @@ def _warn_of_clean_images(
     if config.corrupt or sample.median_sigma is None or sample.median_sigma >= FORGOTTEN_CORRUPT_RATIO * declared:
         return
     say(
-        f"warning: the images show noise of about {sample.median_sigma * sample.full_scale:.3g} where --noise {config.noise} "
-        f"says {declared * sample.full_scale:.3g}. If they are clean, add --corrupt fresh."
+        f"warning: the images show noise of about {sample.median_sigma * sample.full_scale:.3g} where "
+        f"--noise {config.noise} says {declared * sample.full_scale:.3g}. If they are clean, add --corrupt fresh."
     )
 
 

@@ -62,7 +62,8 @@ class TrainingState:
     @property
     def step(self) -> int:
         """Number of steps done."""
-        return int(self.optimizer.iterations)
+        # As a tensor: a mirrored variable is no number by itself.
+        return int(tf.convert_to_tensor(self.optimizer.iterations))
 
     @property
     def num_skipped(self) -> int:

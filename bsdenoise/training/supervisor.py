@@ -75,7 +75,7 @@ def _started(config_path: Path, workers: int, shares: list[str] | None) -> list[
 
 
 def _watched(processes: list[subprocess.Popen]) -> int:
-    """Waits until all have ended; after a failure kills those that do not end by themselves. Gives the first failure."""
+    """Waits until all have ended, and gives the first failure; kills those that do not end by themselves after it."""
     first, deadline = 0, float("inf")
     while any(process.poll() is None for process in processes):
         ended = [process.returncode for process in processes if process.returncode]
