@@ -26,7 +26,7 @@ class Worker:
         merged = dict(os.environ) | (environment or {})
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bsdenoise", "train", *arguments],
+            [sys.executable, "-m", "bsdenoise.cli", "train", *arguments],
             env={name: value for name, value in merged.items() if value is not None},
             stdout=self._output,
             stderr=subprocess.STDOUT,

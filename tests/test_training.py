@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -269,9 +270,81 @@ def test_unfinished_model_file_replaces_nothing(config, monkeypatch):
 
 
 def test_full_disk_while_saving_is_named(config, monkeypatch):
-    def fail(self, checkpoint_number=None):
+    def fail(self, path):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
-    monkeypatch.setattr(tf.train.CheckpointManager, "save", fail)
+    monkeypatch.setattr(tf.train.Checkpoint, "write", fail)
     with pytest.raises(OSError, match=r"cannot be written: no space left.*checkpoints"):
         train(dataclasses.replace(config, images=4))
+
+
+def test_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(config, tmp_path, capsys):
+    straight = dataclasses.replace(config, out=tmp_path / "straight")
+    train(straight)
+    config = dataclasses.replace(config, checkpoint_minutes=0.0)
+    train(dataclasses.replace(config, images=28))
+    newest = next((config.out / "checkpoints").glob("ckpt-7.data*"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert train(config).finished
+    assert "ckpt-7: checkpoint cannot be read" in (said := capsys.readouterr().out)
+    assert "going on at step 6" in said
+    assert [step for step, _ in logged_losses(config.out)] == [step for step, _ in logged_losses(straight.out)]
+
+
+def test_images_that_vanish_during_training_are_left_out(config, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "photos"
+    shutil.copytree(config.source, folder)
+    original = TrainingState.train_on
+
+    def train_on(self, shown, target, stop=False):
+        if self.step == 2:
+            for path in sorted(folder.iterdir())[1:4]:
+                path.unlink()
+        return original(self, shown, target)
+
+    monkeypatch.setattr(TrainingState, "train_on", train_on)
+    assert train(dataclasses.replace(config, source=str(folder))).finished
+    assert "warning: left out" in capsys.readouterr().out
+    summary = json.loads((config.out / "summary.json").read_text())
+    assert 1 <= summary["left_out_images"] <= 3
+
+
+def test_images_that_all_vanish_end_the_training(config, tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    shutil.copytree(config.source, folder)
+    original = TrainingState.train_on
+
+    def train_on(self, shown, target, stop=False):
+        if self.step == 2:
+            shutil.rmtree(folder)
+        return original(self, shown, target)
+
+    monkeypatch.setattr(TrainingState, "train_on", train_on)
+    with pytest.raises(ValueError, match=r"None of the 5 images can be used"):
+        train(dataclasses.replace(config, source=str(folder), images=4000))
+
+
+def test_summary(config, monkeypatch):
+    stop_at(monkeypatch, 5)
+    assert train(config).signal == signal.SIGTERM
+    summary = json.loads((config.out / "summary.json").read_text())
+    assert not summary["finished"] and (summary["steps"], summary["images"]) == (5, 20)
+    monkeypatch.undo()
+    monkeypatch.setattr("bsdenoise.training.loop._export", lambda folder: None)
+    outcome = train(config)
+    summary = json.loads((config.out / "summary.json").read_text())
+    assert summary["finished"] and summary["steps"] == 12 and summary["epochs"] == pytest.approx(48 / 5, abs=1e-3)
+    assert summary["this_call"]["from_step"] == 5 and summary["this_call"]["devices"] == "1 CPU"
+    assert summary["this_call"]["images_per_second"] == pytest.approx(28 / summary["this_call"]["seconds"], rel=0.2)
+    assert (summary["best_score"], summary["score"]) == (outcome.score, "sure_psnr")
+    assert (summary["skipped_steps"], summary["left_out_images"]) == (0, 0)
+
+
+def test_config_json_says_all_that_is_needed_to_do_it_again(config):
+    train(dataclasses.replace(config, images=4))
+    written = json.loads((config.out / "config.json").read_text())
+    assert written["config"]["seed"] == 0
+    assert {"python", "tensorflow", "keras", "numpy", "pillow"} <= {
+        name for name, known in written["versions"].items() if known
+    }
+    assert written["machine"]["devices"] == "1 CPU"

@@ -9,6 +9,8 @@ from pathlib import Path
 import tensorflow as tf
 from tqdm import tqdm
 
+from bsdenoise import files
+
 KEPT = 2
 SECONDS_BETWEEN_LOOKS = 0.5
 _PREFIX = "ckpt"
@@ -18,7 +20,8 @@ _DAMAGED = "damaged-"  # what cannot be read is kept under another name, for who
 class Checkpoints:
     """The checkpoints in a folder.
 
-    What is on disk counts, not TensorFlow's own list of it (the file `checkpoint`), which may be lost or older.
+    What is on disk counts, not TensorFlow's list of it (the file `checkpoint`), which may be lost or older: it is
+    written for other tools.
 
     Args:
         path: The folder.
@@ -28,7 +31,6 @@ class Checkpoints:
     def __init__(self, path: Path, trackables: dict):
         self.path = path
         self._checkpoint = tf.train.Checkpoint(**trackables)
-        self._manager: tf.train.CheckpointManager | None = None
 
     def latest(self) -> str | None:
         """Gives the path of the newest one without its suffixes; `None` if there is none."""
@@ -70,7 +72,7 @@ class Checkpoints:
         while step not in steps(self.path) and time.monotonic() < end:
             time.sleep(SECONDS_BETWEEN_LOOKS)
         try:
-            self._checkpoint.restore(self._prefix(step)).assert_consumed()
+            self._checkpoint.read(self._prefix(step)).assert_consumed()
         except Exception as error:  # a broken file gives errors of every type
             raise ValueError(f"{self._prefix(step)}: checkpoint cannot be read ({error}).") from error
 
@@ -82,23 +84,28 @@ class Checkpoints:
         """
         if steps(self.path)[-1:] == [step]:
             return
-        if self._manager is None:
-            self._manager = self._managed()
+        self.path.mkdir(parents=True, exist_ok=True)
         try:
-            self._manager.save(checkpoint_number=step)
+            self._checkpoint.write(self._prefix(step))
         except tf.errors.OpError as error:
             for leftover in self.path.glob(f"{_PREFIX}-{step}_temp*"):
                 shutil.rmtree(leftover, ignore_errors=True)  # its space may be what others lack
             if isinstance(error, tf.errors.ResourceExhaustedError):
                 raise OSError(errno.ENOSPC, "cannot be written: no space left on device", str(self.path)) from error
             raise OSError(f"{self._prefix(step)}: cannot be written ({_first_line(error)}).") from error
+        self._rotate()
 
-    def _managed(self) -> tf.train.CheckpointManager:
-        """Gives what rotates the checkpoints, starting from those on disk."""
-        found = [self._prefix(step) for step in steps(self.path)]
-        if found:
-            tf.compat.v1.train.update_checkpoint_state(str(self.path), found[-1], found)
-        return tf.train.CheckpointManager(self._checkpoint, str(self.path), max_to_keep=KEPT, checkpoint_name=_PREFIX)
+    def _rotate(self) -> None:
+        """Removes all but the newest, and tells TensorFlow's own tools of those."""
+        found = steps(self.path)
+        kept = [f"{_PREFIX}-{step}" for step in found[-KEPT:]]
+        lines = [("model_checkpoint_path", kept[-1]), *(("all_model_checkpoint_paths", name) for name in kept)]
+        with files.replacing(self.path / "checkpoint") as temporary:
+            temporary.write_text("".join(f'{key}: "{name}"\n' for key, name in lines))
+        for step in found[:-KEPT]:
+            # The index goes first: without it the rest does not count as a checkpoint.
+            for file in sorted(self.path.glob(f"{_PREFIX}-{step}.*"), key=lambda file: file.suffix != ".index"):
+                file.unlink(missing_ok=True)
 
     def _put_aside(self, damaged: list[int]) -> None:
         for step in damaged:

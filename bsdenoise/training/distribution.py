@@ -6,6 +6,7 @@ What the workers say to each other goes through the functions here: collectives,
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ TF_CONFIG = "TF_CONFIG"
 SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
 # Jobs that share a node need ports of their own: the job's number gives the first, the tasks of a node follow it.
 SLURM_FIRST_PORT, SLURM_PORTS, SLURM_PORTS_OF_JOB = 20_000, 12_000, 16
+# The chief may still be reading the last message of a worker that has read all of the chief's.
+SECONDS_TO_PART = 1.0
 _WORKER_KINDS = ("chief", "worker")
 
 
@@ -96,6 +99,17 @@ class Place:
     def wait(self) -> None:
         """Waits until every worker is here."""
         self.gather([0])
+
+    def part(self) -> None:
+        """Waits until every worker has done its work, so that nobody misses one that has only finished."""
+        if self.workers == 1:
+            return
+        try:
+            self.wait()
+        except PeerLostError:
+            return  # it has gone already, and its work is done
+        if not self.is_chief:
+            time.sleep(SECONDS_TO_PART)
 
     def distributed(self, batches, batch: int) -> tf.distribute.DistributedDataset:
         """Deals global batches to the devices.

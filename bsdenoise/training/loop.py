@@ -99,8 +99,7 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
             loop.summarise(finished)
             if finished:
                 _export(folder)
-        with contextlib.suppress(PeerLostError):
-            place.wait()  # so that nobody misses a worker that has only finished
+        place.part()
         return Outcome(state.step, finished, received, float(state.best_score), config.out / DENOISER, place)
 
 
@@ -234,7 +233,7 @@ class _Loop:
         }
         self.folder.log("train", step, values)
         if new:
-            tqdm.write(f"step {step}: {new} steps were skipped, as their loss or gradient was not finite")
+            tqdm.write(f"step {step}: skipped {new} since the last line: loss or gradient was not finite")
         self._say(step, bar, values)
 
     def _say(self, step: int, bar: tqdm, values: dict[str, float]) -> None:

@@ -41,13 +41,12 @@ def supervise(config: TrainConfig) -> int:
     """
     workers = config.workers or 1
     shares = _shared_out(_gpus(), workers)
-    with tempfile.TemporaryDirectory(prefix="bsdenoise-") as folder, _forwarding() as (processes, received):
+    with tempfile.TemporaryDirectory(prefix="bsdenoise-") as folder, _signals() as received:
         path = Path(folder) / "config.json"
         flags = dataclasses.asdict(dataclasses.replace(config, workers=None, restarts=0))
         path.write_text(json.dumps({"config": flags}, default=str))
         for left in range(config.restarts, -1, -1):
-            processes[:] = _started(path, workers, shares)
-            code = _watched(processes)
+            code = _watched(_started(path, workers, shares), received)
             if received:
                 return SIGNAL_EXIT + received[0]
             if code in (0, BAD_INPUT, SIGNAL_EXIT + signal.SIGTERM, SIGNAL_EXIT + signal.SIGINT) or not left:
@@ -58,7 +57,7 @@ def supervise(config: TrainConfig) -> int:
 
 def _started(config_path: Path, workers: int, shares: list[str] | None) -> list[subprocess.Popen]:
     """Starts the workers."""
-    command = [sys.executable, "-m", "bsdenoise", "train", "--config", str(config_path)]
+    command = [sys.executable, "-m", "bsdenoise.cli", "train", "--config", str(config_path)]
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
     processes = []
     for index in range(workers):
@@ -74,18 +73,32 @@ def _started(config_path: Path, workers: int, shares: list[str] | None) -> list[
     return processes
 
 
-def _watched(processes: list[subprocess.Popen]) -> int:
-    """Waits until all have ended, and gives the first failure; kills those that do not end by themselves after it."""
-    first, deadline = 0, float("inf")
-    while any(process.poll() is None for process in processes):
-        ended = [process.returncode for process in processes if process.returncode]
-        if ended and not first:
-            first, deadline = _as_exit_code(ended[0]), time.monotonic() + SECONDS_TO_NOTICE
-        if time.monotonic() > deadline:
-            for process in processes:
-                process.kill()
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+def _watched(processes: list[subprocess.Popen], received: list[int]) -> int:
+    """Waits until all have ended, and gives the first failure; kills those that do not end by themselves after it.
+
+    The first signal that is received is passed on as SIGTERM, a second one kills.
+    """
+    first, deadline, num_passed_on = 0, float("inf"), 0
+    try:
+        while any(process.poll() is None for process in processes):
+            ended = [process.returncode for process in processes if process.returncode]
+            if ended and not first:
+                first, deadline = _as_exit_code(ended[0]), time.monotonic() + SECONDS_TO_NOTICE
+            if num_passed_on < len(received):
+                num_passed_on += 1
+                _tell(processes, signal.SIGTERM if num_passed_on == 1 else signal.SIGKILL)
+            if time.monotonic() > deadline:
+                _tell(processes, signal.SIGKILL)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    finally:
+        _tell(processes, signal.SIGKILL)
     return first or next((_as_exit_code(process.returncode) for process in processes if process.returncode), 0)
+
+
+def _tell(processes: list[subprocess.Popen], number: signal.Signals) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(number)
 
 
 def _as_exit_code(returncode: int) -> int:
@@ -93,23 +106,14 @@ def _as_exit_code(returncode: int) -> int:
 
 
 @contextlib.contextmanager
-def _forwarding() -> Iterator[tuple[list[subprocess.Popen], list[int]]]:
-    """Passes SIGTERM and Ctrl-C on to the processes in a list, and collects them; a second signal kills."""
-    processes: list[subprocess.Popen] = []
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and Ctrl-C."""
     received: list[int] = []
-
-    def forward(number: int, _: object) -> None:
-        received.append(number)
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
     try:
-        yield processes, received
+        yield received
     finally:
-        for process in processes:
-            process.kill()
         for number, handler in before.items():
             signal.signal(number, handler)
 

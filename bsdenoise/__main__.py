@@ -1,7 +1,0 @@
-"""`python -m bsdenoise`, which is the command `bsdenoise`."""
-
-import sys
-
-from bsdenoise.cli import main
-
-sys.exit(main())
