@@ -35,8 +35,10 @@ class Worker:
 
     def output(self) -> str:
         """What it has written so far."""
-        self._output.seek(0)
-        return self._output.read()
+        if not self._output.closed:
+            self._output.seek(0)
+            self._written = self._output.read()
+        return self._written
 
     def signal(self, number: signal.Signals) -> None:
         """Sends it a signal."""
@@ -52,7 +54,11 @@ class Worker:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
             raise AssertionError(f"no end after {seconds} s:\n{self.output()}") from None
+        finally:
+            self.output()
+            self._output.close()
 
 
 def start(

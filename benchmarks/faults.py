@@ -23,8 +23,8 @@ import tyro
 from benchmarks import cluster, machine
 from benchmarks.cluster import Worker
 
-STEPS, BATCH = 160, 12
-BREAK_AT = 40  # step after which something is broken, or some steps later
+STEPS, BATCH = 90, 12
+BREAK_AT = 30  # step after which something is broken, or some steps later
 SECONDS_TO_NOTICE = 30.0  # by which survivors must have ended; TensorFlow misses a heartbeat after 10
 
 
@@ -93,8 +93,8 @@ class Scene:
         """Gives the command line of a training: a checkpoint about once a second, a log line for every step."""
         flags = {
             "out": self.run(name),
-            **{"noise": "gaussian:25", "corrupt": "fresh", "width": 4, "depth": 2, "crop": 16, "batch": BATCH},
-            **{"images": STEPS * BATCH, "learning-rate": 1e-3, "validate-every": 100, "log-every": 1},
+            **{"noise": "gaussian:25", "corrupt": "fresh", "width": 4, "depth": 1, "crop": 16, "batch": BATCH},
+            **{"images": STEPS * BATCH, "learning-rate": 1e-3, "validate-every": 60, "log-every": 1},
             "checkpoint-minutes": 0.01,
         }
         pairs = [word for key, value in flags.items() for word in (f"--{key}", str(value))]

@@ -259,6 +259,34 @@ def test_batches_are_the_examples_in_order_wherever_they_start(folder):
         np.testing.assert_array_equal(target, [target for _, target in expected])
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("pieces", [1, 2], ids=["whole parts", "halves"])
+def test_workers_parts_are_the_global_batches(folder, workers, pieces):
+    """Side by side, what the workers make is what one process makes; in an epoch every image comes once."""
+    data = _images(folder, corrupt="fresh", noise=RANGE)
+    batch = 12
+    size = batch // workers // pieces
+    parts = [list(data.batches(batch, 2, 9, worker=worker, workers=workers, size=size)) for worker in range(workers)]
+    assert {len(part) for part in parts} == {7 * pieces} and {len(shown) for part in parts for shown, _ in part} == {
+        size
+    }
+    for step, (shown, target) in enumerate(data.batches(batch, 2, 9)):
+        own = [part[step * pieces + piece] for part in parts for piece in range(pieces)]
+        np.testing.assert_array_equal(np.concatenate([noisy for noisy, _ in own]), shown)
+        np.testing.assert_array_equal(np.concatenate([one for _, one in own]), target)
+
+
+def test_every_image_comes_once_per_epoch_whoever_shows_it(folder, monkeypatch):
+    data = _images(folder, corrupt="fresh")
+    read = []
+    original = type(data.source).read
+    monkeypatch.setattr(type(data.source), "read", lambda self, index: read.append(index) or original(self, index))
+    workers, batch = 2, len(data.training) * 2  # two epochs to a batch, one per worker
+    for worker in range(workers):
+        list(data.batches(batch, 0, 1, worker=worker, workers=workers))
+    assert sorted(read) == sorted([*data.training] * 2) and sorted(read[: len(data.training)]) == sorted(data.training)
+
+
 def test_bit_depths_that_differ_are_left_out(folder):
     np.save(folder / "deep.npy", np.zeros((40, 40, 3), "uint16"))
     lines = []

@@ -193,16 +193,32 @@ def _cluster() -> tuple[tf.distribute.cluster_resolver.ClusterResolver, str] | N
         raise ValueError(f"{SLURM_TASKS} must be a number. Received: {os.environ[SLURM_TASKS]!r}.") from None
     if tasks < 2:
         return None
-    port = SLURM_FIRST_PORT + int(os.environ.get("SLURM_JOB_ID") or 0) * SLURM_PORTS_OF_JOB % SLURM_PORTS
+    return _slurm_step(), "SLURM"
+
+
+def _slurm_step() -> tf.distribute.cluster_resolver.ClusterResolver:
+    """Gives the tasks of a SLURM job step as workers, by their ranks.
+
+    TensorFlow's own resolver reads SLURM's lists of nodes and tasks, but sorts the nodes by name: node10 before node9,
+    where SLURM counts ranks the other way round. So nothing but its reading is used. GPUs are given to tasks by SLURM.
+
+    Raises:
+        ValueError: If a variable is missing or unreadable.
+    """
     try:
-        # GPUs are given to tasks by SLURM itself (--gpus-per-task).
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        port = SLURM_FIRST_PORT + int(os.environ.get("SLURM_JOB_ID") or 0) * SLURM_PORTS_OF_JOB % SLURM_PORTS
+        read = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=port, gpus_per_node=0, gpus_per_task=0, auto_set_gpu=False
         )
-        resolver.cluster_spec()
+        tasks_of_nodes = read._task_configuration
+        addresses = [f"{node}:{port + task}" for node, tasks in tasks_of_nodes.items() for task in range(tasks)]
+        rank = int(os.environ["SLURM_PROCID"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"The SLURM job step cannot be made out: {error}") from error
-    return resolver, "SLURM"
+    spec = tf.train.ClusterSpec({"worker": addresses})
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        spec, task_type="worker", task_id=rank, rpc_layer="grpc"
+    )
 
 
 def _num_in_tf_config() -> int:
