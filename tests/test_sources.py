@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from bsdenoise.data import sources
+from bsdenoise.data import looking, sources
 from bsdenoise.data.sources import ArraySource, FileSource, open_source, select
 
 
@@ -164,6 +164,8 @@ def test_no_image_of_such_a_size(folder, low, high, words):
 
 
 def test_many_images_are_announced(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sources, "MANY_IMAGES", 5)
-    select(open_source(str(folder)), 1, None)
-    assert "reading the sizes of 9 images" in capsys.readouterr().out
+    monkeypatch.setattr(looking, "MANY_IMAGES", 2)
+    source = open_source(str(folder))
+    assert "counting the images of 3 files …" in capsys.readouterr().out
+    select(source, 1, None)
+    assert "reading the sizes of 2 images …" in capsys.readouterr().out  # of the others they were met on the way
