@@ -228,7 +228,7 @@ def _num_bytes(path: bytes) -> int:
 def _load(cache: Path, folder: Path) -> dict[str, Listing]:
     """Reads what is kept of a folder; nothing if it is not there, damaged, or of another folder."""
     try:
-        with np.load(cache, allow_pickle=False) as content:
+        with cache.open("rb") as file, np.load(file, allow_pickle=False) as content:
             header = json.loads(content["header"].tobytes())
             if header["format"] != FORMAT or header["folder"] != os.path.realpath(folder):
                 return {}

@@ -184,7 +184,7 @@ def _read_index(folder: Path) -> tuple[dict[str, Any], bytes, np.ndarray]:
     """Reads the index whole, which its own checksums allow only if it is undamaged."""
     path = folder / PREPARED_INDEX
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             header = json.loads(content["header"].tobytes())
             version = header["format"]
             if version == FORMAT:
