@@ -1,10 +1,13 @@
 """Tests of SOURCE → a numbered set of images, and of the choice by size."""
 
+import time
+
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from bsdenoise.data import index as file_index
 from bsdenoise.data import looking, sources
 from bsdenoise.data.sources import ArraySource, FileSource, open_source, select
 
@@ -161,6 +164,40 @@ def test_images_without_a_readable_size_are_named(folder, monkeypatch):
 def test_no_image_of_such_a_size(folder, low, high, words):
     with pytest.raises(ValueError, match=f"None of the 9 images has sides of {words}"):
         select(open_source(str(folder)), low, high)
+
+
+@pytest.fixture
+def kept(folder, monkeypatch, tmp_path_factory):
+    """The folder, with an index that is kept of it."""
+    monkeypatch.setenv(file_index.CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(file_index, "FEWEST_FILES", 1)
+    monkeypatch.setattr(file_index, "TICK_NS", 0)
+    time.sleep(0.02)  # some ticks of the clock of the file system
+    return folder
+
+
+def test_the_second_time_no_file_is_opened(kept, monkeypatch):
+    before = [select(open_source(str(kept)), low, 50).indices.tolist() for low in (1, 30)]
+    monkeypatch.setattr(looking, "in_threads", lambda function, numbers, *_: pytest.fail() if len(numbers) else {})
+    assert [select(open_source(str(kept)), low, 50).indices.tolist() for low in (1, 30)] == before
+    source = open_source(str(kept))
+    assert [source.size(index) for index in (0, 2, 8)] == [(40, 50), (20, 24), (60, 30)]
+
+
+def test_sizes_that_were_read_are_kept_after_ctrl_c(kept, monkeypatch):
+    measure = sources.FileSource.size
+
+    def size(self, index):
+        if index == 8:
+            raise KeyboardInterrupt
+        return measure(self, index)
+
+    monkeypatch.setattr(FileSource, "size", size)
+    monkeypatch.setattr(looking, "PART", 1)
+    with pytest.raises(KeyboardInterrupt):
+        select(open_source(str(kept)), 1, None)
+    index = open_source(str(kept)).index
+    assert index.facts("height").tolist() == [40, 45, 20, 18, 0]
 
 
 def test_many_images_are_announced(folder, monkeypatch, capsys):

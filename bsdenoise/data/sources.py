@@ -247,7 +247,9 @@ def _sizes(source: Source) -> tuple[np.ndarray, dict[int, Exception]]:
     def measure(index: int) -> None:
         sizes[index] = source.size(index)
 
-    failures = looking.in_threads(measure, unknown, "reading the sizes of", "images")
-    if isinstance(source, FileSource):
-        source.index.save()
+    try:
+        failures = looking.in_threads(measure, unknown, "reading the sizes of", "images")
+    finally:  # after Ctrl-C too: so far it need not be done again
+        if isinstance(source, FileSource):
+            source.index.save()
     return sizes, failures
