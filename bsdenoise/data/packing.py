@@ -166,8 +166,11 @@ def _checked(write: Callable[..., None], *data: bytes) -> None:
     try:
         write(*data)
     except RuntimeError as error:
-        known = (number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if os.strerror(number) in str(error))
-        raise OSError(next(known, errno.EIO), shards.reason_of(error)) from error
+        known = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
+        for number, reason in known.items():
+            if reason in str(error):
+                raise OSError(number, reason) from error
+        raise OSError(errno.EIO, shards.reason_of(error)) from error
 
 
 def _records(source: Source, report: Callable[[str], None]) -> Iterator[_Record]:
