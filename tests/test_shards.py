@@ -261,6 +261,13 @@ def test_without_the_library(packed, monkeypatch):
         open_source(str(packed)).read(0)
 
 
+def test_an_empty_name_is_no_prepared_folder(packed, monkeypatch):
+    monkeypatch.chdir(packed)
+    assert len(open_source(".")) == 12
+    with pytest.raises(ValueError, match="is empty"):
+        open_source("")
+
+
 def test_a_prepared_folder_is_no_folder_of_files(packed):
     with pytest.raises(ValueError, match="holds images that `bsdenoise prepare` packed for training"):
         images.find(packed)

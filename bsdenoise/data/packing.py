@@ -102,29 +102,33 @@ def _pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], N
         path = out / shards.SHARD_NAME.format(len(written))
         written.append(path)
         with files.replacing(path) as temporary:
-            before = len(found.names)
+            before = len(found)
             first = _write_shard(temporary, itertools.chain([first], records), shard_bytes, found)
-        found.shards.append((path.name, len(found.names) - before, path.stat().st_size))
-    if not found.names:
+        found.shards.append((path.name, len(found) - before, path.stat().st_size))
+    if not len(found):
         raise ValueError(f"None of the {len(source)} images can be read.")
     found.write(out / PREPARED_INDEX, has_file_names(source))
     total = sum(size for _, _, size in found.shards)
-    return Packed(len(found.names), len(source) - len(found.names), len(written), total)
+    return Packed(len(found), len(source) - len(found), len(written), total)
 
 
 class _Index:
-    """What will be known of the records, in their order."""
+    """What will be known of the records, in their order, as the index holds it: there may be millions."""
 
     def __init__(self) -> None:
-        self.names: list[bytes] = []
-        self.records: list[tuple[int, int, int, int, int]] = []
+        self.names = bytearray()
+        self.records = bytearray()
         self.notes: dict[tuple[str, ...], int] = {}
         self.shards: list[tuple[str, int, int]] = []
 
     def add(self, record: _Record) -> None:
         notes = shards.IS_FILE if record.notes is None else self.notes.setdefault(record.notes, len(self.notes))
-        self.names.append(record.name.encode("utf-8", "surrogateescape") + b"\0")
-        self.records.append((*record.size, len(record.data), zlib.crc32(record.data), notes))
+        self.names += record.name.encode("utf-8", "surrogateescape") + b"\0"
+        facts = (*record.size, len(record.data), zlib.crc32(record.data), notes)
+        self.records += np.array([facts], shards.RECORDS).tobytes()
+
+    def __len__(self) -> int:
+        return len(self.records) // shards.RECORDS.itemsize
 
     def write(self, path: Path, with_file_names: bool) -> None:
         header = {
@@ -138,8 +142,8 @@ class _Index:
             np.savez(
                 temporary,
                 header=np.frombuffer(json.dumps(header).encode(), np.uint8),
-                names=np.frombuffer(b"".join(self.names), np.uint8),
-                records=np.array(self.records, shards.RECORDS),
+                names=np.frombuffer(self.names, np.uint8),
+                records=np.frombuffer(self.records, shards.RECORDS),
             )
 
 

@@ -184,7 +184,7 @@ def open_source(source: str) -> Source:
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".npy":
         return ArraySource.open(path)
-    if shards.is_prepared(path):
+    if source and shards.is_prepared(path):
         return ShardSource.open(path)
     if source and path.is_dir() and not images.is_store(path):
         index = file_index.of_folder(path)
