@@ -1,11 +1,13 @@
 """Does training ever wait for its images?
 
-First the input pipeline alone: crops per second by crop size, threads and kind of file, with fresh noise. Then its
+First the input pipeline alone: crops per second by crop size, threads and kind of file, with fresh noise; each kind as
+files, and packed by `bsdenoise prepare`. With `--files`, how long a folder of so many takes to open. Then its
 share of the training step: blocks of steps that are fed from files alternate with blocks that are fed the same batch
 again and again, so that a noisy machine disturbs both alike. On a CPU the share is what the pipeline takes from the
 computing.
 
     python -m benchmarks.input_pipeline PHOTOS
+    python -m benchmarks.input_pipeline PHOTOS --files 1281167 --blocks 0
     python -m benchmarks.input_pipeline PHOTOS --width 24 --depth 4 --crop 80 --precision bfloat16
 """
 
@@ -20,10 +22,11 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from benchmarks import machine
+from benchmarks import big_folder, machine
 
 KINDS = ("jpg", "png")
 THREADS = (1, 2)
+SHARD_BYTES = 2**29  # the default of `bsdenoise prepare`, about
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Config:
     """Photographs: a folder, of at least `--images` images that are not smaller than the crops."""
     images: int = 64
     """How many of them are used, once as JPEG and once as PNG."""
+    files: int = 0
+    """Files of a big folder whose opening is timed, made of links in a temporary folder; 0 for none."""
     crops: tuple[int, ...] = (64, 128, 256)
     """Crop sizes for the pipeline alone."""
     seconds: float = 2.0
@@ -57,8 +62,10 @@ class Config:
 
 
 def write_copies(config: Config, folder: Path) -> dict[str, Path]:
-    """Writes the photographs in both formats, and gives the folder of each."""
+    """Writes the photographs in both formats, as files and packed, and gives the folder of each."""
     from bsdenoise import images
+    from bsdenoise.data import packing
+    from bsdenoise.data.sources import open_source
 
     least = max(config.crop, *config.crops)
     folders = {kind: folder / kind for kind in KINDS}
@@ -73,7 +80,10 @@ def write_copies(config: Config, folder: Path) -> dict[str, Path]:
             images.write(target / f"{written}.{kind}", array)
         written += 1
         if written == config.images:
-            return folders
+            packed = {f"{kind} packed": folder / f"{kind}-packed" for kind in KINDS}
+            for kind, path in zip(KINDS, packed.values(), strict=True):
+                packing.pack(open_source(str(folders[kind])), path, SHARD_BYTES, print)
+            return folders | packed
     raise ValueError(
         f"{config.source}: expected {config.images} RGB images of at least {least} pixels, found {written}."
     )
@@ -121,8 +131,8 @@ def seconds_of(call, repeats: int) -> float:
 def measure_pipeline(folders: dict[str, Path], config: Config) -> dict:
     """Prints a table of the pipeline alone."""
     result: dict = {}
-    print(f"{'':18}{'crops/s by threads':^22}{'ms per crop, one thread':^34}")
-    print(f"{'files':6}{'crop':>8}{'':4}" + "".join(f"{threads:>11}" for threads in THREADS), end="")
+    print(f"{'':24}{'crops/s by threads':^22}{'ms per crop, one thread':^34}")
+    print(f"{'files':12}{'crop':>8}{'':4}" + "".join(f"{threads:>11}" for threads in THREADS), end="")
     print(f"{'all':>12}{'reading':>11}{'the rest':>11}")
     for kind, folder in folders.items():
         for crop in config.crops:
@@ -130,7 +140,7 @@ def measure_pipeline(folders: dict[str, Path], config: Config) -> dict:
             whole = seconds_of(data.example, 2 * config.images)
             reading = seconds_of(lambda number, data=data: data.source.read(number % len(data.source)), config.images)
             rates = [crops_per_second(data, config, threads) for threads in THREADS]
-            print(f"{kind:6}{crop:>8}{'':4}" + "".join(f"{rate:11.0f}" for rate in rates), end="")
+            print(f"{kind:12}{crop:>8}{'':4}" + "".join(f"{rate:11.0f}" for rate in rates), end="")
             print(f"{1e3 * whole:12.2f}{1e3 * reading:11.2f}{1e3 * (whole - reading):11.2f}")
             result[f"{kind} {crop}"] = {"crops_per_s": dict(zip(THREADS, rates, strict=True)), "example_s": whole}
     return result
@@ -182,10 +192,14 @@ def measure_share(folder: Path, config: Config) -> dict:
 
 def run(config: Config) -> None:
     """Measures and prints."""
+    from bsdenoise import images
+
     print(machine.describe())
     with tempfile.TemporaryDirectory() as folder:
         folders = write_copies(config, Path(folder))
         result = {"machine": machine.describe(), "config": config.__dict__, **measure_pipeline(folders, config)}
+        if config.files:
+            result["starts"] = big_folder.measure(images.find(folders["jpg"]), config.files)
         if config.blocks:
             result["step"] = measure_share(folders["jpg"], config)
     print(json.dumps(result))

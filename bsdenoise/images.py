@@ -42,7 +42,9 @@ __all__ = [
     "find",
     "from_unit",
     "full_scale",
+    "is_store",
     "is_supported",
+    "list_folder",
     "opened",
     "parts_for",
     "read",
@@ -50,9 +52,11 @@ __all__ = [
     "read_image",
     "to_channels",
     "to_unit",
+    "walk",
     "write",
     "writing",
 ]
+PREPARED_INDEX = "bsdenoise-index.npz"  # in folders that `bsdenoise prepare` wrote; `data.shards` says what is in it
 _NUM_SIGNATURE_BYTES = 8
 
 
@@ -103,17 +107,22 @@ def find(source: str | Path) -> list[Path]:
     path = Path(source)
     if not str(source):
         raise ValueError("The name of a file, a folder or a glob is empty.")  # else it would mean the current folder
-    if _is_store(path):
+    if is_store(path):
         return [path]
+    if (path / PREPARED_INDEX).is_file():
+        raise ValueError(
+            f"{path}: holds images that `bsdenoise prepare` packed for training. Expected image files, such as those "
+            "that they were made of."
+        )
     if path.is_dir():
-        found = _files_below(path)
+        found = [Path(parent, name) for parent, _, names in walk(path) for name in names]
     elif path.exists():
         if not is_supported(path):
             raise ValueError(f"{path}: not an image file that can be read. Expected one of {_suffix_list()}.")
         return [path]
     elif glob.has_magic(str(source)):
         names = map(Path, glob.iglob(str(source), recursive=True))
-        found = [name for name in names if _is_store(name) or name.is_file() and not any(map(_is_store, name.parents))]
+        found = [name for name in names if is_store(name) or name.is_file() and not any(map(is_store, name.parents))]
     else:
         raise ValueError(f"{source}: no such file or folder.")
     found = sorted(file for file in found if is_supported(file))
@@ -125,7 +134,7 @@ def find(source: str | Path) -> list[Path]:
 def base_of(source: str | Path) -> Path:
     """Gives the folder below which the files of a source stand: itself, its folder, or a glob up to its wildcards."""
     path = Path(source)
-    if path.is_file() or _is_store(path):
+    if path.is_file() or is_store(path):
         return path.parent
     if path.is_dir():
         return path
@@ -138,6 +147,11 @@ def base_of(source: str | Path) -> Path:
 def is_supported(path: str | Path) -> bool:
     """Tells from its suffix, in either case, whether a file is of a supported kind."""
     return Path(path).suffix.lower() in SUFFIXES
+
+
+def is_store(path: Path) -> bool:
+    """Tells whether a folder is a Zarr store, by its name."""
+    return path.suffix.lower() == zarr_store.SUFFIX and path.is_dir()
 
 
 def read_array(path: str | Path) -> np.ndarray:
@@ -223,7 +237,7 @@ def opened(path: str | Path) -> Iterator[ImageFile]:
         ValueError: As `read`; so does `read(index)`.
         OSError: If the file cannot be opened.
     """
-    if _is_store(Path(path)):
+    if is_store(Path(path)):
         with _naming(path, "Zarr"):
             store = zarr_store.open_store(Path(path))
         yield _checked(store, path)
@@ -346,11 +360,6 @@ def _suffixes_of(codec: Any) -> tuple[str, ...]:
     return next(entry.suffixes for entry in _FORMATS if entry.codec is codec)
 
 
-def _is_store(path: Path) -> bool:
-    """Tells whether a folder is a Zarr store, by its name."""
-    return path.suffix.lower() == zarr_store.SUFFIX and path.is_dir()
-
-
 def _format_for(path: Path) -> _Format:
     """Finds the format by the suffix."""
     entry = next((entry for entry in _FORMATS if path.suffix.lower() in entry.suffixes), None)
@@ -413,20 +422,64 @@ def _picture(file: ImageFile, array: np.ndarray) -> Picture:
     return Picture(array, file.format, file.metadata, file.notes)
 
 
-def _files_below(folder: Path) -> list[Path]:
-    def fail(error: OSError) -> None:
-        raise error  # `os.walk` would pass over a folder that it may not list
+def list_folder(folder: str) -> tuple[list[str], list[str]]:
+    """Lists what is directly in a folder, without looking at any file.
 
-    files = []
+    Returns:
+        Names of the sub-folders to be searched; names of the image files and Zarr stores. Both are sorted, and hidden
+        ones are left out.
+
+    Raises:
+        OSError: If the folder cannot be listed.
+    """
+    folders, names = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith("."):
+                continue
+            if _is_folder(entry) and not name.lower().endswith(zarr_store.SUFFIX):
+                folders.append(name)
+            elif name.lower().endswith(SUFFIXES):
+                names.append(name)
+    return sorted(folders), sorted(names)
+
+
+def walk(
+    folder: str | Path, lister: Callable[[str], tuple[list[str], Any]] = list_folder
+) -> Iterator[tuple[str, list[str], Any]]:
+    """Lists a folder and all below, each once however many links lead there.
+
+    Args:
+        folder: Where to begin.
+        lister: Lists one folder as `list_folder` does; what it gives beside the sub-folders is passed on.
+
+    Yields:
+        Path of a folder, names of the sub-folders that will follow, and the rest of what `lister` gives.
+
+    Raises:
+        OSError: If a folder cannot be listed.
+    """
     seen = {os.path.realpath(folder)}  # links may lead in a circle
-    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        targets = {os.path.realpath(Path(parent, name)): name for name in folders if not name.startswith(".")}
-        stores = [name for name in targets.values() if _is_store(Path(parent, name))]
-        folders[:] = [name for target, name in targets.items() if target not in seen and name not in stores]
-        seen.update(targets)
-        files += [Path(parent, name) for name in stores]
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
-    return files
+    rest = [str(folder)]
+    while rest:
+        parent = rest.pop()
+        names, content = lister(parent)
+        new = []
+        for name in names:
+            target = os.path.realpath(os.path.join(parent, name))
+            if target not in seen:
+                seen.add(target)
+                new.append(name)
+        yield parent, new, content
+        rest += [os.path.join(parent, name) for name in reversed(new)]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle: no folder, as `os.walk` has it
+        return False
 
 
 def _suffix_list() -> str:

@@ -1,11 +1,14 @@
 """Tests of SOURCE → a numbered set of images, and of the choice by size."""
 
+import time
+
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from bsdenoise.data import sources
+from bsdenoise.data import index as file_index
+from bsdenoise.data import looking, sources
 from bsdenoise.data.sources import ArraySource, FileSource, open_source, select
 
 
@@ -163,7 +166,43 @@ def test_no_image_of_such_a_size(folder, low, high, words):
         select(open_source(str(folder)), low, high)
 
 
+@pytest.fixture
+def kept(folder, monkeypatch, tmp_path_factory):
+    """The folder, with an index that is kept of it."""
+    monkeypatch.setenv(file_index.CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(file_index, "FEWEST_FILES", 1)
+    monkeypatch.setattr(file_index, "TICK_NS", 0)
+    time.sleep(0.02)  # some ticks of the clock of the file system
+    return folder
+
+
+def test_the_second_time_no_file_is_opened(kept, monkeypatch):
+    before = [select(open_source(str(kept)), low, 50).indices.tolist() for low in (1, 30)]
+    monkeypatch.setattr(looking, "in_threads", lambda function, numbers, *_: pytest.fail() if len(numbers) else {})
+    assert [select(open_source(str(kept)), low, 50).indices.tolist() for low in (1, 30)] == before
+    source = open_source(str(kept))
+    assert [source.size(index) for index in (0, 2, 8)] == [(40, 50), (20, 24), (60, 30)]
+
+
+def test_sizes_that_were_read_are_kept_after_ctrl_c(kept, monkeypatch):
+    measure = sources.FileSource.size
+
+    def size(self, index):
+        if index == 8:
+            raise KeyboardInterrupt
+        return measure(self, index)
+
+    monkeypatch.setattr(FileSource, "size", size)
+    monkeypatch.setattr(looking, "PART", 1)
+    with pytest.raises(KeyboardInterrupt):
+        select(open_source(str(kept)), 1, None)
+    index = open_source(str(kept)).index
+    assert index.facts("height").tolist() == [40, 45, 20, 18, 0]
+
+
 def test_many_images_are_announced(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sources, "MANY_IMAGES", 5)
-    select(open_source(str(folder)), 1, None)
-    assert "reading the sizes of 9 images" in capsys.readouterr().out
+    monkeypatch.setattr(looking, "MANY_IMAGES", 2)
+    source = open_source(str(folder))
+    assert "counting the images of 3 files …" in capsys.readouterr().out
+    select(source, 1, None)
+    assert "reading the sizes of 2 images …" in capsys.readouterr().out  # of the others they were met on the way

@@ -27,6 +27,7 @@ COMMANDS: dict[str, Any] = {
     "figure": config.FigureConfig,
     "datasets": config.DatasetsConfig,
     "export": config.ExportConfig,
+    "prepare": config.PrepareConfig,
     "serve": config.ServeConfig,
     "app": config.AppConfig,
 }

@@ -10,6 +10,7 @@ from bsdenoise.config.denoise import DenoiseConfig
 from bsdenoise.config.evaluate import EvaluateConfig
 from bsdenoise.config.export import ExportConfig
 from bsdenoise.config.figure import FigureConfig
+from bsdenoise.config.prepare import PrepareConfig
 from bsdenoise.config.serve import ServeConfig
 from bsdenoise.config.train import TrainConfig
 
@@ -20,6 +21,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "FigureConfig",
+    "PrepareConfig",
     "ServeConfig",
     "TrainConfig",
 ]

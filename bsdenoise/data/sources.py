@@ -1,29 +1,27 @@
-"""SOURCE → a numbered set of images: files, stacks, arrays, tensorflow_datasets; and which of them to use.
+"""SOURCE → a numbered set of images: files, stacks, arrays, shards, tensorflow_datasets; and which of them to use.
 
 Nothing here decodes an image before it is asked for.
 """
 
-import concurrent.futures
+import itertools
+import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
 from bsdenoise import images
-from bsdenoise.data import tfds_source
+from bsdenoise.data import index as file_index
+from bsdenoise.data import looking, shards, tfds_source
+from bsdenoise.data.file_source import FileSource
+from bsdenoise.data.shards import ShardSource
 from bsdenoise.formats import npy
 from bsdenoise.images import Picture
 
 MAX_REPORTS = 30  # images that are left out with a line each
-SINGLE_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # never opened to be counted, and to less than `images` for sizes
-HEADER_THREADS = 8  # reading headers mostly waits for the disk
-MANY_IMAGES = 2000  # headers of which take long enough to say so where there is no progress bar
-BAR_DELAY = 1.0  # seconds before a progress bar shows
 
 
 class Source(Protocol):
@@ -35,61 +33,17 @@ class Source(Protocol):
     def name(self, index: int) -> str:
         """Names an image, for messages."""
 
+    def short_name(self, index: int) -> str:
+        """Names an image by what is the same wherever the source is."""
+
     def read(self, index: int) -> Picture:
         """Reads (H, W) or (H, W, C), uint8, uint16 or float; raises ValueError or OSError for a broken one."""
 
+    def content(self, index: int) -> bytes | None:
+        """Gives the bytes of the image file that holds this image alone, not decoded; `None` if there is none."""
+
     def size(self, index: int) -> tuple[int, int]:
         """Gives height and width, from headers where possible; raises as `read`."""
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """Image files; every image of a stack counts.
-
-    Attributes:
-        places: Path and number in the file of each image; the number is `None` in files that hold one.
-    """
-
-    places: list[tuple[Path, int | None]]
-    _sizes: dict[Path, tuple[int, int]] = field(default_factory=dict)
-
-    @classmethod
-    def open(cls, paths: list[Path]) -> "FileSource":
-        """Counts the images in files; one that cannot be counted is kept as one image, to be named when it is met."""
-        places: list[tuple[Path, int | None]] = []
-        for path in tqdm(paths, desc="counting images", unit="file", delay=BAR_DELAY, disable=None, leave=False):
-            number = 1
-            if path.suffix.lower() not in SINGLE_IMAGE_SUFFIXES:
-                try:
-                    number = images.count(path)
-                except (ValueError, OSError):
-                    pass
-            places += [(path, None)] if number == 1 else [(path, index) for index in range(number)]
-        return cls(places)
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.places)
-
-    def name(self, index: int) -> str:
-        """Gives the path, and the number in a stack."""
-        path, number = self.places[index]
-        return str(path) if number is None else f"{path}[{number}]"
-
-    def read(self, index: int) -> Picture:
-        """Decodes one image."""
-        path, number = self.places[index]
-        picture = images.read_image(path, number or 0)
-        if picture.array.ndim > 3:
-            raise ValueError(f"{path}: expected one image. Received: shape={picture.array.shape}.")
-        return picture
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Gives height and width; all images of a stack have one size, so each file is opened once."""
-        path = self.places[index][0]
-        if path not in self._sizes:
-            self._sizes[path] = _file_size(path)
-        return self._sizes[path]
 
 
 @dataclass(frozen=True)
@@ -123,6 +77,13 @@ class ArraySource:
         """Gives the path and the number."""
         return f"{self.path}[{index}]"
 
+    def short_name(self, index: int) -> str:
+        """Gives the file's name without its folder, and the number."""
+        return f"{self.path.name}[{index}]"
+
+    def content(self, index: int) -> None:
+        """No image has a file of its own."""
+
     def read(self, index: int) -> Picture:
         """Reads one image."""
         array = np.array(self.array[index])
@@ -148,9 +109,17 @@ class Selection:
         """Gives the name that the source has for it."""
         return self.source.name(int(self.indices[index]))
 
+    def short_name(self, index: int) -> str:
+        """Gives the name that the source has for it wherever it is."""
+        return self.source.short_name(int(self.indices[index]))
+
     def read(self, index: int) -> Picture:
         """Reads one image."""
         return self.source.read(int(self.indices[index]))
+
+    def content(self, index: int) -> bytes | None:
+        """Gives the bytes of a file that holds this image alone."""
+        return self.source.content(int(self.indices[index]))
 
     def size(self, index: int) -> tuple[int, int]:
         """Gives height and width."""
@@ -168,35 +137,62 @@ def check_partners(source: Source, targets: Source) -> None:
             f"--targets must hold as many images as SOURCE. Received: {len(targets)} targets for {len(source)} images."
         )
     if isinstance(source, ArraySource) and isinstance(targets, ArraySource):
-        _check_other_file(source.path, targets.path)
-    if not (isinstance(source, FileSource) and isinstance(targets, FileSource)):
+        _check_other(source.path, targets.path)
+    if isinstance(source, ShardSource) and isinstance(targets, ShardSource):
+        _check_other(source.folder, targets.folder)
+    if not (has_file_names(source) and has_file_names(targets)):
         return
-    for place, target in zip(source.places, targets.places, strict=True):
-        _check_other_file(place[0], target[0])
-        if (place[0].stem, place[1]) != (target[0].stem, target[1]):
+    if isinstance(source, FileSource) and isinstance(targets, FileSource):
+        for index in range(len(source)):
+            _check_other(source.path(index), targets.path(index))
+    for index in range(len(source)):
+        if _stem(source.short_name(index)) != _stem(targets.short_name(index)):
             raise ValueError(
-                f"--targets must hold the images of SOURCE under the same names. Received: {target[0]} for {place[0]}."
+                "--targets must hold the images of SOURCE under the same names. "
+                f"Received: {targets.name(index)} for {source.name(index)}."
             )
 
 
-def _check_other_file(path: Path, target: Path) -> None:
+def has_file_names(source: Source) -> bool:
+    """Tells whether images are named by files of one image or stack each, so that partners can be told by name."""
+    if isinstance(source, Selection):
+        return has_file_names(source.source)
+    return isinstance(source, FileSource) or (isinstance(source, ShardSource) and source.has_file_names)
+
+
+def _stem(name: str) -> tuple[str, str]:
+    """Gives what the names of partners share: that of the file without folder and suffix, and the number in it."""
+    stem, suffix = os.path.splitext(os.path.basename(name))
+    return stem, suffix[suffix.find("[") :] if suffix.endswith("]") else ""
+
+
+def _check_other(path: Path, target: Path) -> None:
     """Refuses an image as its own target: what would be learnt is to return it."""
     if path.resolve() == target.resolve():
         raise ValueError(f"--targets must be other images than those of SOURCE. Received: {path} for both.")
 
 
 def open_source(source: str) -> Source:
-    """Opens what SOURCE names: a folder (searched recursively), a glob, an image file or stack, `.npy`, or `tfds:`.
+    """Opens what SOURCE names: a folder (searched recursively, or prepared), a glob, an image file or stack, `tfds:`.
 
     Raises:
-        ValueError: If nothing is there, or no image.
+        ValueError: If nothing is there, or no image, or of what was prepared a part is missing.
+        OSError: If a folder cannot be listed.
     """
     if source.startswith(tfds_source.PREFIX):
         return tfds_source.open_tfds(source)
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".npy":
         return ArraySource.open(path)
-    return FileSource.open(images.find(source))
+    if source and shards.is_prepared(path):
+        return ShardSource.open(path)
+    if source and path.is_dir() and not images.is_store(path):
+        index = file_index.of_folder(path)
+        index.save()
+        if len(index):
+            return FileSource(index)
+        shards.check_finished(path)
+    return FileSource(file_index.of_files(images.find(source), images.base_of(source)))
 
 
 def select(
@@ -223,60 +219,37 @@ def select(
     """
     if min_side is None and max_side is None:
         return source
-    low, high = min_side or 1, np.inf if max_side is None else max_side
-    kept, failed = [], 0
-    for index, result in enumerate(_sizes(source)):
-        if isinstance(result, Exception):
-            failed += 1
-            if failed <= MAX_REPORTS:
-                name = source.name(index)
-                report(f"left out {name}: {str(result).removeprefix(f'{name}: ')}")
-        elif low <= min(result) and max(result) <= high:
-            kept.append(index)
-    if not kept:
+    sizes, failures = _sizes(source)
+    for index, error in itertools.islice(sorted(failures.items()), MAX_REPORTS):
+        name = source.name(index)
+        report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
+    is_kept = (sizes.min(axis=1) >= (min_side or 1)) & (sizes.max(axis=1) <= (np.inf if max_side is None else max_side))
+    is_kept[list(failures)] = False
+    kept = np.flatnonzero(is_kept)
+    if not len(kept):
         wanted = " and ".join(
             f"{'at least' if name == '--min-side' else 'at most'} {value} ({name})"
             for name, value in (("--min-side", min_side), ("--max-side", max_side))
             if value is not None
         )
         raise ValueError(f"None of the {len(source)} images has sides of {wanted} pixels.")
-    return Selection(source, np.array(kept))
+    return Selection(source, kept)
 
 
-def _file_size(path: Path) -> tuple[int, int]:
-    """Gives height and width of the images in a file from its headers."""
-    if path.suffix.lower() in SINGLE_IMAGE_SUFFIXES:
-        try:
-            with Image.open(path, formats=("PNG", "JPEG")) as image:  # the first bytes only, not the file
-                return image.height, image.width
-        except Exception:  # Pillow's errors are of every type, and say less than those below
-            pass
-    with images.opened(path) as file:
-        height, width = file.shape[-3:-1] if len(file.shape) == 4 else file.shape[:2]
-        return height, width
+def _sizes(source: Source) -> tuple[np.ndarray, dict[int, Exception]]:
+    """Gives height and width of each image, (N, 2), and by its number the error that came instead."""
+    if isinstance(source, (FileSource, ShardSource)):
+        sizes = source.known_sizes()
+    else:
+        sizes = np.zeros((len(source), 2), np.int32)
+    unknown = np.flatnonzero(sizes[:, 0] == 0)
 
+    def measure(index: int) -> None:
+        sizes[index] = source.size(index)
 
-def _sizes(source: Source) -> list[tuple[int, int] | Exception]:
-    """Gives the size of each image, or the error that came instead."""
-
-    def size(index: int) -> tuple[int, int] | Exception:
-        try:
-            return source.size(index)
-        except (ValueError, OSError) as error:
-            return error
-
-    bar = tqdm(total=len(source), desc="reading sizes", unit="img", delay=BAR_DELAY, disable=None, leave=False)
-    if bar.disable and len(source) >= MANY_IMAGES:
-        tqdm.write(f"reading the sizes of {len(source)} images …")
-    pool = concurrent.futures.ThreadPoolExecutor(HEADER_THREADS)
-    results = []
     try:
-        # Pillow warns of odd headers; around all threads, as the filters belong to the whole process.
-        with bar, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for result in pool.map(size, range(len(source))):
-                results.append(result)
-                bar.update()
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest
-    return results
+        failures = looking.in_threads(measure, unknown, "reading the sizes of", "images")
+    finally:  # after Ctrl-C too: so far it need not be done again
+        if isinstance(source, FileSource):
+            source.index.save()
+    return sizes, failures

@@ -49,6 +49,15 @@ class TfdsSource:
         """Gives SOURCE and the number."""
         return f"{self.spec}[{index}]"
 
+    def short_name(self, index: int) -> str:
+        """Gives the same as `name`: there is no path in it."""
+        return self.name(index)
+
+    def content(self, index: int) -> bytes | None:
+        """Gives the bytes of the image file that went in; `None` for float images, which have none."""
+        value = self._value(index)
+        return None if isinstance(value, np.ndarray) else value
+
     def read(self, index: int) -> Picture:
         """Decodes one image."""
         value = self._value(index)

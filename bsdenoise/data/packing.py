@@ -1,0 +1,218 @@
+"""A numbered set of images → shards, which `ShardSource` reads.
+
+An image file goes in as it is, byte for byte; an image of a stack or a Zarr store as its pixels. Each is decoded
+once before, so that what cannot be read is left out here and not found out in training.
+"""
+
+import collections
+import concurrent.futures
+import errno
+import io
+import itertools
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import bsdenoise
+from bsdenoise import files
+from bsdenoise.data import shards
+from bsdenoise.data.looking import BAR_DELAY
+from bsdenoise.data.sources import MAX_REPORTS, Source, has_file_names
+from bsdenoise.images import PREPARED_INDEX
+
+# Images are compressed already; and each record has to be readable without its neighbours.
+WRITER_OPTIONS = "group_size:1,uncompressed"
+AHEAD = 4  # images per thread that are in memory at a time
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was written."""
+
+    images: int
+    left_out: int
+    shards: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Record:
+    """One image: its name, its bytes, height and width; notes if the bytes are its pixels, `None` if a file."""
+
+    name: str
+    data: bytes
+    size: tuple[int, int]
+    notes: tuple[str, ...] | None
+
+
+def pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], None]) -> Packed:
+    """Writes all images into a folder. If that fails, or is interrupted, nothing is left of it.
+
+    Args:
+        source: The images.
+        out: The folder, empty or not there yet.
+        shard_bytes: Bytes of images after which the next shard is begun.
+        report: Called with one line for each image that is left out.
+
+    Raises:
+        ValueError: If `out` is not empty, or no image can be read.
+        OSError: If something cannot be written.
+    """
+    check_out(out)
+    had_folder = out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    try:
+        return _pack(source, out, shard_bytes, report, written)
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        if not had_folder:
+            out.rmdir()
+        raise
+
+
+def check_out(out: Path) -> None:
+    """Refuses a folder that holds something.
+
+    Raises:
+        ValueError: If it is one, or a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; --out names a folder.")
+    if not out.is_dir():
+        return
+    shards.check_finished(out)
+    if any(out.iterdir()):
+        what = "holds prepared images already" if shards.is_prepared(out) else "is not empty"
+        raise ValueError(f"{out}: {what}. Give another --out, or remove it.")
+
+
+def _pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], None], written: list[Path]) -> Packed:
+    found = _Index()
+    records = _records(source, report)
+    first = next(records, None)
+    while first is not None:
+        path = out / shards.SHARD_NAME.format(len(written))
+        written.append(path)
+        with files.replacing(path) as temporary:
+            before = len(found)
+            first = _write_shard(temporary, itertools.chain([first], records), shard_bytes, found)
+        found.shards.append((path.name, len(found) - before, path.stat().st_size))
+    if not len(found):
+        raise ValueError(f"None of the {len(source)} images can be read.")
+    found.write(out / PREPARED_INDEX, has_file_names(source))
+    total = sum(size for _, _, size in found.shards)
+    return Packed(len(found), len(source) - len(found), len(written), total)
+
+
+class _Index:
+    """What will be known of the records, in their order, as the index holds it: there may be millions."""
+
+    def __init__(self) -> None:
+        self.names = bytearray()
+        self.records = bytearray()
+        self.notes: dict[tuple[str, ...], int] = {}
+        self.shards: list[tuple[str, int, int]] = []
+
+    def add(self, record: _Record) -> None:
+        notes = shards.IS_FILE if record.notes is None else self.notes.setdefault(record.notes, len(self.notes))
+        self.names += record.name.encode("utf-8", "surrogateescape") + b"\0"
+        facts = (*record.size, len(record.data), zlib.crc32(record.data), notes)
+        self.records += np.array([facts], shards.RECORDS).tobytes()
+
+    def __len__(self) -> int:
+        return len(self.records) // shards.RECORDS.itemsize
+
+    def write(self, path: Path, with_file_names: bool) -> None:
+        header = {
+            "format": shards.FORMAT,
+            "package": f"bsdenoise {bsdenoise.__version__}",
+            "has_file_names": with_file_names,
+            "shards": self.shards,
+            "notes": list(self.notes),
+        }
+        with files.replacing(path) as temporary:
+            np.savez(
+                temporary,
+                header=np.frombuffer(json.dumps(header).encode(), np.uint8),
+                names=np.frombuffer(self.names, np.uint8),
+                records=np.frombuffer(self.records, shards.RECORDS),
+            )
+
+
+def _write_shard(path: Path, records: Iterator[_Record], limit: int, found: _Index) -> _Record | None:
+    """Writes one shard; gives the record that has no place in it any more."""
+    writer = shards.load_library().ArrayRecordWriter(str(path), WRITER_OPTIONS)
+    size = 0
+    left: _Record | None = None
+    try:
+        for record in records:
+            if size and size + len(record.data) > limit:
+                left = record
+                break
+            _checked(writer.write, record.data)
+            found.add(record)
+            size += len(record.data)
+        return left
+    finally:
+        _checked(writer.close)
+
+
+def _checked(write: Callable[..., None], *data: bytes) -> None:
+    """Lets array_record write, with errors as the system's own functions have them."""
+    try:
+        write(*data)
+    except RuntimeError as error:
+        known = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
+        for number, reason in known.items():
+            if reason in str(error):
+                raise OSError(number, reason) from error
+        raise OSError(errno.EIO, shards.reason_of(error)) from error
+
+
+def _records(source: Source, report: Callable[[str], None]) -> Iterator[_Record]:
+    """Reads all images in their order, in threads; says which cannot be read."""
+    num_threads = os.cpu_count() or 1
+    pool = concurrent.futures.ThreadPoolExecutor(num_threads)
+    waiting: collections.deque[tuple[int, concurrent.futures.Future[_Record]]] = collections.deque()
+    left_out = 0
+    numbers = iter(range(len(source)))
+    progress = tqdm(total=len(source), desc="preparing", unit="img", delay=BAR_DELAY, disable=None, leave=False)
+    try:
+        with progress:
+            for number in itertools.islice(numbers, AHEAD * num_threads):
+                waiting.append((number, pool.submit(_record, source, number)))
+            while waiting:
+                index, future = waiting.popleft()
+                for number in itertools.islice(numbers, 1):
+                    waiting.append((number, pool.submit(_record, source, number)))
+                try:
+                    yield future.result()
+                except (ValueError, OSError) as error:
+                    left_out += 1
+                    if left_out <= MAX_REPORTS:
+                        name = source.name(index)
+                        report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
+                    if left_out == MAX_REPORTS:
+                        report("whatever else is left out will not be named")
+                progress.update()
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest
+
+
+def _record(source: Source, index: int) -> _Record:
+    data = source.content(index)
+    if data is not None:
+        size = shards.decode(data, source.name(index)).shape[:2]
+        return _Record(source.short_name(index), data, (size[0], size[1]), None)
+    picture = source.read(index)
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(picture.array), allow_pickle=False)
+    return _Record(source.short_name(index), buffer.getvalue(), (picture.shape[0], picture.shape[1]), picture.notes)
