@@ -20,9 +20,15 @@ class Worker:
     Args:
         arguments: The command line behind `train`.
         environment: Variables beside those of this process; `None` removes one.
+        cores: The processor cores that it may use; `None` for all.
     """
 
-    def __init__(self, arguments: Sequence[str], environment: dict[str, str | None] | None = None):
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: dict[str, str | None] | None = None,
+        cores: set[int] | None = None,
+    ):
         merged = dict(os.environ) | (environment or {})
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process)
         self.process = subprocess.Popen(
@@ -31,6 +37,7 @@ class Worker:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
         )
 
     def output(self) -> str:
@@ -62,7 +69,10 @@ class Worker:
 
 
 def start(
-    workers: int, arguments: Sequence[str], each: Callable[[int], Sequence[str]] = lambda index: ()
+    workers: int,
+    arguments: Sequence[str],
+    each: Callable[[int], Sequence[str]] = lambda index: (),
+    cores: Callable[[int], set[int] | None] = lambda index: None,
 ) -> list[Worker]:
     """Starts the workers of a cluster with a TF_CONFIG each.
 
@@ -70,14 +80,13 @@ def start(
         workers: How many.
         arguments: The command line of all of them behind `train`.
         each: From the number of a worker to what is behind that for it alone.
+        cores: From the number of a worker to its processor cores.
     """
     addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    tasks = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in range(workers)]
     return [
-        Worker(
-            [*arguments, *each(index)],
-            {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})},
-        )
-        for index in range(workers)
+        Worker([*arguments, *each(index)], {"TF_CONFIG": json.dumps(task)}, cores(index))
+        for index, task in enumerate(tasks)
     ]
 
 

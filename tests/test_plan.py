@@ -47,7 +47,7 @@ def test_bad_flags(config, capsys):
 
 
 def test_operations_are_counted(config):
-    """What wider convolutions cost more, counted by hand: forward, backward for kernels, and for what they are shown."""
+    """What wider convolutions cost more, counted by hand: forward, and backward for kernels and inputs."""
     data, _ = preparation.open_data(config)
     state = TrainingState(config, data, join().strategy)
     counted = []

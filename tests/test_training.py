@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import keras
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import training_runs
+from PIL import Image
 from training_runs import assert_same_checkpoints, checkpointed, log_lines, logged_losses, smooth, stop_at
 
 from bsdenoise.training import loop
@@ -348,3 +350,46 @@ def test_config_json_says_all_that_is_needed_to_do_it_again(config):
         name for name, known in written["versions"].items() if known
     }
     assert written["machine"]["devices"] == "1 CPU"
+
+
+@pytest.mark.slow
+def test_deterministic_runs_are_equal_bit_for_bit_across_an_interruption(config, tmp_path):
+    """In a process of its own: what --deterministic switches on stays on."""
+    script = """
+        import os, signal, sys
+        from bsdenoise import cli
+        source, straight, broken = sys.argv[1:]
+        flags = "--noise gaussian:25 --corrupt fresh --width 4 --depth 1 --crop 16 --images 40 --deterministic".split()
+        assert cli.main(["train", source, "--out", straight, *flags]) == 0
+        from bsdenoise.training.step import TrainingState
+        train_on = TrainingState.train_on
+        def stopping(self, *arguments):
+            if self.step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return train_on.__get__(self, TrainingState)(*arguments)
+        TrainingState.train_on = stopping
+        assert cli.main(["train", source, "--out", broken, *flags]) == 143
+        TrainingState.train_on = train_on
+        assert cli.main(["train", source, "--out", broken, *flags]) == 0
+        print("done")
+    """
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    command = [sys.executable, "-c", textwrap.dedent(script), config.source, str(straight), str(broken)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stdout.endswith("done\n"), result.stderr[-2000:]
+    assert "going on at step 5" in result.stdout
+    assert_same_checkpoints(config, straight, broken)
+
+
+def test_a_run_that_goes_on_with_other_images_says_so(config, tmp_path, capsys):
+    """As many as before, under the same names, but others."""
+    folder = tmp_path / "photos"
+    shutil.copytree(config.source, folder)
+    config = dataclasses.replace(config, source=str(folder), images=4)
+    train(config)
+    before = json.loads((config.out / "config.json").read_text())["facts"]["manifest"]
+    Image.fromarray(smooth(50, 44, 77)).save(folder / "3.png")
+    capsys.readouterr()
+    train(config)
+    assert "warning: the images of SOURCE are not those that this run began with" in capsys.readouterr().out
+    assert json.loads((config.out / "config.json").read_text())["facts"]["manifest"] != before

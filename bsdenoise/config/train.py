@@ -18,8 +18,8 @@ class TrainConfig:
     """
 
     #: Training images: a folder (searched recursively), a quoted glob, an image file or TIFF stack (every image of a
-    #: stack counts), an .npy file (N, H, W[, C]), or tfds:NAME[/CONFIG]:SPLIT for a data set of tensorflow_datasets,
-    #: such as tfds:imagenet2012:validation; TFDS_DATA_DIR says where those are.
+    #: stack counts), an .npy file (N, H, W[, C]), a folder that prepare has written, or tfds:NAME[/CONFIG]:SPLIT for a
+    #: data set of tensorflow_datasets, such as tfds:imagenet2012:validation; TFDS_DATA_DIR says where those are.
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
 
     #: Run folder: configuration, log, checkpoints, samples and the trained denoiser.keras.

@@ -81,8 +81,10 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
             stack.enter_context(watchdog.watching())
         place.check_batch(config.batch)
         earlier = earlier_facts(config.out)
-        data, sample = preparation.open_data(config, earlier, tqdm.write if place.is_chief else lambda line: None)
+        say = tqdm.write if place.is_chief else lambda line: None
+        data, sample = preparation.open_data(config, earlier, say)
         facts = preparation.facts(data, sample)
+        preparation.warn_of_changes(earlier, facts, say)
         folder = stack.enter_context(contextlib.closing(RunFolder(config.out, config))) if place.is_chief else None
         state = TrainingState(config, data, place.strategy)
         checkpoints = Checkpoints(checkpoints_path(config.out), state.trackables())

@@ -12,6 +12,7 @@ from bsdenoise import methods
 from bsdenoise import noise as noise_models
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
+from bsdenoise.data.manifest import manifest
 from bsdenoise.data.sampling import Sample, look_at
 from bsdenoise.data.sources import Selection, Source, check_partners, open_source, select
 from bsdenoise.data.tfds_source import PREFIX as TFDS_PREFIX
@@ -100,8 +101,6 @@ def open_data(
     offset, scale = sample.offset, sample.scale
     if earlier is not None:
         offset, scale = float(earlier.get("offset", 0.0)), float(earlier.get("scale", 1.0))
-        if earlier.get("num_images", len(source)) != len(source):
-            say(f"warning: SOURCE had {earlier['num_images']} images when this run began and has {len(source)} now")
     noise = _normalised_noise(config.noise, sample.full_scale, offset, scale)
     channels = sample.channels if config.channels is None else config.channels
     if not config.corrupt and channels == 1 and sample.channels == 3:
@@ -140,10 +139,13 @@ def open_data(
 def facts(data: TrainingImages, sample: Sample) -> dict[str, Any]:
     """Says what was found out about the data, for config.json.
 
+    `manifest` and `targets_manifest` tell whether another run saw the same images (docs/big-data.md says how surely).
     `offset`, `scale`, `sigma` and `estimated_sigma` are pixel values: fractions of full scale where `fractional`.
     """
     return {
         "num_images": len(data.source),
+        "manifest": manifest(data.source),
+        "targets_manifest": manifest(data.targets) if data.targets is not None else None,
         "num_held_out": len(data.held_out),
         "channels": data.channels,
         "full_scale": sample.full_scale,
@@ -153,6 +155,25 @@ def facts(data: TrainingImages, sample: Sample) -> dict[str, Any]:
         "sigma": [data.noise.low * data.scale, data.noise.high * data.scale],
         "estimated_sigma": sample.median_sigma,
     }
+
+
+def warn_of_changes(earlier: dict[str, Any] | None, now: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Says so if a run that goes on finds other images than it began with.
+
+    Args:
+        earlier: The facts of the run when it began; `None` if it begins now.
+        now: Those of today.
+        say: Called with the line.
+    """
+    if earlier is None:
+        return
+    before, count = earlier.get("num_images", now["num_images"]), now["num_images"]
+    if before != count:
+        say(f"warning: SOURCE had {before} images when this run began and has {count} now")
+        return
+    for name, words in (("manifest", "SOURCE"), ("targets_manifest", "--targets")):
+        if earlier.get(name, now[name]) != now[name]:
+            say(f"warning: the images of {words} are not those that this run began with: other names or other files")
 
 
 def provenance(config: TrainConfig, data: TrainingImages, step: int, score: dict[str, float]) -> dict[str, Any]:
