@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_killed_worker(scene, victim):
 
 def test_worker_told_to_stop(scene):
     """All save at the same step and end; another number of workers goes on from there."""
-    seen = faults.signalled(scene, 1, faults.signal.SIGTERM)
+    seen = faults.signalled(scene, 1, signal.SIGTERM)
     assert seen.exit_codes == (143, 143) and seen.seconds < faults.SECONDS_TO_NOTICE
     assert seen.broken_at <= seen.resumed_at <= seen.broken_at + 5
     assert f"stopped at step {seen.resumed_at}" in seen.said
@@ -69,6 +70,14 @@ def test_workers_that_differ_are_refused(scene):
     for worker in workers:
         assert "The workers of the cluster differ in their flags: worker 1" in worker.output()
         assert "Traceback" not in worker.output()
+
+
+def test_a_worker_that_never_comes_is_not_waited_for_for_ever(scene):
+    (port,) = cluster.free_ports(1)
+    place = {"cluster": {"worker": [f"127.0.0.1:{port}", "127.0.0.1:9"]}, "task": {"type": "worker", "index": 0}}
+    alone = Worker(scene.flags("alone", "--stall-minutes", "0.02"), {"TF_CONFIG": json.dumps(place)})
+    assert alone.wait(60) == -signal.SIGALRM
+    assert "waiting for all 2 workers" in alone.output()
 
 
 def test_slurm_job_step(scene):

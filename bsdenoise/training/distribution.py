@@ -4,14 +4,19 @@ Every process of a cluster is a worker. All of them run the same steps; worker 0
 What the workers say to each other goes through the functions here: collectives, in which all must take part.
 """
 
+import contextlib
 import json
 import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")  # exists on Linux where the driver is loaded
 TF_CONFIG = "TF_CONFIG"
@@ -148,7 +153,7 @@ class Place:
         return f"{devices} of {self.workers} workers ({self.found}; this is worker {self.worker})"
 
 
-def join(kind: str = "auto", communication: str = "auto") -> Place:
+def join(kind: str = "auto", communication: str = "auto", patience: float = 0.0) -> Place:
     """Finds the devices, and in a cluster the other workers; must come before TensorFlow computes anything.
 
     Args:
@@ -156,13 +161,16 @@ def join(kind: str = "auto", communication: str = "auto") -> Place:
             devices; "one" takes one device, "mirrored" all of this machine, "workers" needs a cluster.
         communication: How workers add up gradients: "ring" over the network with gRPC, "nccl" between NVIDIA GPUs,
             "auto" lets TensorFlow choose.
+        patience: For how many seconds to wait for the other workers; 0 for ever. After that the process ends with
+            SIGALRM, exit code 142 to a shell: TensorFlow lets no Python run meanwhile.
 
     Raises:
         ValueError: If there is no such cluster, or its description cannot be used.
     """
     cluster = None if kind in ("one", "mirrored") else _cluster()
     if cluster is not None:
-        return _join_cluster(*cluster, communication)
+        with _mortal(patience):
+            return _join_cluster(*cluster, communication)
     if kind == "workers":
         raise ValueError(
             f"--strategy workers needs a cluster: a {TF_CONFIG} with several workers, or a SLURM job step (srun) with "
@@ -247,13 +255,33 @@ def _num_in_tf_config() -> int:
     return num_workers
 
 
+@contextlib.contextmanager
+def _mortal(seconds: float) -> Iterator[None]:
+    """Lets SIGTERM, Ctrl-C and an alarm end the process without Python's help, which is held up in a long call."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to somebody else
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _join_cluster(resolver, found, communication):
     """Waits for the other workers and joins them."""
     implementation = tf.distribute.experimental.CommunicationImplementation[communication.upper()]
     spec = resolver.cluster_spec()
     num = {kind: spec.num_tasks(kind) for kind in _WORKER_KINDS if kind in spec.jobs}
+    workers = sum(num.values())
+    worker = resolver.task_id + (num.get("chief", 0) if resolver.task_type == "worker" else 0)
+    if worker == 0:
+        tqdm.write(f"waiting for all {workers} workers ({found}) …")
     strategy = tf.distribute.MultiWorkerMirroredStrategy(
         resolver, tf.distribute.experimental.CommunicationOptions(implementation=implementation)
     )
-    worker = resolver.task_id + (num.get("chief", 0) if resolver.task_type == "worker" else 0)
-    return Place(strategy, worker, sum(num.values()), found)
+    return Place(strategy, worker, workers, found)

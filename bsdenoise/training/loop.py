@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -48,6 +49,7 @@ class Outcome:
         score: Best validation PSNR in dB, estimated as `Validation.score` says; −inf before the first validation.
         denoiser_path: Where the best denoiser is.
         place: The devices, and whether this process wrote the files, as one of a cluster does.
+        summary: What summary.json says; empty for the workers that write nothing.
     """
 
     step: int
@@ -56,6 +58,7 @@ class Outcome:
     score: float
     denoiser_path: Path
     place: Place
+    summary: dict[str, Any]
 
 
 def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -> Outcome:
@@ -74,8 +77,9 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
         PeerLostError: If another worker of the cluster is lost.
     """
     preparation.check(config)
-    watchdog = Watchdog(60.0 * config.stall_minutes)
-    place = Place(strategy) if strategy else distribution.join(config.strategy, config.communication)
+    patience = 60.0 * config.stall_minutes
+    watchdog = Watchdog(patience)
+    place = Place(strategy) if strategy else distribution.join(config.strategy, config.communication, patience)
     with contextlib.ExitStack() as stack:
         if place.workers > 1:
             stack.enter_context(watchdog.watching())
@@ -97,12 +101,14 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
         loop = _Loop(config, data, state, place, watchdog, checkpoints, folder)
         received = loop.run()
         finished = state.step >= config.steps
+        summary = {}
         if folder is not None:
-            loop.summarise(finished)
+            summary = loop.summary(finished)
+            folder.write_summary(summary)
             if finished:
                 _export(folder)
         place.part()
-        return Outcome(state.step, finished, received, float(state.best_score), config.out / DENOISER, place)
+        return Outcome(state.step, finished, received, float(state.best_score), config.out / DENOISER, place, summary)
 
 
 def _restore(place: Place, checkpoints: Checkpoints, state: TrainingState, agreed: dict[str, str]) -> None:
@@ -280,28 +286,26 @@ class _Loop:
                 f"Last good checkpoint: {kept}."
             )
 
-    def summarise(self, finished: bool) -> None:
-        """Leaves a short account of the run, of this call of it where it says so."""
+    def summary(self, finished: bool) -> dict[str, Any]:
+        """Gives a short account of the run, and of this call of it where it says so."""
         first, then = self.began
         seconds, step = time.monotonic() - then, self.state.step
-        self.folder.write_summary(
-            {
-                "finished": finished,
-                "steps": step,
-                "images": step * self.config.batch,
-                "epochs": round(step * self.config.batch / len(self.data.training), 3),
-                "skipped_steps": self.state.num_skipped,
-                "left_out_images": self.data.num_left_out,
-                "best_score": float(self.state.best_score),
-                "score": self.validation.score,
-                "this_call": {
-                    "from_step": first,
-                    "seconds": round(seconds, 1),
-                    "images_per_second": round((step - first) * self.config.batch / seconds, 3),
-                    "devices": str(self.place),
-                },
-            }
-        )
+        return {
+            "finished": finished,
+            "steps": step,
+            "images": step * self.config.batch,
+            "epochs": round(step * self.config.batch / len(self.data.training), 3),
+            "skipped_steps": self.state.num_skipped,
+            "left_out_images": self.data.num_left_out,
+            "best_score": float(self.state.best_score),
+            "score": self.validation.score,
+            "this_call": {
+                "from_step": first,
+                "seconds": round(seconds, 1),
+                "images_per_second": round((step - first) * self.config.batch / seconds, 3),
+                "devices": str(self.place),
+            },
+        }
 
 
 def _announce(config: TrainConfig, data: TrainingImages, state: TrainingState, place: Place) -> None:

@@ -50,7 +50,7 @@ def show(config: TrainConfig) -> None:
         PeerLostError: If another worker of the cluster is lost.
     """
     preparation.check(config)
-    place = distribution.join(config.strategy, config.communication)
+    place = distribution.join(config.strategy, config.communication, 60.0 * config.stall_minutes)
     place.check_batch(config.batch)
     data, _ = preparation.open_data(config, None, tqdm.write if place.is_chief else lambda line: None)
     before = time.monotonic(), psutil.Process().memory_info().rss
