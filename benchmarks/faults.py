@@ -125,7 +125,7 @@ def killed(scene: Scene, victim: int) -> Seen:
 
 
 def signalled(scene: Scene, victim: int, number: signal.Signals) -> Seen:
-    """One of two workers gets a signal; when both have ended three workers go on."""
+    """One of two workers gets a signal; when both have ended a single process goes on."""
     name = f"signal {number} to {victim}"
     workers = cluster.start(2, scene.flags(name))
     broken_at = cluster.wait_for_step(scene.run(name), BREAK_AT, workers[0])
@@ -134,9 +134,9 @@ def signalled(scene: Scene, victim: int, number: signal.Signals) -> Seen:
     codes = tuple(worker.wait(SECONDS_TO_NOTICE) for worker in workers)
     seconds = time.monotonic() - start
     said = "".join(worker.output() for worker in workers)
-    again = cluster.start(3, scene.flags(name))
-    end(again, 0)
-    return seen(scene, name, codes, seconds, broken_at, said + again[0].output(), scene.undisturbed(2))
+    again = Worker(scene.flags(name))
+    end([again], 0)
+    return seen(scene, name, codes, seconds, broken_at, said + again.output(), scene.undisturbed(2))
 
 
 def full_disk(scene: Scene) -> Seen:

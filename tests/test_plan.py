@@ -11,6 +11,7 @@ from bsdenoise.training.distribution import join
 from bsdenoise.training.step import TrainingState
 
 source, config = training_runs.source, training_runs.config
+PARAMETERS = 2905  # of the network that is planned
 
 
 def test_the_plan_is_printed_and_nothing_written(config, capsys):
@@ -20,14 +21,14 @@ def test_the_plan_is_printed_and_nothing_written(config, capsys):
     lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["devices"] == "1 CPU, float32"
     assert lines["images"].startswith("5 to train on, 1 held out; 9.6 epochs")
-    assert lines["network"] == "4,509 parameters; full"
+    assert lines["network"] == f"{PARAMETERS:,} parameters; full"
     assert lines["step"] == "4 crops of 16×16, 4 per device"
     speed = re.match(r"([\d.]+) crops/s, median of (\d+) steps of ([\d.]+) s", lines["speed"])
     assert float(speed[1]) * float(speed[3]) == pytest.approx(4, rel=0.02) and int(speed[2]) >= plan.MIN_STEPS
     assert lines["whole run"].startswith("12 steps, ") and "for 2 validations" in lines["whole run"]
     assert 0 < float(re.match(r"([\d.]+) GB", lines["memory"])[1]) < 5
     # Weights, their average and Adam's two means, four bytes each.
-    assert lines["disk"] == f"{4509 * 4 * 4 / 1e6:.1f} MB per checkpoint, 2 kept"
+    assert lines["disk"] == f"{PARAMETERS * 4 * 4 / 1e6:.1f} MB per checkpoint, 2 kept"
 
 
 def test_bad_flags(config, capsys):

@@ -426,8 +426,8 @@ def test_versions_are_swapped_under_load_without_one_failed_request(server, mode
             answers.append(is_right(server.post(encoded(file)), expected))
             answers.append(server.predict(image=image(1, 9, 9, 3))["denoised"].shape == (1, 9, 9, 3))
 
-    with ThreadPoolExecutor(4) as pool:
-        loads = [pool.submit(load) for _ in range(4)]
+    with ThreadPoolExecutor(2) as pool:
+        loads = [pool.submit(load) for _ in range(2)]
         try:
             publish(exported, models, 2)
             wait_for(lambda: server.states().get(2, {}).get("state") == "AVAILABLE")

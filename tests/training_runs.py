@@ -40,7 +40,7 @@ def config(source, tmp_path):
         noise="gaussian:25",
         corrupt="fresh",
         width=4,
-        depth=2,
+        depth=1,
         crop=16,
         batch=4,
         images=48,
