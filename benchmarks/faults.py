@@ -42,7 +42,7 @@ class Seen:
 
     Attributes:
         exit_codes: Of the processes, as far as they ended by themselves; negative after a signal.
-        seconds: From the fault to the end of the last of them.
+        seconds: From the fault to the end of the last of them; `None` where nothing was to end.
         broken_at: Last step that was logged before.
         resumed_at: Step that the training went on from.
         deviation: Largest difference of any weight from the training that nobody disturbed, 0 being bit for bit;
@@ -53,7 +53,7 @@ class Seen:
     """
 
     exit_codes: tuple[int, ...]
-    seconds: float
+    seconds: float | None
     broken_at: int
     resumed_at: int
     deviation: float | None
@@ -157,23 +157,24 @@ def full_disk(scene: Scene) -> Seen:
         {train} & training=$!
         until [ "$(ls '{run}'/checkpoints/ckpt-*.index 2>/dev/null | wc -l)" -ge 2 ]; do sleep 0.05; done
         head -c 4m /dev/zero > '{run}/fill' 2>/dev/null || true
+        filled=$(date +%s.%N)
         wait $training && code=0 || code=$?
-        echo "ended with $code after $(tail -n 1 '{run}/log.jsonl')"
+        echo "ended with $code, $filled, $(date +%s.%N) after $(tail -n 1 '{run}/log.jsonl')"
         rm '{run}/fill'
         {train}
         cp -r '{run}' '{run}.kept'
     """
-    start = time.monotonic()
     result = subprocess.run([*mount, script], capture_output=True, text=True, timeout=300)
     said = result.stdout + result.stderr
     if result.returncode:
         raise AssertionError(said)
     ended = next(line for line in said.splitlines() if line.startswith("ended with"))
-    code = int(ended.split()[2])
+    words, log_line = ended.removeprefix("ended with ").split(" after ")
+    code, filled, over = map(float, words.split(","))
     run.rmdir()
     Path(f"{run}.kept").rename(run)
-    broken_at = json.loads(ended.split(" after ")[1])["step"]
-    return seen(scene, name, (code,), time.monotonic() - start, broken_at, said, scene.undisturbed())
+    broken_at = json.loads(log_line)["step"]
+    return seen(scene, name, (int(code),), over - filled, broken_at, said, scene.undisturbed())
 
 
 def damaged_checkpoint(scene: Scene) -> Seen:
@@ -190,7 +191,7 @@ def damaged_checkpoint(scene: Scene) -> Seen:
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     again = Worker(scene.flags(name))
     end([again], 0)
-    return seen(scene, name, (code,), 0.0, broken_at, again.output(), scene.undisturbed())
+    return seen(scene, name, (code,), None, broken_at, again.output(), scene.undisturbed())
 
 
 def same_folder(scene: Scene) -> Seen:
@@ -230,7 +231,7 @@ def no_numbers(scene: Scene) -> Seen:
     np.save(scene.folder / "stack.npy", stack)
     training = Worker(scene.flags(name, "--noise", "gaussian:0.5", "--on-nan", "skip", source="stack.npy"))
     end([training], 0)
-    return seen(scene, name, (0,), 0.0, 0, training.output(), None)
+    return seen(scene, name, (0,), None, 0, training.output(), None)
 
 
 def vanished(scene: Scene) -> Seen:
@@ -243,7 +244,7 @@ def vanished(scene: Scene) -> Seen:
     for number in (2, 5):
         (source / f"{number}.png").unlink()
     code = training.wait()
-    return seen(scene, name, (code,), 0.0, broken_at, training.output(), None)
+    return seen(scene, name, (code,), None, broken_at, training.output(), None)
 
 
 FAULTS = {
@@ -271,7 +272,13 @@ def end(workers: list[Worker], expected: int) -> None:
 
 
 def seen(
-    scene: Scene, name: str, codes: tuple[int, ...], seconds: float, broken_at: int, said: str, undisturbed: Path | None
+    scene: Scene,
+    name: str,
+    codes: tuple[int, ...],
+    seconds: float | None,
+    broken_at: int,
+    said: str,
+    undisturbed: Path | None,
 ) -> Seen:
     """Looks at a finished run, and compares it with one that nobody disturbed."""
     run = scene.run(name)
@@ -318,10 +325,10 @@ def main() -> None:
             one = fault(scene)
             rows[name] = {key: value for key, value in vars(one).items() if key not in ("said", "summary")}
             codes = ", ".join(map(str, one.exit_codes))
+            seconds = "–" if one.seconds is None else f"{one.seconds:.1f}"
             deviation = "–" if one.deviation is None else f"{one.deviation:.1e}"
             print(
-                f"| {name} | {codes} | {one.seconds:.1f} | {one.broken_at} | {one.resumed_at} | {deviation} | "
-                f"{one.repeated} |",
+                f"| {name} | {codes} | {seconds} | {one.broken_at} | {one.resumed_at} | {deviation} | {one.repeated} |",
                 flush=True,
             )
     print(json.dumps({"faults": rows, "steps": STEPS, "machine": machine.describe()}))
