@@ -58,7 +58,7 @@ def test_two_devices_train_as_one(config, tmp_path):
     device computes all at once.
     """
     script = """
-        import dataclasses, sys, numpy as np, tensorflow as tf
+        import dataclasses, pathlib, sys, numpy as np, tensorflow as tf
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
         from bsdenoise.config import TrainConfig
@@ -86,10 +86,19 @@ def test_two_devices_train_as_one(config, tmp_path):
             for index in (1, 2):
                 for one, two in zip(results[0][index], results[1][index], strict=True):
                     np.testing.assert_allclose(one, two, atol=2e-5)
+        # The whole loop, which goes on from a checkpoint too.
+        config = dataclasses.replace(config, batch=4, images=8, out=pathlib.Path(sys.argv[2]))
+        loop._export = lambda folder: None
+        assert loop.train(config).step == 2
+        outcome = loop.train(dataclasses.replace(config, images=16))
+        assert (outcome.step, str(outcome.place), outcome.summary["this_call"]["from_step"]) == (4, "2 CPUs", 2)
         print("equal")
     """
     result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), config.source], capture_output=True, text=True, check=False
+        [sys.executable, "-c", textwrap.dedent(script), config.source, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.stdout.strip().endswith("equal"), result.stderr[-2000:]
 
