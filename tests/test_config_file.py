@@ -140,7 +140,7 @@ def test_what_a_run_writes_can_be_read(settings):
     run_folder = import_module("bsdenoise.training.run_folder")
     flags = TrainConfig("scans", Path("run"), "gaussian:5-50", corrupt="fresh", n2v_fraction=1 / 3, learning_rate=1e-9)
     folder = run_folder.RunFolder(flags.out, flags)
-    folder.write_config(flags, {})
+    folder.write_config(flags, {}, "1 CPU")
     folder.close()
     assert settings("train", "--config", "run") == flags
 
@@ -151,7 +151,7 @@ def test_run_goes_on_with_the_same_file_and_another_number_of_images(settings):
     write("a.toml", "width = 4\nimages = 8")
     flags = settings("train", *REQUIRED, "--config", "a.toml")
     folder = run_folder.RunFolder(flags.out, flags)
-    folder.write_config(flags, {})
+    folder.write_config(flags, {}, "1 CPU")
     folder.close()
     assert json.loads(Path("run/config.json").read_text())["config"]["width"] == 4
     write("run/checkpoints/ckpt-1.index", "")

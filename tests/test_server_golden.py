@@ -5,6 +5,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import urllib3
 from rest_server import listening
@@ -65,6 +66,9 @@ def test_the_answer_is_the_recorded_one(number, address):
     if expected["content-type"] == "application/json":
         answered, recorded = json.loads(answer.data), json.loads(exchange["body"])
         is_other = number in DIFFERENCES and DIFFERENCES[number][0] in answered["error"]
+        if "NaN" in (body or "") and "predictions" in recorded:
+            # What a rectifier makes of NaN, NaN or 0, depends on how TensorFlow happens to vectorise it.
+            answered, recorded = (np.shape(one["predictions"]) for one in (answered, recorded))
         assert is_other or same(answered, recorded), (answered, recorded)
     else:
         assert answer.data.decode() == exchange["body"]
