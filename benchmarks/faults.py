@@ -286,7 +286,7 @@ def seen(
     if not summary["finished"]:
         raise AssertionError(f"{run} was not finished")
     steps = [line["step"] for line in cluster.logged(run)]
-    wrong = len(steps) - len(set(steps)) + len(set(range(1, STEPS + 1)) - set(steps))
+    wrong = len(steps) - len(set(steps)) + STEPS - summary["skipped_steps"] - len(set(steps))
     deviation = largest_difference(run, undisturbed) if undisturbed else None
     return Seen(codes, seconds, broken_at, summary["this_call"]["from_step"], deviation, wrong, said, summary)
 

@@ -50,6 +50,16 @@ def test_skipped_and_counted(stack, capsys):
     assert json.loads((stack.out / "summary.json").read_text())["skipped_steps"] == len(bad)
 
 
+def test_a_skipped_step_is_no_end_where_every_step_is_logged(stack):
+    data, _ = preparation.open_data(stack)
+    bad = bad_steps(stack, data)
+    train(dataclasses.replace(stack, on_nan="skip", validation_images=1))
+    assert [line["step"] for line in log_lines(stack.out, "train")] == sorted({*range(1, stack.steps + 1)} - {*bad})
+    assert log_lines(stack.out, "train")[-1]["skipped"] == sum(
+        step < log_lines(stack.out, "train")[-1]["step"] for step in bad
+    )
+
+
 def test_a_skipped_step_changes_nothing_but_the_counts(stack):
     data, _ = preparation.open_data(stack)
     first_bad = bad_steps(stack, data)[0]
@@ -103,5 +113,6 @@ def test_nothing_but_skipped_steps_ends_the_training(config, monkeypatch):
         return (shown, target) if number < 16 else (np.full_like(shown, np.inf), target)
 
     monkeypatch.setattr(TrainingImages, "example", example)
+    monkeypatch.setattr("bsdenoise.training.loop.MOST_SKIPPED_IN_A_ROW", 2)
     with pytest.raises(TrainingDivergedError, match="not a finite number at step 6"):
         train(dataclasses.replace(config, on_nan="skip"))

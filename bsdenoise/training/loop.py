@@ -31,6 +31,7 @@ from bsdenoise.training.validation import Validation
 from bsdenoise.training.watchdog import Watchdog
 
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
+MOST_SKIPPED_IN_A_ROW = 50  # steps without a finite loss, by which it will not come back
 SECONDS_FOR_A_SHARED_FILE = 60  # after which a file that the chief sees should be seen everywhere
 
 
@@ -173,6 +174,7 @@ class _Loop:
         self.last_log = self.began
         self.last_line = 0.0
         self.last_skipped = state.num_skipped
+        self.last_good = state.step
 
     def run(self) -> int | None:
         """Trains to the end or to the first signal, whose number it gives."""
@@ -224,10 +226,12 @@ class _Loop:
     def _log(self, step: int, bar: tqdm) -> None:
         """Reads the loss, which waits for the device: so not at every step."""
         loss, skipped = self.state.take_loss(), self.state.num_skipped
-        new, self.last_skipped = skipped - self.last_skipped, skipped
-        if new and self.config.on_nan == "stop":
-            loss = float("nan")
-        self._require(np.isfinite(loss), "The loss or its gradient is not a finite number", step)
+        new = skipped - self.last_skipped
+        is_good = np.isfinite(loss) and not (new and self.config.on_nan == "stop")
+        if not is_good and self.config.on_nan == "skip" and step - self.last_good < MOST_SKIPPED_IN_A_ROW:
+            return  # nothing to tell of steps that were all skipped; the next line counts them
+        self._require(is_good, "The loss or its gradient is not a finite number", step)
+        self.last_good, self.last_skipped = step, skipped
         before, then = self.last_log
         self.last_log = (step, time.monotonic())
         if self.folder is None:
