@@ -20,7 +20,7 @@ help:
 	@echo 'make clean    removes the environment, caches and build products'
 
 test: lint
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m examples.demo

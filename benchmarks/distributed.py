@@ -47,7 +47,7 @@ class Config:
 
 def equality(folder: Path) -> list[dict]:
     """Trains with one, two and three workers, and compares with one."""
-    scene = faults.Scene.set_up(folder)
+    scene = faults.Scene.set_up(folder, "full")
     runs = {workers: scene.undisturbed(workers) for workers in (1, 2, 3)}
     losses = {workers: np.array([line["loss"] for line in cluster.logged(run)]) for workers, run in runs.items()}
     return [

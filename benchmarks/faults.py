@@ -7,6 +7,7 @@ brought back as the documentation says, run to its end, and compared with a trai
 """
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -68,12 +69,14 @@ class Scene:
 
     Attributes:
         folder: Where all is written.
+        method: What is trained; by default the smallest network, since clusters do not care.
     """
 
     folder: Path
+    method: str = "n2c"
 
     @classmethod
-    def set_up(cls, folder: Path) -> "Scene":
+    def set_up(cls, folder: Path, method: str = method) -> "Scene":
         """Writes the images."""
         from bsdenoise import images
 
@@ -83,19 +86,20 @@ class Scene:
         for number in range(8):
             waves = [np.sin(rows * 0.3 * (number + 1) + columns * shift) for shift in (0.2, 0.5, 0.9)]
             images.write(source / f"{number}.png", (128 + 90 * np.stack(waves, axis=-1)).astype("uint8"))
-        return cls(folder)
+        return cls(folder, method)
 
     def run(self, name: str) -> Path:
         """Gives a run folder."""
         return self.folder / name
 
     def flags(self, name: str, *more: str, source: str = "images") -> list[str]:
-        """Gives the command line of a training: a checkpoint about once a second, a log line for every step."""
+        """Gives the command line of a training: a checkpoint about three times a second, a log line for every step."""
         flags = {
             "out": self.run(name),
-            **{"noise": "gaussian:25", "corrupt": "fresh", "width": 4, "depth": 1, "crop": 16, "batch": BATCH},
+            **{"noise": "gaussian:25", "corrupt": "fresh", "width": 4, "depth": 1, "crop": 32, "batch": BATCH},
+            "method": self.method,
             **{"images": STEPS * BATCH, "learning-rate": 1e-3, "validate-every": 60, "log-every": 1},
-            "checkpoint-minutes": 0.01,
+            "checkpoint-minutes": 0.005,
         }
         pairs = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
         return [str(self.folder / source), *pairs, *more]
@@ -173,7 +177,7 @@ def full_disk(scene: Scene) -> Seen:
     code, filled, over = map(float, words.split(","))
     run.rmdir()
     Path(f"{run}.kept").rename(run)
-    broken_at = json.loads(log_line)["step"]
+    broken_at = int(re.search(r'"step": (\d+)', log_line)[1])  # the disk was full: it may be cut short
     return seen(scene, name, (int(code),), over - filled, broken_at, said, scene.undisturbed())
 
 

@@ -53,10 +53,10 @@ class Server:
         self.process.stdout.close()
 
 
-def make_denoiser(channels, noise, dtype="float32", num_outputs=None, **kwargs):
+def make_denoiser(channels, noise, depth=1, dtype="float32", num_outputs=None, **kwargs):
     """A small denoiser with random weights, biases included."""
     keras.utils.set_random_seed(channels)
-    network = blind_spot_network(channels=channels, width=4, depth=2, num_outputs=num_outputs, dtype=dtype)
+    network = blind_spot_network(channels=channels, width=4, depth=depth, num_outputs=num_outputs, dtype=dtype)
     rng = np.random.default_rng(channels)
     network.set_weights([value + 0.1 * rng.standard_normal(value.shape) for value in network.get_weights()])
     return Denoiser(network, noise, **kwargs)

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import cluster, faults
 from benchmarks.cluster import Worker
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(__name__)]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_two_and_three_workers_train_as_one(scene):
     for other in losses[1:]:
         np.testing.assert_allclose(other[:40], losses[0][:40], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(other, losses[0], rtol=1e-3, atol=1e-3)
-    validations = [cluster.logged(run, "validation")[-1]["sure_psnr"] for run in runs]
+    validations = [cluster.logged(run, "validation")[-1]["held_out_psnr"] for run in runs]
     assert np.ptp(validations) < 0.01
     for run, other in itertools.combinations(runs, 2):
         assert 0 < faults.largest_difference(run, other) < 2e-3

@@ -289,7 +289,7 @@ def test_the_command_writes_numbered_versions(run_folder, denoiser, server, tmp_
         ("new", ["--warm-up", "8x8", "0x8"], "Received: '0x8'"),
         ("new", ["--max-pixels", "100", "--warm-up", "8x8", "10x11"], "1 to 100 pixels.*Received: 10x11"),
         ("new", ["--max-pixels", "0"], "`max_pixels` must be at least 1"),
-        ("new", ["--tile", "30"], "`tile` and `overlap` must be multiples of 4"),
+        ("new", ["--tile", "31"], "`tile` and `overlap` must be multiples of 2"),
         ("file", [], "is a file"),
         ("version", [], "is itself an exported version"),
         ("taken", ["--version", "1"], "exists already"),

@@ -16,7 +16,7 @@ from bsdenoise import GaussianNoise
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "examples" / "fit_any_backend.py"
 MAX_FILE_BYTES = 16_000_000
-SMALL = ["--crop", "32", "--width", "8", "--depth", "2", "--batch", "4", "--learning-rate", "3e-3"]
+SMALL = ["--crop", "32", "--width", "8", "--depth", "1", "--batch", "4", "--learning-rate", "3e-3"]
 
 # Runs the example where TensorFlow cannot be imported, then denoises an image with the denoiser that it gives.
 WITHOUT_TENSORFLOW = """
@@ -32,6 +32,8 @@ noisy_path, denoised_path, *argv = sys.argv[1:]
 import fit_any_backend
 import keras
 import numpy as np
+
+pytestmark = pytest.mark.xdist_group(__name__)
 denoiser = fit_any_backend.fit(fit_any_backend.parse(argv))
 np.save(denoised_path, denoiser.predict(np.load(noisy_path)[None], verbose=0)[0])
 print("backend", keras.backend.backend(), "tensorflow" in sys.modules)

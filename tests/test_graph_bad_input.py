@@ -14,6 +14,8 @@ from bsdenoise.export import export_saved_model
 from bsdenoise.graph import tiles
 from bsdenoise.noise import GaussianNoise
 
+pytestmark = pytest.mark.xdist_group(__name__)
+
 MIB = 2**20
 
 
@@ -30,7 +32,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def grey_folder(tmp_path_factory):
-    denoiser = make_denoiser(1, GaussianNoise(25 / 255, 25 / 255))
+    denoiser = make_denoiser(1, GaussianNoise(25 / 255, 25 / 255), depth=2)
     return export_saved_model(denoiser, tmp_path_factory.mktemp("grey") / "1")
 
 

@@ -14,6 +14,8 @@ from bsdenoise import export
 from bsdenoise.export import export_saved_model
 from bsdenoise.noise import GaussianNoise
 
+pytestmark = pytest.mark.xdist_group(__name__)
+
 KNOWN = GaussianNoise(25 / 255, 25 / 255)
 # Every number of channels with another likelihood, both factors, both covariances, both kinds of noise and of units.
 MODELS = {
@@ -43,7 +45,7 @@ def name(request):
 def denoiser(name):
     channels, noise, options = MODELS[name]
     num_outputs = reference.num_outputs(channels, options.get("method") == "per_component")
-    return make_denoiser(channels, noise, num_outputs=num_outputs, **options)
+    return make_denoiser(channels, noise, depth=2, num_outputs=num_outputs, **options)
 
 
 @pytest.fixture(scope="module")

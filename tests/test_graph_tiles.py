@@ -13,6 +13,8 @@ from bsdenoise.export import export_saved_model
 from bsdenoise.graph import tiles
 from bsdenoise.noise import GaussianNoise
 
+pytestmark = pytest.mark.xdist_group(__name__)
+
 TILE, OVERLAP, UNTILED = 32, 12, 1500
 EXACT_TILE, EXACT_OVERLAP = 92, 36  # the reach of a network of depth 2 is 35 pixels
 SHAPES = {
@@ -52,7 +54,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def denoiser():
-    return make_denoiser(3, RANGE)
+    return make_denoiser(3, RANGE, depth=2)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,7 @@ def test_files_of_several_sizes_in_tiles(server, folder, denoiser):
 def test_tiles_with_enough_overlap_equal_one_pass(channels, options, server, tmp_path):
     """By default too: tiles of a given size, none for what fits into one, the overlap that hides them."""
     noise = RANGE if channels == 1 else GaussianNoise(0.1, 0.1)
-    denoiser = make_denoiser(channels, noise, num_outputs=reference.num_outputs(channels, False), **options)
+    denoiser = make_denoiser(channels, noise, depth=2, num_outputs=reference.num_outputs(channels, False), **options)
     folder = export_saved_model(denoiser, tmp_path / "1", tile=EXACT_TILE, overlap=EXACT_OVERLAP)
     image, sigma = noisy_batch(denoiser, (1, 131, 109))
     whole = denoiser.posterior(image, sigma)

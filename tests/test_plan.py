@@ -10,7 +10,7 @@ from bsdenoise.training import plan, preparation
 from bsdenoise.training.distribution import join
 from bsdenoise.training.step import TrainingState
 
-source, config = training_runs.source, training_runs.config
+source, config = training_runs.source, training_runs.full_config
 PARAMETERS = 2905  # of the network that is planned
 
 

@@ -36,7 +36,7 @@ from bsdenoise.noise import GaussianNoise
 MAX_PIXELS = 20_000
 MAX_BODY_MB = 4
 PREDICT = "/v1/models/denoiser:predict"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(__name__)]
 
 
 class Served:

@@ -22,13 +22,14 @@ from bsdenoise.training.loop import TrainingDivergedError, train
 from bsdenoise.training.run_folder import RunFolder
 from bsdenoise.training.step import TrainingState
 
-source, config, quick_export = training_runs.source, training_runs.config, training_runs.quick_export
+source, full_config, quick_export = training_runs.source, training_runs.full_config, training_runs.quick_export
+config = training_runs.quick_config
 
 
 @pytest.mark.slow
 @pytest.mark.real_export
 def test_run_folder_is_complete_and_the_model_denoises(config, source):
-    config = dataclasses.replace(config, images=600, crop=24, validate_every=75, learning_rate=5e-3)
+    config = dataclasses.replace(config, method="full", images=600, crop=24, validate_every=75, learning_rate=5e-3)
     outcome = train(config)
     assert outcome.finished and outcome.signal is None and outcome.step == 150
     assert sorted(path.name for path in config.out.iterdir()) == [
@@ -59,8 +60,11 @@ def test_run_folder_is_complete_and_the_model_denoises(config, source):
     assert np.mean((denoiser.denoise(noisy) - clean) ** 2) < 0.8 * np.mean((noisy - clean) ** 2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
-def test_interrupted_run_goes_on_bit_for_bit(config, monkeypatch, tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "method"), [(signal.SIGTERM, "full"), (signal.SIGINT, "n2c")], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_interrupted_run_goes_on_bit_for_bit(config, monkeypatch, tmp_path, number, method):
+    config = dataclasses.replace(config, method=method)
     straight = dataclasses.replace(config, out=tmp_path / "straight")
     train(straight)
     handler = signal.getsignal(number)
@@ -158,9 +162,9 @@ def test_a_run_is_reproducible_and_the_seed_matters(config, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"precision": "bfloat16", "augment": True, "ema": 0.0},
-        {"xla": True},
-        {"factor": "precision", "corrupt": "fixed"},
+        {"method": "full", "precision": "bfloat16", "augment": True, "ema": 0.0},
+        {"method": "full", "xla": True},
+        {"method": "full", "factor": "precision", "corrupt": "fixed"},
         {"method": "per_component", "noise": "gaussian:5-50"},
         {"method": "l2", "channels": 1},
         {"method": "n2n", "corrupt": "fixed"},
@@ -201,7 +205,7 @@ def test_terminated_command_saves_and_says_how_to_go_on(config):
     """The whole command, as a scheduler would stop it."""
     command = [
         sys.executable, "-m", "bsdenoise.cli", "train", config.source, "--out", str(config.out),
-        "--noise", "gaussian:25", "--corrupt", "fresh", "--width", "4", "--depth", "2", "--crop", "16",
+        "--noise", "gaussian:25", "--corrupt", "fresh", "--method", "n2c", "--width", "4", "--depth", "1", "--crop", "16",
         "--images", "1000000", "--log-every", "2",
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -333,7 +337,7 @@ def test_summary(config, monkeypatch):
     assert summary["finished"] and summary["steps"] == 12 and summary["epochs"] == pytest.approx(48 / 5, abs=1e-3)
     assert summary["this_call"]["from_step"] == 5 and summary["this_call"]["devices"] == "1 CPU"
     assert summary["this_call"]["images_per_second"] == pytest.approx(28 / summary["this_call"]["seconds"], rel=0.2)
-    assert (summary["best_score"], summary["score"]) == (outcome.score, "sure_psnr")
+    assert (summary["best_score"], summary["score"]) == (outcome.score, "held_out_psnr")
     assert (summary["skipped_steps"], summary["left_out_images"]) == (0, 0)
 
 
@@ -354,7 +358,7 @@ def test_deterministic_runs_are_equal_bit_for_bit_across_an_interruption(config,
         import os, signal, sys
         from bsdenoise import cli
         source, straight, broken = sys.argv[1:]
-        flags = "--noise gaussian:25 --corrupt fresh --width 4 --depth 1 --crop 16 --images 40 --deterministic".split()
+        flags = "--noise gaussian:25 --corrupt fresh --method n2c --width 4 --depth 1 --crop 16 --images 40 --deterministic".split()
         assert cli.main(["train", source, "--out", straight, *flags]) == 0
         from bsdenoise.training.step import TrainingState
         train_on = TrainingState.train_on

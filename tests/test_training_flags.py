@@ -9,7 +9,7 @@ import training_runs
 from bsdenoise.training import distribution
 from bsdenoise.training.loop import train
 
-source, config, quick_export = training_runs.source, training_runs.config, training_runs.quick_export
+source, config, quick_export = training_runs.source, training_runs.full_config, training_runs.quick_export
 
 
 def test_unseen_gpu_is_hinted_at(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from bsdenoise.training import gradients, preparation
 from bsdenoise.training.loop import train
 from bsdenoise.training.step import TrainingState
 
-source, config, quick_export = training_runs.source, training_runs.config, training_runs.quick_export
+source, config, quick_export = training_runs.source, training_runs.full_config, training_runs.quick_export
 
 SAVING = [(1, False), (2, False), (None, True), (2, True)]
 SAVING_IDS = ["one by one", "two by two", "recomputed", "recomputed two by two"]
@@ -29,7 +29,7 @@ def _batch(method, crops=5, side=13):
 
 def _network(method, policy="float32"):
     keras.utils.set_random_seed(1)
-    network = method.network(3, 4, 2, dtype=policy)
+    network = method.network(3, 4, 1, dtype=policy)
     for weight in network.weights:  # a bias of zero would hide what it does
         weight.assign_add(0.01 * tf.random.stateless_normal(weight.shape, (0, 1)))
     return network
@@ -142,7 +142,7 @@ def _before(operation):
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_less_memory(config, monkeypatch, tmp_path):
-    config = dataclasses.replace(config, images=24, depth=1)
+    config = dataclasses.replace(config, images=24)
     straight = dataclasses.replace(config, out=tmp_path / "straight")
     train(straight)
     with monkeypatch.context() as patch:

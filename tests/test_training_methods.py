@@ -15,7 +15,7 @@ from bsdenoise import methods
 from bsdenoise.training import preparation
 from bsdenoise.training.loop import train
 
-source, config, quick_export = training_runs.source, training_runs.config, training_runs.quick_export
+source, config, quick_export = training_runs.source, training_runs.full_config, training_runs.quick_export
 
 
 @pytest.mark.parametrize("factor", ["prior", "precision"])

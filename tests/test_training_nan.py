@@ -14,7 +14,8 @@ from bsdenoise.training.distribution import join
 from bsdenoise.training.loop import TrainingDivergedError, train
 from bsdenoise.training.step import TrainingState
 
-source, config, quick_export = training_runs.source, training_runs.config, training_runs.quick_export
+source, full_config, quick_export = training_runs.source, training_runs.full_config, training_runs.quick_export
+config = training_runs.quick_config
 
 
 @pytest.fixture

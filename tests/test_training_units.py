@@ -43,11 +43,16 @@ def _exported(monkeypatch):
     return exported
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 5])
 @pytest.mark.parametrize(
-    "flags",
-    [{"factor": "prior"}, {"factor": "precision"}, {"method": "per_component"}],
-    ids=lambda flags: "-".join(flags.values()),
+    ("channels", "flags"),
+    [
+        (1, {"factor": "prior"}),
+        (2, {"method": "per_component"}),
+        (3, {"factor": "precision"}),
+        (5, {"factor": "prior"}),
+        (5, {"method": "per_component"}),
+    ],
+    ids=str,
 )
 def test_channels(tmp_path, exported, channels, flags):
     stack = (60000 * _patterns(6, 24, channels)).astype("uint16")
@@ -125,7 +130,7 @@ def test_noisy_stack_to_denoised_stack(tmp_path, exported, kind, capsys):
     """Training on noisy images and `bsdenoise denoise`, with σ in the files' own units."""
     noisy, clean, sigma, full_scale = _write_kind(kind, tmp_path)
     config = _config(
-        tmp_path / "noisy.tif", tmp_path, noise=f"gaussian:{sigma}", width=8, depth=2, crop=32, batch=4, images=1000,
+        tmp_path / "noisy.tif", tmp_path, noise=f"gaussian:{sigma}", width=8, depth=1, crop=32, batch=4, images=1000,
         ema=0.9, validate_every=125, validation_crop=40, learning_rate=3e-3,
     )  # fmt: skip
     outcome = train(config)

@@ -14,7 +14,7 @@ from bsdenoise.training.run_folder import sample_picture
 from bsdenoise.training.step import TrainingState
 from bsdenoise.training.validation import Validation
 
-source, config, quick_export = training_runs.source, training_runs.config, training_runs.quick_export
+source, config, quick_export = training_runs.source, training_runs.full_config, training_runs.quick_export
 
 
 def test_validation_equals_a_twin(config):

@@ -1,5 +1,6 @@
 """What the tests of training share: photographs, a small run, and a look at what it left."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -33,7 +34,7 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture
-def config(source, tmp_path):
+def full_config(source, tmp_path):
     return TrainConfig(
         source=str(source),
         out=tmp_path / "run",
@@ -49,6 +50,12 @@ def config(source, tmp_path):
         log_every=2,
         ema=0.9,
     )
+
+
+@pytest.fixture
+def quick_config(full_config):
+    """The network that is traced fastest: for tests of the loop, which is the same for all methods."""
+    return dataclasses.replace(full_config, method="n2c")
 
 
 @pytest.fixture(autouse=True)

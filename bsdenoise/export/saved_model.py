@@ -93,7 +93,9 @@ def export_saved_model(
     text = json.dumps(description, indent=2) + "\n"
     archive = keras.export.ExportArchive()
     for name, (function, specs) in signatures(denoiser, max_pixels, tiles, text).items():
-        archive.add_endpoint(name, function, specs)
+        # Keras traces an endpoint, and TensorFlow does it again to save it: so what they trace is a call of a graph.
+        graph = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
+        archive.add_endpoint(name, graph, specs)
     with published(directory) as temporary:
         try:
             archive.write_out(temporary, verbose=False)
