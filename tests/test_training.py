@@ -205,8 +205,8 @@ def test_terminated_command_saves_and_says_how_to_go_on(config):
     """The whole command, as a scheduler would stop it."""
     command = [
         sys.executable, "-m", "bsdenoise.cli", "train", config.source, "--out", str(config.out),
-        "--noise", "gaussian:25", "--corrupt", "fresh", "--method", "n2c", "--width", "4", "--depth", "1", "--crop", "16",
-        "--images", "1000000", "--log-every", "2",
+        "--noise", "gaussian:25", "--corrupt", "fresh", "--method", "n2c", "--width", "4", "--depth", "1",
+        "--crop", "16", "--images", "1000000", "--log-every", "2",
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         log = config.out / "log.jsonl"
@@ -358,7 +358,8 @@ def test_deterministic_runs_are_equal_bit_for_bit_across_an_interruption(config,
         import os, signal, sys
         from bsdenoise import cli
         source, straight, broken = sys.argv[1:]
-        flags = "--noise gaussian:25 --corrupt fresh --method n2c --width 4 --depth 1 --crop 16 --images 40 --deterministic".split()
+        flags = "--noise gaussian:25 --corrupt fresh --method n2c --width 4 --depth 1 --crop 16 --images 40".split()
+        flags += ["--deterministic"]
         assert cli.main(["train", source, "--out", straight, *flags]) == 0
         from bsdenoise.training.step import TrainingState
         train_on = TrainingState.train_on
