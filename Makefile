@@ -20,7 +20,7 @@ help:
 	@echo 'make clean    removes the environment, caches and build products'
 
 test: lint
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m examples.demo

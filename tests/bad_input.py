@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
 def export_model(folder):
     """Writes the model that the table is about: for RGB images, σ of 25 grey levels, at most `MAX_PIXELS`."""
-    denoiser = make_denoiser(3, GaussianNoise(25 / 255, 25 / 255))
+    denoiser = make_denoiser(3, GaussianNoise(25 / 255, 25 / 255), depth=2)
     return export_saved_model(denoiser, Path(folder) / "1", max_pixels=MAX_PIXELS)
 
 

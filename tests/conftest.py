@@ -6,6 +6,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 
+# Modules that take longest: first, so that the last worker is not left alone with one of them.
+LONGEST = ("test_distributed", "test_server_survives", "test_training", "test_graph_signatures", "test_graph_tiles")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def tiny_denoiser_path(tmp_path_factory):

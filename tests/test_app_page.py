@@ -13,7 +13,6 @@ from bsdenoise import cli, images
 from tests import browser
 
 pytestmark = [
-    pytest.mark.xdist_group(__name__),
     pytest.mark.slow,
     # Gradio 6.31 sums up its queue with an option that pandas 3 is about to drop.
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),

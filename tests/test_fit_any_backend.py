@@ -32,8 +32,6 @@ noisy_path, denoised_path, *argv = sys.argv[1:]
 import fit_any_backend
 import keras
 import numpy as np
-
-pytestmark = pytest.mark.xdist_group(__name__)
 denoiser = fit_any_backend.fit(fit_any_backend.parse(argv))
 np.save(denoised_path, denoiser.predict(np.load(noisy_path)[None], verbose=0)[0])
 print("backend", keras.backend.backend(), "tensorflow" in sys.modules)

@@ -14,8 +14,6 @@ from bsdenoise.export import export_saved_model
 from bsdenoise.graph import tiles
 from bsdenoise.noise import GaussianNoise
 
-pytestmark = pytest.mark.xdist_group(__name__)
-
 MIB = 2**20
 
 

@@ -10,8 +10,6 @@ from exported import Server, decoded, make_denoiser, noisy_pixels, pillow_file, 
 from bsdenoise.export import export_saved_model
 from bsdenoise.noise import GaussianNoise
 
-pytestmark = pytest.mark.xdist_group(__name__)
-
 CHANNELS = {"grey": 1, "rgb": 3, "range": 3}
 
 

@@ -13,9 +13,7 @@ from bsdenoise.export import export_saved_model
 from bsdenoise.graph import tiles
 from bsdenoise.noise import GaussianNoise
 
-pytestmark = pytest.mark.xdist_group(__name__)
-
-TILE, OVERLAP, UNTILED = 32, 12, 1500
+TILE, OVERLAP, UNTILED = 32, 4, 1500
 EXACT_TILE, EXACT_OVERLAP = 92, 36  # the reach of a network of depth 2 is 35 pixels
 SHAPES = {
     "several both ways": (1, 71, 53),

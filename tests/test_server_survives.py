@@ -36,7 +36,7 @@ from bsdenoise.noise import GaussianNoise
 MAX_PIXELS = 20_000
 MAX_BODY_MB = 4
 PREDICT = "/v1/models/denoiser:predict"
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group(__name__)]
+pytestmark = pytest.mark.slow
 
 
 class Served:
@@ -333,20 +333,6 @@ def connected(server):
     return socket.create_connection((host, int(port)), timeout=60)
 
 
-def test_a_slow_client_holds_nobody_up(exported, tmp_path, good):
-    """Its request never ends; others are answered meanwhile, and it is told so when its time is up."""
-    file, expected = good
-    shutil.copytree(exported, tmp_path / "1")
-    server = Served(tmp_path, "--timeout", "5")
-    with connected(server) as slow:
-        slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".encode())
-        for _ in range(3):
-            assert is_right(server.post(encoded(file)), expected)
-        assert slow.recv(100).startswith(b"HTTP/1.1 408")
-    assert server.stop() == 0
-    server.log.close()
-
-
 def test_clients_that_hang_up_leave_nothing_behind(server, good):
     body = json.dumps(encoded(good[0])).encode()
     head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -422,7 +408,7 @@ def test_versions_are_swapped_under_load_without_one_failed_request(server, mode
     done, answers = threading.Event(), []
 
     def load():
-        while not done.is_set():
+        while not done.wait(0.05):
             answers.append(is_right(server.post(encoded(file)), expected))
             answers.append(server.predict(image=image(1, 9, 9, 3))["denoised"].shape == (1, 9, 9, 3))
 
@@ -451,19 +437,30 @@ def test_a_corrupt_version_leaves_the_old_one_serving(server, models, good):
     shutil.rmtree(models / "7")
 
 
-def test_killed_and_started_again(exported, tmp_path, good):
+def hold_up(server, file, expected):
+    """A request that never ends: others are answered meanwhile, and it is told so when its time is up."""
+    with connected(server) as slow:
+        slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".encode())
+        for _ in range(3):
+            assert is_right(server.post(encoded(file)), expected)
+        assert slow.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_a_slow_client_and_a_kill_and_a_stop_with_requests_in_flight(exported, tmp_path, good):
+    """Three things that the common server would not live through, in two lives of another."""
     file, expected = good
     shutil.copytree(exported, tmp_path / "1")
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        server = Served(tmp_path)
-        assert is_right(server.post(encoded(file)), expected)
-        assert server.stop(number) == (-signal.SIGKILL if number == signal.SIGKILL else 0)
-        server.log.close()
-
-
-def test_what_is_in_flight_is_finished_when_it_stops(exported, tmp_path):
-    shutil.copytree(exported, tmp_path / "1")
+    server = Served(tmp_path, "--timeout", "5")
+    hold_up(server, file, expected)
+    assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+    server.log.close()
     server = Served(tmp_path, "--concurrency", "1")
+    assert is_right(server.post(encoded(file)), expected)
+    stop_in_flight(server)
+
+
+def stop_in_flight(server):
+    """What it has taken is finished when it stops; what came later is refused in a way that clients send again."""
     noisy = image(1, 100, 200, 3)
     server.predict(image=noisy)
     with ThreadPoolExecutor(24) as pool:
@@ -472,7 +469,6 @@ def test_what_is_in_flight_is_finished_when_it_stops(exported, tmp_path):
         taken = in_house(server)
         os.kill(server.process.pid, signal.SIGTERM)
         errors = [call.exception() for call in calls]
-    # What came later was refused in a way that clients send again.
     assert errors.count(None) >= taken - 1
     assert {error.code() for error in errors if error} <= {grpc.StatusCode.UNAVAILABLE}
     assert server.process.wait(60) == 0

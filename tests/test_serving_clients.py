@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.xdist_group(__name__)
-
 SERVING = Path(__file__).parents[1] / "serving"
 CLIENTS = SERVING / "clients"
 HEIGHT, WIDTH = 20, 24
