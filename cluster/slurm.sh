@@ -28,8 +28,8 @@ fi
 source_=$1 run=$2
 shift 2
 restarts=${SLURM_RESTART_COUNT:-0}
-bad_input=${SLURM_SUBMIT_DIR:-$PWD}/bsdenoise-${SLURM_JOB_ID:-0}.bad-input
-rm -f "$bad_input"
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
 
 command=(bsdenoise-train)
 if [ -n "${BSDENOISE_IMAGE:-}" ]; then
@@ -39,16 +39,17 @@ elif [ -n "${BSDENOISE_VENV:-}" ]; then
     command=("$BSDENOISE_VENV/bin/bsdenoise-train")
 fi
 
-# srun reports the highest exit code of all tasks. One task's "bad input" (2) hides behind another's "lost a worker" (138), so
-# it leaves a mark. Tasks end by themselves when one is lost; --wait is for those that do not. Ranks must go node by node.
-# shellcheck disable=SC2016  # expanded by the tasks
-task='"$@"; code=$?; if [ $code -eq 2 ]; then touch "$BAD_INPUT"; fi; exit $code'
-BAD_INPUT=$bad_input srun --distribution=block --wait=120 --label \
-    bash -c "$task" bash "${command[@]}" "$source_" --out "$run" "$@"
-code=$?
+# SLURM signals every process of a step, and a step ends when its tasks do: so the training is the task itself, and no shell
+# around it, which would end at once. Tasks end by themselves when one is lost; --wait is for those that do not. Ranks must
+# go node by node.
+start=(srun --distribution=block --wait=120 --label "${command[@]}" "$source_" --out "$run" "$@")
+# shellcheck disable=SC2069  # stderr alone goes through the pipe
+{ "${start[@]}" 2>&1 >&3 | tee "$said" >&2; } 3>&1
+code=$?  # by pipefail that of srun
 
-if [ -e "$bad_input" ]; then
-    rm -f "$bad_input"
+# srun's own exit code is the highest of all tasks: one's "bad input" (2) hides behind another's "lost a worker" (138). But
+# it says on stderr how each task ended.
+if [ "$code" -eq 2 ] || grep -q 'srun: error: .* Exited with exit code 2$' "$said"; then
     echo "not started again: a worker refused its input (see above)" >&2
     exit 2
 fi

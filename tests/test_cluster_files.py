@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "cluster"
 SLURM = CLUSTER / "slurm.sh"
 
-# Starts two tasks as srun does: every word behind its own options is the task; the highest exit code is its own.
+# Starts two tasks as srun does: every word behind its own options is the task; it says how they ended, and its own exit
+# code is the highest.
 FAKE_SRUN = """#!{python}
 import os, subprocess, sys
 words = sys.argv[1:]
@@ -26,7 +27,11 @@ while words[0].startswith("--"):
     words.pop(0)
 step = {{"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2"}}
 tasks = [subprocess.Popen(words, env=os.environ | step | {{"SLURM_PROCID": str(task)}}) for task in range(2)]
-sys.exit(max(task.wait() for task in tasks))
+codes = [task.wait() for task in tasks]
+for number, code in enumerate(codes):
+    if code:
+        print(f"srun: error: node{{number}}: task {{number}}: Exited with exit code {{code}}", file=sys.stderr)
+sys.exit(max(codes))
 """
 FAKE_TRAIN = """#!/bin/sh
 echo "$SLURM_PROCID $*" >> "$SLURM_SUBMIT_DIR/started"
@@ -91,7 +96,7 @@ def test_what_goes_back_to_the_queue(submitted, tmp_path, codes, code, is_requeu
     started = sorted((tmp_path / "started").read_text().splitlines())
     assert started == [f"{task} /shared/my photos --out /shared/run --noise gaussian:25" for task in range(2)]
     assert "--distribution=block" in (tmp_path / "srun.options").read_text()
-    assert not list(tmp_path.glob("*.bad-input"))
+    assert ("srun: error: node1" in done.stderr) == (code != 0)
 
 
 def test_restarts_come_to_an_end(submitted, tmp_path):
