@@ -6,7 +6,18 @@ from keras import ops
 
 # Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
 # Layers and losses are imported so that they register themselves with Keras.
-from bsdenoise import ensemble, inference, layers, likelihood, losses, methods, network, noise, tiling  # noqa: F401
+from bsdenoise import (  # noqa: F401
+    ensemble,
+    inference,
+    layers,
+    likelihood,
+    losses,
+    methods,
+    network,
+    noise,
+    presets,
+    tiling,
+)
 from bsdenoise.accepted import Accepted
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
@@ -82,6 +93,31 @@ class Denoiser(keras.Model):
         self.provenance = provenance
         self._inference = inference.Inference(self)
         self.built = True
+
+    @classmethod
+    def from_preset(cls, name):
+        """Makes the denoiser of a shipped model; `bsdenoise presets` lists them.
+
+        Args:
+            name: Name of the preset, such as "rgb-gaussian5-50".
+
+        Raises:
+            ValueError: If there is none of that name, or its file is damaged.
+
+        Example:
+            >>> denoiser = bsdenoise.Denoiser.from_preset("grey-gaussian5-50-small")
+            >>> denoiser.denoise(np.zeros((9, 7), "uint8"), sigma=25 / 255).shape
+            (9, 7)
+        """
+        preset = presets.get(name)
+        body = network.blind_spot_network(preset.channels, preset.width, preset.depth, dtype="float32")
+        weights = preset.read_weights()
+        if {weight.path: tuple(weight.shape) for weight in body.weights} != {
+            path: values.shape for path, values in weights.items()
+        }:
+            raise ValueError(f"{preset.path}: holds the weights of another network than its index says; install anew.")
+        body.set_weights([weights[weight.path] for weight in body.weights])
+        return cls(body, noise.GaussianNoise(*preset.sigmas), factor=preset.factor, provenance=preset.provenance)
 
     @property
     def has_posterior(self) -> bool:

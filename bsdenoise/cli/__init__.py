@@ -26,6 +26,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": config.EvaluateConfig,
     "figure": config.FigureConfig,
     "datasets": config.DatasetsConfig,
+    "presets": config.PresetsConfig,
     "export": config.ExportConfig,
     "prepare": config.PrepareConfig,
     "serve": config.ServeConfig,

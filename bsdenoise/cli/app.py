@@ -6,10 +6,12 @@ import threading
 import webbrowser
 from typing import Any
 
+from bsdenoise import presets
 from bsdenoise.cli import models
 from bsdenoise.config import AppConfig
 
 MAX_PORT = 65535
+RGB = 3
 SIGNAL_SECONDS = 0.2  # between looks for a signal
 
 
@@ -22,8 +24,8 @@ def run(config: AppConfig) -> int:
     """
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("The page is made with Gradio, which is not installed: pip install 'bsdenoise[app]'")
-    if (config.model is None) == (config.server is None):
-        raise ValueError("Expected either --model or --server, to say what denoises.")
+    if config.model is not None and config.server is not None:
+        raise ValueError("--model and --server exclude each other.")
     if not 0 <= config.port <= MAX_PORT:
         raise ValueError(f"--port must lie between 0 and {MAX_PORT}. Received: {config.port}.")
     if config.max_pixels < 1:
@@ -46,12 +48,12 @@ def run(config: AppConfig) -> int:
 
 def _denoiser(config: AppConfig, stack: contextlib.ExitStack) -> tuple[Any, str]:
     """Gives the model, here or behind a server, and the sentence in which the page says so."""
-    if config.model is not None:
-        about = f"Model: {config.model}. Nothing leaves the machine that this page runs on."
-        return models.load_denoiser(config.model), about
+    if config.server is None:
+        name = config.model or presets.DEFAULTS[RGB]
+        about = f"Model: {name}. Nothing leaves the machine that this page runs on."
+        return models.load_denoiser(name), about
     from bsdenoise import client
 
-    assert config.server is not None
     model = stack.enter_context(client.connect(config.server))
     _ = model.channels  # asks the server, so that a wrong address is told at the start
     return model, f"Model: {config.server}. Images are sent there and nowhere else."

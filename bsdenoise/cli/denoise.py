@@ -1,6 +1,7 @@
 """`bsdenoise denoise`: image files in, denoised image files out."""
 
 import contextlib
+import itertools
 import sys
 import threading
 from collections.abc import Iterator
@@ -32,17 +33,20 @@ def run(config: DenoiseConfig) -> int:
         raise ValueError(f"--concurrency must be at least 1. Received: {config.concurrency}.")
     denoise_model.check_flags(config)
     jobs = paths.plan(config.inputs, config.out, std=config.std, overwrite=config.overwrite)
-    model = denoise_model.load(config)
+    is_default = config.model is None and config.server is None
+    named = None if is_default else denoise_model.load(config, config.model)
     tasks = [future.result() for _, future in in_order(surveyed, jobs, SURVEYORS)]
+    groups = _by_default(config, tasks) if named is None else [(named, tasks)]
     sigmas = _Sigmas()
     num_failed = 0
     writes = Writes(denoise_local.WRITERS if config.server is None else config.concurrency)
     with _Progress(tasks, may_stream=config.server is None) as progress, writes.ended_with():
-        if config.server is None:
-            finished = denoise_local.Local(model, progress.advance, writes).run(tasks)
-        else:
-            finished = denoise_served.run(tasks, model, config.concurrency, progress.advance, writes)
-        for task in finished:
+        for task in itertools.chain.from_iterable(
+            denoise_local.Local(model, progress.advance, writes).run(its_tasks)
+            if config.server is None
+            else denoise_served.run(its_tasks, model, config.concurrency, progress.advance, writes)
+            for model, its_tasks in groups
+        ):
             with _beside_the_bar():
                 for line in task.lines:
                     print(line, file=sys.stderr)
@@ -51,8 +55,18 @@ def run(config: DenoiseConfig) -> int:
                     report(task.error, where=task.job.source)
             sigmas.add(task)
             progress.end(task)
-    print(f"{len(jobs) - num_failed} written, {num_failed} failed{sigmas.describe(model)}", file=sys.stderr)
+    print(f"{len(jobs) - num_failed} written, {num_failed} failed{sigmas.describe(groups[0][0])}", file=sys.stderr)
     return EXIT_SOME_FAILED if num_failed else 0
+
+
+def _by_default(config: DenoiseConfig, tasks: list[Task]) -> list[tuple[Model, list[Task]]]:
+    """Loads the presets that files of these kinds need where no model is named; gives each with its files."""
+    readable = [task for task in tasks if task.shape is not None] or tasks
+    groups: dict[int, list[Task]] = {}
+    for task in tasks:
+        alike = task if task.shape is not None else readable[0]  # it will fail: no model need be loaded for that
+        groups.setdefault(denoise_model.default_channels(alike.channels), []).append(task)
+    return [(denoise_model.load_default(config, channels), groups[channels]) for channels in sorted(groups)]
 
 
 class _Progress:

@@ -2,16 +2,18 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bsdenoise import images, tiling
+from bsdenoise import images, presets, tiling
 from bsdenoise.cli import models
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.levels import parse_level
 
 RGB_OR_GREY = (1, 3)  # numbers of channels that have an uncertainty each; of others it is their mean
+_KINDS = {3: "RGB images", 1: "images that are not RGB"}
 LOCAL_FLAGS = ("tta", "precision", "tile", "overlap")  # what a server decides by itself
 
 
@@ -159,10 +161,10 @@ def check_flags(config: DenoiseConfig) -> None:
     """Refuses flags that do not go together.
 
     Raises:
-        ValueError: If there is not one model, or a flag is given that a server does not obey.
+        ValueError: If there are two models, or a flag is given that a server does not obey.
     """
-    if (config.model is None) == (config.server is None):
-        raise ValueError("Expected either --model or --server, to say what denoises.")
+    if config.model is not None and config.server is not None:
+        raise ValueError("--model and --server exclude each other.")
     if config.server is None:
         return
     default = DenoiseConfig(inputs=(), out=config.out)
@@ -170,21 +172,41 @@ def check_flags(config: DenoiseConfig) -> None:
         value = getattr(config, flag)
         if value != getattr(default, flag):
             raise ValueError(
-                f"--{flag} needs --model: what a server computes was fixed when its model was exported. "
+                f"--{flag} needs a model here: what a server computes was fixed when its model was exported. "
                 f"Received: --{flag} {value} with --server {config.server}."
             )
 
 
-def load(config: DenoiseConfig) -> Model:
-    """Loads the model, or connects to the server that has it, and checks that it can do what is asked for.
+def load(config: DenoiseConfig, model: str | Path | None = None) -> Model:
+    """Loads a model, or connects to the server that has it, and checks that it can do what is asked for.
+
+    Args:
+        config: The flags.
+        model: The model; `None` takes that of the server.
 
     Raises:
         ValueError: If there is none, or it cannot.
         ClientError: If the server does not answer or has no such model.
     """
-    denoiser = models.connect(str(config.server)) if config.model is None else models.load_denoiser(config.model)
+    denoiser = models.connect(str(config.server)) if model is None else models.load_denoiser(model)
     if config.precision is not None:
         denoiser = denoiser.in_precision(config.precision)
-    model = Model(denoiser, config)
-    model.check()
-    return model
+    loaded = Model(denoiser, config)
+    loaded.check()
+    return loaded
+
+
+def load_default(config: DenoiseConfig, channels: int) -> Model:
+    """Loads the preset that is meant where no model is named, and says which that is.
+
+    Raises:
+        ValueError: If it cannot do what is asked for.
+    """
+    name = presets.DEFAULTS[default_channels(channels)]
+    print(f"bsdenoise: note: no --model: preset {name} for {_KINDS[default_channels(channels)]}", file=sys.stderr)
+    return load(config, name)
+
+
+def default_channels(channels: int) -> int:
+    """Gives the channels of the preset for images of so many: 3 for RGB, else 1, which takes each by itself."""
+    return channels if channels in presets.DEFAULTS else 1

@@ -51,6 +51,11 @@ class Task:
         return 0 if self.shape is None else math.prod(height_and_width(self.shape))
 
     @property
+    def channels(self) -> int:
+        """Number of channels, as far as it is known."""
+        return self.shape[-1] if self.shape is not None and len(self.shape) > 2 else 1
+
+    @property
     def is_large(self) -> bool:
         """Whether the file is worked on in windows."""
         return self.count * self.image_pixels > STREAMED_PIXELS

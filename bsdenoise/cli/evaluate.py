@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from bsdenoise import files
+from bsdenoise import files, saved
 from bsdenoise.cli import libraries, models, report
 from bsdenoise.config import EvaluateConfig
 
@@ -105,7 +105,7 @@ def _check(config: EvaluateConfig) -> None:
     if config.out and config.out.exists() and not config.out.is_dir():
         raise ValueError(f"{config.out}: is a file; --out names a folder.")
     for path in config.model:
-        models.find(path)
+        saved.find(path)
 
 
 def _check_names_and_levels(config: EvaluateConfig) -> None:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import files
+from bsdenoise import files, saved
 from bsdenoise.cli import libraries, models
 from bsdenoise.config import FigureConfig
 from bsdenoise.evaluation import strip, window
@@ -78,7 +78,7 @@ def _check(config: FigureConfig) -> None:
     if config.sigma:
         parse_level(config.sigma, 1.0)
     for path in config.model:
-        models.find(path)
+        saved.find(path)
 
 
 def _check_outputs(outputs: Sequence[Path], items: "Sequence[Item]") -> None:

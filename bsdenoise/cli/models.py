@@ -2,52 +2,22 @@
 
 import contextlib
 import sys
-import textwrap
-import zipfile
 from pathlib import Path
 from typing import Any
 
+from bsdenoise import saved
 from bsdenoise.cli import libraries
 
-MODEL_NAME = "denoiser.keras"  # in a run folder
-MAX_REASON = 200  # characters
 
-
-def find(path: Path) -> Path:
-    """Gives the `.keras` file that is meant by a file or a run folder.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    file = path / MODEL_NAME if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(f"{file}: no such model. Expected a .keras file, or a run folder with {MODEL_NAME}.")
-    return file
-
-
-def load_denoiser(path: Path) -> Any:
-    """Loads the `Denoiser` of a `.keras` file, or of a run folder.
+def load_denoiser(model: str | Path) -> Any:
+    """Loads the `Denoiser` of a `.keras` file, a run folder or a preset, without start-up chatter.
 
     Raises:
         ValueError: If there is none, or it is not a denoiser; the message names the file.
     """
-    file = find(path)
-    if not zipfile.is_zipfile(file):
-        raise ValueError(f"{file}: not a .keras file.")
-    libraries.load_keras()  # only now, so that a missing file is reported at once
-    import keras
-
-    from bsdenoise.denoiser import Denoiser
-
-    try:
-        model = keras.models.load_model(file, compile=False)
-    except Exception as error:  # Keras answers a broken file with errors of every type
-        # Keras nests its errors and quotes whole configurations; the innermost one, shortened, says what is wrong.
-        reason = textwrap.shorten(str(error).rsplit("Exception encountered:")[-1], MAX_REASON)
-        raise ValueError(f"{file}: cannot be read as a Keras model: {reason}") from error
-    if not isinstance(model, Denoiser):
-        raise ValueError(f"{file}: expected a bsdenoise Denoiser. Received a model of type {type(model).__name__}.")
-    return model
+    saved.find(model)  # before the libraries, which take seconds
+    libraries.load_keras()
+    return saved.load(model)
 
 
 def connect(url: str) -> Any:

@@ -9,6 +9,7 @@ from bsdenoise import images
 
 NUMBER_SUFFIXES = (".npy", ".tif", ".tiff", ".zarr")  # of formats that hold the uncertainty as numbers
 PICTURE_SUFFIX = ".png"
+DENOISED = "-denoised"  # behind the name of an input, where no --out is given
 STORE_SUFFIX = ".zarr"  # of folders that are one image
 STORE_FILES = ("zarr.json", ".zarray", ".zgroup")  # of which each such folder has one: Zarr versions 3 and 2
 
@@ -27,7 +28,7 @@ class Job:
         return (self.target,) if self.std_target is None else (self.target, self.std_target)
 
 
-def plan(inputs: Sequence[str], out: Path, std: bool = False, overwrite: bool = False) -> list[Job]:
+def plan(inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: bool = False) -> list[Job]:
     """Decides which files to read and which to write.
 
     A folder keeps its structure below `out`, and so does a glob from its first wildcard on. Files below `out` are not
@@ -36,7 +37,8 @@ def plan(inputs: Sequence[str], out: Path, std: bool = False, overwrite: bool = 
 
     Args:
         inputs: Files, folders and globs.
-        out: Folder for the outputs; a single input file may also name the output file.
+        out: Folder for the outputs; a single input file may also name the output file. `None` for NAME-denoised
+            beside each input file.
         std: Whether the uncertainty is written too.
         overwrite: Whether existing files may be replaced.
 
@@ -48,20 +50,32 @@ def plan(inputs: Sequence[str], out: Path, std: bool = False, overwrite: bool = 
     """
     if not inputs:
         raise ValueError("Expected at least one image file, folder or glob.")
-    if len(inputs) == 1 and (os.path.isfile(inputs[0]) or _is_store(Path(inputs[0]))):
+    if out is None:
+        pairs = [_beside(source) for source in inputs]
+    elif len(inputs) == 1 and (os.path.isfile(inputs[0]) or _is_store(Path(inputs[0]))):
         pairs = [(images.find(inputs[0])[0], _single_target(Path(inputs[0]), out))]
     else:
         if out.is_file() or images.is_supported(out):
             raise ValueError(f"{out}: --out must be a folder where a folder, a glob or several files are denoised.")
         pairs = [(file, out / relative) for source in inputs for file, relative in _files(source, out)]
-    place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
-    if not place.is_dir() and place != out:
-        raise ValueError(f"{out}: cannot be made, because {place} is a file.")
+    if out is not None:
+        place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+        if not place.is_dir() and place != out:
+            raise ValueError(f"{out}: cannot be made, because {place} is a file.")
     jobs: dict[tuple[Path, Path], Job] = {}
     for source, target in pairs:
         jobs.setdefault((_key(source), _key(target)), Job(source, target, _std_target(target) if std else None))
     _check(list(jobs.values()), overwrite)
     return list(jobs.values())
+
+
+def _beside(source: str) -> tuple[Path, Path]:
+    """Gives an input file, and the name beside it that its output has without `--out`."""
+    path = Path(source)
+    if not (path.is_file() or _is_store(path)) and (path.is_dir() or images.find(source)):
+        raise ValueError(f"{source}: a folder or a glob needs --out, the folder for the results.")
+    (file,) = images.find(source)
+    return file, path.with_name(f"{path.stem}{DENOISED}{path.suffix}")
 
 
 def _files(source: str, out: Path) -> Iterator[tuple[Path, Path]]:

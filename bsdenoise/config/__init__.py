@@ -11,6 +11,7 @@ from bsdenoise.config.evaluate import EvaluateConfig
 from bsdenoise.config.export import ExportConfig
 from bsdenoise.config.figure import FigureConfig
 from bsdenoise.config.prepare import PrepareConfig
+from bsdenoise.config.presets import PresetsConfig
 from bsdenoise.config.serve import ServeConfig
 from bsdenoise.config.train import TrainConfig
 
@@ -22,6 +23,7 @@ __all__ = [
     "ExportConfig",
     "FigureConfig",
     "PrepareConfig",
+    "PresetsConfig",
     "ServeConfig",
     "TrainConfig",
 ]

@@ -15,7 +15,8 @@ class AppConfig:
     server of --server. Ctrl-C ends it.
     """
 
-    #: A .keras file, or a run folder that holds denoiser.keras. Either this or --server.
+    #: A .keras file, a run folder that holds denoiser.keras, or the name of a preset. Default: the preset for colour
+    #: images with noise of unknown strength.
     model: Path | None = None
 
     #: Address of a server that holds the model, http://HOST:PORT or grpc://HOST:PORT, also with the name of the model

@@ -23,10 +23,12 @@ class DenoiseConfig:
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT [INPUT ...]")]
 
     #: Folder for the denoised images, which keeps the structure of the input folder. For one input file also a file
-    #: name, whose suffix chooses the format.
-    out: Path
+    #: name, whose suffix chooses the format. By default NAME-denoised beside each input file; folders and globs need
+    #: it.
+    out: Path | None = None
 
-    #: A .keras file, or a run folder that holds denoiser.keras. Either this or --server is needed.
+    #: A .keras file, a run folder that holds denoiser.keras, or the name of a preset (bsdenoise presets lists them). By
+    #: default the preset for noise of unknown strength, of colour for RGB images, of grey for all others.
     model: Path | None = None
 
     #: Instead of --model: where the model is served, http(s)://HOST:PORT or grpc(s)://HOST:PORT, of a model that is not

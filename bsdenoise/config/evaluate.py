@@ -17,7 +17,7 @@ class EvaluateConfig:
     alone, so that every model sees the same. Results are rounded to the bits of the files before they are compared.
     """
 
-    #: A .keras file, or a run folder that holds denoiser.keras; repeat it to compare models.
+    #: A .keras file, a run folder that holds denoiser.keras, or the name of a preset; repeat it to compare models.
     model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction]
 
     #: What is measured beside the models, or alone: bm3d, which needs the package of that name, for non-commercial use

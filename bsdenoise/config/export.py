@@ -11,7 +11,7 @@ import tyro
 class ExportConfig:
     """Write a model as a TensorFlow SavedModel that holds the whole denoising step."""
 
-    #: A .keras file, or a run folder that holds denoiser.keras.
+    #: A .keras file, a run folder that holds denoiser.keras, or the name of a preset.
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
 
     #: Folder of versions. The model is written to its sub-folder of the version's number.

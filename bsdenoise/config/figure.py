@@ -21,7 +21,8 @@ class FigureConfig:
     #: Clean images: files, folders or globs. Grey models get the luminance of colour images.
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
 
-    #: A .keras file, or a run folder that holds denoiser.keras; repeat it for more. All are grey, or all are colour.
+    #: A .keras file, a run folder that holds denoiser.keras, or the name of a preset; repeat it for more. All are grey,
+    #: or all are colour.
     model: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction]
 
     #: Noise to add: gaussian:25 (in the files' own units), gaussian:25/255 (a fraction of full scale), or a range like

@@ -39,6 +39,14 @@ class TrainConfig:
     #: other suffixes), or a stack in the same order.
     targets: str | None = None
 
+    #: Start from the weights of a trained model instead of random ones: the name of a preset (bsdenoise presets lists
+    #: them), a .keras file, or a run folder. --width and --depth are then that model's; its method, factor and channels
+    #: must be those of the run, its noise need not.
+    init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+
+    #: With --init: train a wider network, of --width, that begins by computing exactly what that model does.
+    grow: Switch = False
+
     #: What is learnt, a column of the paper's Table 1: full (a colour distribution per pixel with full covariance),
     #: per_component (with diagonal covariance), l2 (its mean alone), all three from the surroundings of a pixel;
     #: n2n (from pairs of noisy copies), n2c (from noisy and clean), n2v (from noisy images with masked pixels), those
@@ -95,7 +103,11 @@ class TrainConfig:
     #: Mirror and turn the crops at random.
     augment: Switch = False
 
-    #: Adam's learning rate between the ramps.
+    #: What turns gradients into steps: adam, as in the paper, or muon, which makes the steps of whole kernels
+    #: orthogonal and gets further with as many crops (benchmarks/presets.md has the numbers).
+    optimizer: Literal["adam", "muon"] = "adam"
+
+    #: Learning rate between the ramps, of Adam and Muon alike.
     learning_rate: float = 3e-4
 
     #: Adam's decay of squared gradients.

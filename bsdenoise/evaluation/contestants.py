@@ -7,12 +7,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bsdenoise import likelihood
+from bsdenoise import likelihood, saved
 from bsdenoise.evaluation import bm3d
 from bsdenoise.evaluation.cases import RGB, Case
 
 UNTRAINED = ("bm3d",)  # what `--methods` takes
-MODEL_NAME = "denoiser.keras"  # in a run folder
 
 
 class Estimate(NamedTuple):
@@ -228,7 +227,9 @@ def open_contestants(
     check_names(models, methods)
     bm3d_filter = bm3d.Bm3d(cache) if methods else None  # first: it is quick to see that something is missing
     names = _names(models, methods)
-    found: list[Contestant] = [Model(name, _file(path), load(path)) for name, path in zip(names, models, strict=True)]
+    found: list[Contestant] = [
+        Model(name, saved.find(path), load(path)) for name, path in zip(names, models, strict=True)
+    ]
     if bm3d_filter is not None:
         counts = sorted({model.channels for model in found} or {channels})
         for count in counts:
@@ -291,10 +292,6 @@ def _amount(training: dict[str, Any]) -> str:
     if images:
         parts.append(f"{images:,} images")
     return f" ({' from '.join(parts)})" if parts else ""
-
-
-def _file(path: Path) -> Path:
-    return path / MODEL_NAME if path.is_dir() else path
 
 
 def _names(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:

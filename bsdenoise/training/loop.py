@@ -271,7 +271,9 @@ class _Loop:
         best = values[score] > float(state.best_score)
         if best:
             state.best_score.assign(values[score])
-            state.denoiser.provenance = preparation.provenance(self.config, self.data, step, {score: values[score]})
+            state.denoiser.provenance = preparation.provenance(
+                self.config, self.data, step, {score: values[score]}, state.start.provenance
+            )
             self.folder.save_denoiser(state.denoiser)
         text = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
         tqdm.write(f"step {step}: validation {text}{' (best)' if best else ''}")

@@ -176,7 +176,13 @@ def warn_of_changes(earlier: dict[str, Any] | None, now: dict[str, Any], say: Ca
             say(f"warning: the images of {words} are not those that this run began with: other names or other files")
 
 
-def provenance(config: TrainConfig, data: TrainingImages, step: int, score: dict[str, float]) -> dict[str, Any]:
+def provenance(
+    config: TrainConfig,
+    data: TrainingImages,
+    step: int,
+    score: dict[str, float],
+    started_from: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Says how a model came about, for whoever is given it: no paths, and of the source only a public name.
 
     Args:
@@ -184,6 +190,7 @@ def provenance(config: TrainConfig, data: TrainingImages, step: int, score: dict
         data: The training images.
         step: The step of its weights.
         score: Its estimated PSNR in validation in dB, by the name of the estimate.
+        started_from: How the weights that it started from had been trained; `None` if they were random.
     """
     return {
         "method": config.method,
@@ -194,6 +201,8 @@ def provenance(config: TrainConfig, data: TrainingImages, step: int, score: dict
         "pairs": config.targets is not None,
         "crops": step * config.batch,
         "crop": config.crop,
+        "optimizer": config.optimizer,
+        "started_from": started_from,
         "precision": config.precision,
         "seed": config.seed,
         **{name: round(float(value), 3) for name, value in score.items()},

@@ -1,4 +1,4 @@
-"""One step of training on all devices: gradient of the global batch mean, Adam, and the moving average.
+"""One step of training on all devices: gradient of the global batch mean, optimizer, and the moving average.
 
 A step whose loss or gradient is not finite changes no weight: it is counted, and its place in the data order is passed.
 """
@@ -10,7 +10,7 @@ from bsdenoise import network
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.denoiser import Denoiser
-from bsdenoise.training import gradients
+from bsdenoise.training import gradients, initial, optimizers
 from bsdenoise.training.schedule import RampUpDown
 
 
@@ -23,7 +23,7 @@ class TrainingState:
         strategy: The devices.
 
     Raises:
-        ValueError: If `config.recompute` does not fit the method's network.
+        ValueError: If `config.recompute` does not fit the method's network, or `config.init` not the run.
     """
 
     def __init__(self, config: TrainConfig, data: TrainingImages, strategy: tf.distribute.Strategy):
@@ -31,12 +31,15 @@ class TrainingState:
         self.strategy = strategy
         method = data.method
         self.loss = method.loss(data.channels, config.factor)
-        size = {"channels": data.channels, "width": config.width, "depth": config.depth}
+        keras.utils.set_random_seed(config.seed)
+        self.start = start = initial.load(config, data)
+        size = start.size
         with strategy.scope():
-            keras.utils.set_random_seed(config.seed)
             self.network = method.network(**size, dtype=network.POLICIES[config.precision])
+            if start.weights is not None:
+                self.network.set_weights(start.weights)
             self.schedule = RampUpDown(config.learning_rate, config.steps, config.ramp_up, config.ramp_down)
-            self.optimizer = keras.optimizers.Adam(self.schedule, beta_1=0.9, beta_2=config.beta_2)
+            self.optimizer = optimizers.make(config.optimizer, self.schedule, config.beta_2)
             self.optimizer.build(self.network.trainable_variables)
         # The average lives in float32 on one device, in the network that is validated and saved.
         self.denoiser = Denoiser(

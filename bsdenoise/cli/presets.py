@@ -1,0 +1,120 @@
+"""`bsdenoise presets`: the shipped models, what they are for and what they measured."""
+
+import dataclasses
+import json
+from typing import Any
+
+from tabulate import tabulate
+
+from bsdenoise import files, presets
+from bsdenoise.config import PresetsConfig
+from bsdenoise.evaluation import references
+from bsdenoise.presets import Preset
+
+MEGA = 1e6
+
+
+def run(config: PresetsConfig) -> int:
+    """Prints the table, or all that is known of the presets that are named.
+
+    Raises:
+        ValueError: If there is none of a name, or --json names a folder.
+        OSError: If the JSON cannot be written.
+    """
+    if config.json and config.json.is_dir():
+        raise ValueError(f"{config.json}: is a folder; --json names a file.")
+    found = [presets.get(name) for name in config.names or presets.names()]
+    print("\n\n".join(map(_described, found)) if config.names else table(found))
+    if config.json:
+        config.json.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(config.json) as temporary:
+            temporary.write_text(json.dumps([_as_dict(preset) for preset in found], indent=1) + "\n")
+    return 0
+
+
+def table(found: list[Preset], form: str = "simple") -> str:
+    """Renders presets, one a row; `form` is one of tabulate's."""
+    sets = {key: known.title for key, known in references.SETS.items()}
+    header = ["preset", "channels", "sigma", "parameters", "MB", "s/MP", *sets.values(), "million crops"]
+    cells = [
+        [
+            preset.name,
+            preset.channels,
+            sigma_range(preset),
+            f"{preset.parameters:,}",
+            f"{preset.path.stat().st_size / MEGA:.2f}",
+            _number(preset.measured.get("seconds_per_megapixel"), ".1f"),
+            *(_number(preset.measured.get("psnr", {}).get(key, {}).get("psnr"), ".2f") for key in sets),
+            f"{crops_seen(preset.provenance) / MEGA:.2f}",
+        ]
+        for preset in found
+    ]
+    align = ["left", *["right"] * (len(header) - 1)]
+    return tabulate(cells, header, form, colalign=align, disable_numparse=True)
+
+
+def sigma_range(preset: Preset) -> str:
+    """Says for which σ a preset was trained, in grey levels of 8 bits."""
+    low, high = preset.noise
+    return f"{low:g}" if low == high else f"{low:g}-{high:g}"
+
+
+def crops_seen(provenance: dict[str, Any] | None) -> int:
+    """Counts the crops of a training, and of those whose weights it started from."""
+    count = 0
+    while provenance:
+        count += provenance.get("crops") or 0
+        provenance = provenance.get("started_from")
+    return count
+
+
+def _described(preset: Preset) -> str:
+    """Says all that is known of a preset, a line for each thing."""
+    size = preset.path.stat().st_size / MEGA
+    lines = [
+        preset.name,
+        f"  {'RGB' if preset.channels > 1 else 'grey'} images with white Gaussian noise, sigma {sigma_range(preset)} "
+        "grey levels of 8 bits",
+        f"  blind-spot network of width {preset.width} and depth {preset.depth}: {preset.parameters:,} parameters, "
+        f"{size:.2f} MB in half precision",
+    ]
+    stages: list[str] = []
+    provenance: dict[str, Any] | None = preset.provenance
+    while provenance:
+        stages.insert(0, _stage(provenance))
+        provenance = provenance.get("started_from")
+    lines += [f"  trained: {stage}" for stage in stages]
+    measured = preset.measured
+    for key, facts in measured.get("psnr", {}).items():
+        title = references.SETS[key].title
+        published = [
+            f"{source.label} {source.psnr['full'][key]:.2f}"
+            for source in (references.PAPER, references.FOLLOW_UP)
+            if key in source.psnr["full"]
+        ]
+        bm3d = f", BM3D on the same noise {facts['bm3d']:.2f}" if facts.get("bm3d") is not None else ""
+        lines.append(
+            f"  {title}, sigma {facts['sigma']:g}, {facts['draws']} draw{'s' * (facts['draws'] > 1)}: "
+            f"{facts['psnr']:.2f} dB{bm3d}; published: {', '.join(published)}"
+        )
+    if "seconds_per_megapixel" in measured:
+        lines.append(f"  {measured['seconds_per_megapixel']:.1f} s per megapixel in float32 on {measured['machine']}")
+    return "\n".join(lines)
+
+
+def _stage(training: dict[str, Any]) -> str:
+    """Says in a line what a training did."""
+    text = (
+        f"{training.get('crops', 0):,} crops of {training.get('crop')}×{training.get('crop')} from "
+        f"{training.get('images'):,} photographs, {training.get('noise')}, noise {training.get('corrupt')}, "
+        f"{training.get('optimizer', 'adam')}, {training.get('precision')}"
+    )
+    return text
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def _as_dict(preset: Preset) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(preset).items() if key != "folder"}

@@ -1,0 +1,89 @@
+"""Packs a trained denoiser as a preset: `python -m bsdenoise.presets.packing RUN NAME`."""
+
+import argparse
+import hashlib
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bsdenoise import files, presets
+
+EXIT_FAILED = 2
+SIGNIFICANT = 4  # digits of a noise level in the index
+
+
+def pack(denoiser: Any, name: str, folder: Path = presets.FOLDER) -> presets.Preset:
+    """Writes the weights of a denoiser in half precision, and enters it into the index; what was measured is dropped.
+
+    Args:
+        denoiser: A `Denoiser` of photographs (offset 0, scale 1) with a posterior.
+        name: Name of the preset; one of that name is replaced.
+        folder: Where presets are.
+
+    Returns:
+        What the index says of it now.
+
+    Raises:
+        ValueError: If a preset cannot be made of such a denoiser, or a weight does not fit into half precision.
+    """
+    if not denoiser.fractional or (denoiser.offset, denoiser.scale) != (0.0, 1.0):
+        raise ValueError("A preset is a model of photographs, of offset 0 and scale 1.")
+    if denoiser.method.name != "full":
+        raise ValueError(f"A preset is a model of method full. Received: one of method {denoiser.method.name}.")
+    network = denoiser.network
+    weights = {weight.path: np.asarray(weight, np.float32).astype(np.float16) for weight in network.weights}
+    for path, values in weights.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"The weight {path} has values that half precision cannot hold.")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **weights)
+    layers = {layer.name: layer for layer in network.layers}
+    low, high = (float(f"{255 * sigma:.{SIGNIFICANT}g}") for sigma in (denoiser.noise.low, denoiser.noise.high))
+    preset = presets.Preset(
+        name,
+        sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
+        channels=denoiser.channels,
+        width=layers["enc_conv0"].filters,
+        depth=denoiser.grid.bit_length() - 1,
+        parameters=network.count_params(),
+        noise=(low, high),
+        factor=denoiser.factor,
+        provenance=denoiser.provenance or {},
+        folder=folder,
+    )
+    with files.replacing(preset.path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    index = presets.read_index(folder) | {name: preset}
+    presets.write_index(folder, dict(sorted(index.items(), key=_order)))
+    return preset
+
+
+def _order(entry: tuple[str, presets.Preset]) -> tuple:
+    """Sorts colour before grey, full size before compact, a known σ before a range."""
+    preset = entry[1]
+    return -preset.channels, -preset.width, preset.noise[1] - preset.noise[0], preset.name
+
+
+def main() -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("model", type=Path, help="run folder or .keras file")
+    parser.add_argument("name", help="name of the preset, such as rgb-gaussian25")
+    parser.add_argument("--folder", type=Path, default=presets.FOLDER, help="where presets are")
+    arguments = parser.parse_args()
+    from bsdenoise import saved
+
+    try:
+        preset = pack(saved.load(arguments.model), arguments.name, arguments.folder)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    print(f"{preset.path}: {preset.parameters:,} weights, {preset.path.stat().st_size:,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Denoisers that were saved: a `.keras` file, a run folder, or a preset by its name.
+
+Keras is imported late, so that a missing file is reported at once.
+"""
+
+import textwrap
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from bsdenoise import presets
+
+MODEL_NAME = "denoiser.keras"  # in a run folder
+MAX_REASON = 200  # characters
+
+
+def find(model: str | Path) -> Path:
+    """Gives the file that is meant by a file, a run folder, or the name of a preset.
+
+    What exists under that name wins over a preset.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    path = Path(model)
+    if not path.exists() and presets.is_name(str(model)):
+        return presets.get(str(model)).path
+    file = path / MODEL_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(
+            f"{file}: no such model. Expected a .keras file, a run folder with {MODEL_NAME}, or a preset: "
+            f"{', '.join(presets.names())}."
+        )
+    return file
+
+
+def load(model: str | Path) -> Any:
+    """Loads the `Denoiser` that is meant by a file, a run folder, or the name of a preset.
+
+    Raises:
+        ValueError: If there is none, or it is not a denoiser; the message names the file.
+    """
+    file = find(model)
+    is_preset = file.parent == presets.FOLDER and presets.is_name(file.stem)
+    if not is_preset and not zipfile.is_zipfile(file):
+        raise ValueError(f"{file}: not a .keras file.")
+
+    import keras
+
+    from bsdenoise.denoiser import Denoiser
+
+    if is_preset:
+        return Denoiser.from_preset(file.stem)
+    try:
+        denoiser = keras.models.load_model(file, compile=False)
+    except Exception as error:  # Keras answers a broken file with errors of every type
+        # Keras nests its errors and quotes whole configurations; the innermost one, shortened, says what is wrong.
+        reason = textwrap.shorten(str(error).rsplit("Exception encountered:")[-1], MAX_REASON)
+        raise ValueError(f"{file}: cannot be read as a Keras model: {reason}") from error
+    if not isinstance(denoiser, Denoiser):
+        raise ValueError(f"{file}: expected a bsdenoise Denoiser. Received a model of type {type(denoiser).__name__}.")
+    return denoiser
