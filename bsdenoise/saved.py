@@ -28,8 +28,8 @@ def find(model: str | Path) -> Path:
     file = path / MODEL_NAME if path.is_dir() else path
     if not file.is_file():
         raise ValueError(
-            f"{file}: no such model. Expected a .keras file, a run folder with {MODEL_NAME}, or a preset: "
-            f"{', '.join(presets.names())}."
+            f"{file}: no such model. Expected a .keras file, a run folder with {MODEL_NAME}, or the name of a preset "
+            "(bsdenoise presets lists them)."
         )
     return file
 

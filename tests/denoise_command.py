@@ -24,7 +24,8 @@ class HalvingDenoiser:
         self.channels = channels
         self.has_posterior = method in ("full", "per_component")
         self.method = SimpleNamespace(name=method, has_posterior=self.has_posterior)
-        self.noise = SimpleNamespace(is_known=is_known)
+        self.noise = SimpleNamespace(is_known=is_known, low=0.0, high=1.0)
+        self.scale, self.fractional = 1.0, True
         self.sigmas = []
         self.shapes = []
         self.batches = []

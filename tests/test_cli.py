@@ -61,7 +61,7 @@ def test_no_command_prints_the_help_and_fails(capsys):
     ("arguments", "names"),
     [
         (["frobnicate"], ["frobnicate", "train, denoise, evaluate, figure, datasets, export"]),
-        (["denoise", "a.png"], ["--out"]),
+        (["export", "a.keras"], ["--out"]),
         ([*DENOISE, "--nonsense"], ["--nonsense"]),
         (["train", "a", "--out", "b", "--noise", "gaussian:25", "--images", "1.5"], ["--images", "1.5"]),
         (["train"], ["SOURCE", "--noise"]),

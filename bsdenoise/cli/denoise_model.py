@@ -14,6 +14,7 @@ from bsdenoise.levels import parse_level
 
 RGB_OR_GREY = (1, 3)  # numbers of channels that have an uncertainty each; of others it is their mean
 _KINDS = {3: "RGB images", 1: "images that are not RGB"}
+TOLERANCE = 1.25  # factor by which σ may be beyond those of the training before that is worth a word
 LOCAL_FLAGS = ("tta", "precision", "tile", "overlap")  # what a server decides by itself
 
 
@@ -43,6 +44,7 @@ class Model:
     def __init__(self, denoiser: Any, config: DenoiseConfig):
         self.denoiser = denoiser
         self._config = config
+        self._noted = False
         asked = {"tta": config.tta if config.tta > 1 else None, "tile": config.tile, "overlap": config.overlap}
         self.options = {name: value for name, value in asked.items() if value is not None}
 
@@ -97,10 +99,31 @@ class Model:
     def sigma(self, batch: np.ndarray) -> np.ndarray | None:
         """Gives σ of each image, (B,), in the model's units: the one asked for, or the model's own if it uses one."""
         if self._config.sigma is not None:
-            return np.full(len(batch), parse_level(self._config.sigma, images.full_scale(batch.dtype)))
+            sigma = parse_level(self._config.sigma, images.full_scale(batch.dtype))
+            self._note_untrained(sigma)
+            return np.full(len(batch), sigma)
         if not self.denoiser.has_posterior:
             return None
         return np.asarray(self.denoiser.own_sigma(images.to_unit(batch)), np.float64)
+
+    def _note_untrained(self, sigma: float) -> None:
+        """Says once if a model of this process was trained for another σ than the one that is asked for."""
+        if self._noted or self._config.server is not None or not self.denoiser.has_posterior:
+            return
+        low, high = (level * self.denoiser.scale for level in (self.denoiser.noise.low, self.denoiser.noise.high))
+        if low / TOLERANCE <= sigma <= high * TOLERANCE:
+            return
+        self._noted = True
+        unit = 255.0 if self.denoiser.fractional else 1.0
+        trained, asked = (
+            f"{low * unit:.4g}" if low == high else f"{low * unit:.4g} to {high * unit:.4g}",
+            sigma * unit,
+        )
+        print(
+            f"bsdenoise: note: the model was trained for a sigma of {trained}, and is told {asked:.4g}"
+            f"{' (grey levels of 8 bits)' if self.denoiser.fractional else ''}: its results may be poor",
+            file=sys.stderr,
+        )
 
     def denoise(self, batch: np.ndarray) -> Denoised:
         """Denoises a batch.

@@ -2,7 +2,7 @@
 
 `index.json` says of each what it is, how it was trained and what it measured; its weights are in half precision in an
 `.npz` file beside, one array for each weight by the weight's name, which is read without pickle and only if
-its checksum is right. `packing.py` writes both.
+its checksum is right. `benchmarks/pack_preset.py` writes both.
 """
 
 import functools
@@ -38,7 +38,7 @@ class Preset:
         noise: Least and greatest σ that it was trained for, in grey levels of 8 bits.
         factor: Which triangular factor the network gives, "prior" or "precision".
         provenance: How it was trained, as `Denoiser.provenance`.
-        measured: What was measured, as `benchmarks.presets` writes it: PSNRs by test set, and speed.
+        measured: What was measured, as `benchmarks/presets.py` writes it: PSNRs by test set, and speed.
         folder: Where the file is.
     """
 

@@ -1,4 +1,4 @@
-"""Packs a trained denoiser as a preset: `python -m bsdenoise.presets.packing RUN NAME`."""
+"""Packs a trained denoiser as a preset: `python -m benchmarks.pack_preset RUN NAME`."""
 
 import argparse
 import hashlib
