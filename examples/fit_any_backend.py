@@ -30,6 +30,7 @@ from keras import ops  # noqa: E402
 
 import bsdenoise  # noqa: E402
 from bsdenoise import noise as noise_models  # noqa: E402
+from bsdenoise.training import optimizers  # noqa: E402
 from bsdenoise.training.schedule import RampUpDown  # noqa: E402
 
 FULL_SCALE = 255
@@ -307,6 +308,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--depth", type=_count, default=5, help="how often the resolution is halved")
     add("--factor", choices=("prior", "precision"), default="prior", help="what the triangular factor stands for")
     add("--precision", choices=("float32", "mixed_bfloat16"), default="float32", help="arithmetic of the body")
+    add("--optimizer", choices=("adam", "muon"), default="adam", help="what turns gradients into steps")
     add("--learning-rate", type=float, default=3e-4, help="rate between the ramps")
     add("--ramp-up", type=float, default=0.1, help="fraction of the run in which the rate rises")
     add("--ramp-down", type=float, default=0.3, help="fraction of the run in which it falls")
@@ -336,7 +338,7 @@ def fit(args: argparse.Namespace) -> bsdenoise.Denoiser:
     training = NoisyTraining(bsdenoise.blind_spot_network(**size, dtype=args.precision), noise, args.factor, args.seed)
     rate = RampUpDown(args.learning_rate, args.steps, args.ramp_up, args.ramp_down)
     average = {"use_ema": True, "ema_momentum": args.ema} if args.ema else {}
-    training.compile(keras.optimizers.Adam(rate, beta_2=args.beta_2, **average))
+    training.compile(optimizers.make(args.optimizer, rate, args.beta_2, **average))
     training.optimizer.build(training.trainable_variables)
 
     run = Run(training, denoiser, args, {"num_images": sum(map(len, images))})

@@ -164,8 +164,9 @@ def test_continued_run_equals_uninterrupted_run_bit_for_bit(whole_run, folder):
     np.testing.assert_array_equal(denoised_in_parts, denoised)
 
 
-def test_bfloat16_range_of_sigma_grey_and_precision_factor(folder):
+def test_bfloat16_range_of_sigma_grey_precision_factor_and_muon(folder):
     options = ["--precision", "mixed_bfloat16", "--noise", "gaussian:5-50", "--factor", "precision", "--augment"]
+    options += ["--optimizer", "muon"]
     _, denoised = train(folder, "grey", "grey", *options, "--steps", "40", "--log-every", "10", "--ema", "0")
     history = json.loads((folder / "grey" / "state.json").read_text())["history"]
     assert history[-1]["loss"] < history[0]["loss"] - 0.2

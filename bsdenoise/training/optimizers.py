@@ -7,22 +7,23 @@ ADAM_BETA_1 = 0.9
 FIRST_AND_LAST = ("enc_conv0/", "outputs/")  # layers that Muon's authors leave to Adam
 
 
-def make(name, learning_rate, beta_2):
+def make(name, learning_rate, beta_2, **kwargs):
     """Makes an optimizer.
 
     Args:
         name: "adam" or "muon".
         learning_rate: A number or a schedule.
         beta_2: Adam's decay of squared gradients; of Muon for what it leaves to Adam.
+        **kwargs: Further arguments of `keras.optimizers.Optimizer`.
 
     Raises:
         ValueError: If there is none of that name.
     """
     if name == "adam":
-        return keras.optimizers.Adam(learning_rate, beta_1=ADAM_BETA_1, beta_2=beta_2)
+        return keras.optimizers.Adam(learning_rate, beta_1=ADAM_BETA_1, beta_2=beta_2, **kwargs)
     if name == "muon":
         decays = {"weight_decay": None, "adam_weight_decay": None}
-        return ConvMuon(learning_rate, adam_beta_1=ADAM_BETA_1, adam_beta_2=beta_2, **decays)
+        return ConvMuon(learning_rate, adam_beta_1=ADAM_BETA_1, adam_beta_2=beta_2, **decays, **kwargs)
     raise ValueError(f"`name` must be 'adam' or 'muon'. Received: name={name!r}.")
 
 
