@@ -1,4 +1,4 @@
-"""Packs a trained denoiser as a preset: `python -m benchmarks.pack_preset RUN NAME`."""
+"""Packs a trained denoiser as a preset: `python -m benchmarks.pack_preset RUN NAME DATA`."""
 
 import argparse
 import hashlib
@@ -15,12 +15,13 @@ EXIT_FAILED = 2
 SIGNIFICANT = 4  # digits of a noise level in the index
 
 
-def pack(denoiser: Any, name: str, folder: Path = presets.FOLDER) -> presets.Preset:
+def pack(denoiser: Any, name: str, data: str, folder: Path = presets.FOLDER) -> presets.Preset:
     """Writes the weights of a denoiser in half precision, and enters it into the index; what was measured is dropped.
 
     Args:
         denoiser: A `Denoiser` of photographs (offset 0, scale 1) with a posterior.
         name: Name of the preset; one of that name is replaced.
+        data: What images it was trained on, in words.
         folder: Where presets are.
 
     Returns:
@@ -51,6 +52,7 @@ def pack(denoiser: Any, name: str, folder: Path = presets.FOLDER) -> presets.Pre
         parameters=network.count_params(),
         noise=(low, high),
         factor=denoiser.factor,
+        data=data,
         provenance=denoiser.provenance or {},
         folder=folder,
     )
@@ -72,12 +74,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("model", type=Path, help="run folder or .keras file")
     parser.add_argument("name", help="name of the preset, such as rgb-gaussian25")
+    parser.add_argument("data", help="what images it was trained on, in words")
     parser.add_argument("--folder", type=Path, default=presets.FOLDER, help="where presets are")
     arguments = parser.parse_args()
     from bsdenoise import saved
 
     try:
-        preset = pack(saved.load(arguments.model), arguments.name, arguments.folder)
+        preset = pack(saved.load(arguments.model), arguments.name, arguments.data, arguments.folder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED

@@ -54,8 +54,7 @@ def test_without_gradio_it_says_how_to_install_it(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "either --model or --server"),
-        (["--model", "run", "--server", "http://localhost:8501"], "either --model or --server"),
+        (["--model", "run", "--server", "http://localhost:8501"], "--model and --server exclude each other"),
         (["--model", "run", "--port", "70000"], "--port must lie between 0 and 65535. Received: 70000"),
         (["--model", "run", "--max-pixels", "0"], "--max-pixels must be at least 1. Received: 0"),
         (["--model", "missing"], "missing: no such model"),
@@ -81,6 +80,12 @@ def test_the_browser_is_left_alone_on_request(served):
     pytest.importorskip("gradio")
     assert app("--model", "run", "--no-browser") == 0
     assert not [call for call in served if str(call).startswith("opened")]
+
+
+def test_without_a_model_it_takes_a_preset(served):
+    pytest.importorskip("gradio")
+    assert app("--no-browser") == 0
+    assert served[0][0] == "model of rgb-gaussian5-50"
 
 
 def test_a_server_is_connected_and_left(served, monkeypatch):

@@ -131,6 +131,10 @@ WORDS = {
     "n2v": ({"corrupt": None, "images": 3}, "trained on noisy images only, which were noisy already (3 images)"),
     "n2n": ({"corrupt": "fixed"}, "trained on pairs of noisy copies, two fixed realisations of each image"),
     "n2c": ({"corrupt": "fresh"}, "trained with clean targets, noise fresh at each visit"),
+    "continued": (
+        FRESH | {"started_from": {"crops": 500, "crop": 64, "started_from": {"crops": 1000, "crop": 32}}},
+        "trained on noisy images only, noise fresh at each visit (9,500 crops of 32×32 to 80×80 from 400 images)",
+    ),
     "per_component": (None, "the file does not say how it was trained"),
 }
 PAIRED = {"corrupt": None, "pairs": True}
@@ -147,7 +151,8 @@ def test_training_on_real_pairs_in_words(name, words):
 @pytest.mark.parametrize("name", WORDS)
 def test_how_it_was_trained(name):
     training, words = WORDS[name]
-    assert contestants.training_in_words(methods.get(name), training) == words
+    method = methods.get("full" if name == "continued" else name)
+    assert contestants.training_in_words(method, training) == words
 
 
 def test_old_files_say_less():

@@ -10,7 +10,6 @@ import bsdenoise
 from benchmarks import pack_preset
 from benchmarks import presets as measuring
 from bsdenoise import cli, presets, saved
-from bsdenoise.cli.presets import crops_seen
 
 ALL = presets.names()
 SMALL = "grey-gaussian25-small"
@@ -45,7 +44,7 @@ def test_index_and_model_agree(name):
     sigmas = [float(text) for text in name.removesuffix("-small").split("gaussian")[1].split("-")]
     assert preset.noise == (sigmas[0], sigmas[-1])
     assert (denoiser.noise.low, denoiser.noise.high) == pytest.approx((sigmas[0] / 255, sigmas[-1] / 255))
-    assert crops_seen(denoiser.provenance) > 100_000
+    assert presets.crops_seen(denoiser.provenance) > 100_000
     assert denoiser.provenance["corrupt"] == "fresh"
     assert preset.measured["psnr"].keys() == ({"kodak24", "bsd300", "set14"} if preset.channels == 3 else {"bsd68"})
 
@@ -62,7 +61,7 @@ def test_part_of_the_table_is_measured_again(name):
 @pytest.fixture
 def folder(tmp_path, tiny_denoiser_path):
     """A folder with a preset of a tiny network."""
-    pack_preset.pack(saved.load(tiny_denoiser_path(1)), "tiny", tmp_path)
+    pack_preset.pack(saved.load(tiny_denoiser_path(1)), "tiny", "nothing", tmp_path)
     return tmp_path
 
 
@@ -108,8 +107,8 @@ def test_packing_anew_drops_what_was_measured(folder, tiny_denoiser_path):
     index = presets.read_index(folder)
     presets.write_index(folder, {"tiny": dataclasses.replace(index["tiny"], measured={"check_psnr": 1.0})})
     assert presets.read_index(folder)["tiny"].measured == {"check_psnr": 1.0}
-    pack_preset.pack(saved.load(tiny_denoiser_path(1)), "tiny", folder)
-    pack_preset.pack(saved.load(tiny_denoiser_path(3)), "tiny-rgb", folder)
+    pack_preset.pack(saved.load(tiny_denoiser_path(1)), "tiny", "nothing", folder)
+    pack_preset.pack(saved.load(tiny_denoiser_path(3)), "tiny-rgb", "nothing", folder)
     again = presets.read_index(folder)
     assert [*again] == ["tiny-rgb", "tiny"]  # colour first
     assert again["tiny"].measured == {}
@@ -120,11 +119,11 @@ def test_what_cannot_be_a_preset_is_refused(tmp_path, tiny_denoiser_path):
     denoiser = saved.load(tiny_denoiser_path(1))
     denoiser.scale = 2.0
     with pytest.raises(ValueError, match="a model of photographs"):
-        pack_preset.pack(denoiser, "tiny", tmp_path)
+        pack_preset.pack(denoiser, "tiny", "nothing", tmp_path)
     denoiser.scale = 1.0
     denoiser.network.set_weights([weight * 1e9 for weight in denoiser.network.get_weights()])
     with pytest.raises(ValueError, match="half precision cannot hold"):
-        pack_preset.pack(denoiser, "tiny", tmp_path)
+        pack_preset.pack(denoiser, "tiny", "nothing", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -138,7 +137,8 @@ def test_there_is_no_other(capsys):
 def test_the_command_lists_them(capsys, tmp_path):
     assert cli.main(["presets", "--json", str(tmp_path / "presets.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == [*ALL]
+    assert [line.split()[0] for line in lines[2 : 2 + len(ALL)]] == [*ALL]
+    assert "trained on noisy copies, fresh at each visit, of 782 photographs of ImageNet" in lines[-2]
     assert lines[0].split()[:2] == ["preset", "channels"]
     written = json.loads((tmp_path / "presets.json").read_text())
     assert [row["name"] for row in written] == [*ALL]

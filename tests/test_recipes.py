@@ -20,6 +20,7 @@ CHANNELS = {"colour": 3, "grey": 1}
 CELLS = [(method, kind) for method in METHODS for kind in CHANNELS]
 FOLLOW_UP = "paper/full-colour-follow-up"
 ALL = sorted([f"{folder}/{method}-{kind}" for folder in ("compact", "paper") for method, kind in CELLS] + [FOLLOW_UP])
+OF_PRESETS = [f"presets/{name}" for name in ("compact-end", "compact-trunk", "full-end", "full-trunk")]
 MAY_DIFFER = ("method", "channels", "factor")
 
 
@@ -37,7 +38,7 @@ def comments(name):
 
 
 def test_there_is_one_for_each_cell():
-    assert config_file.recipes() == ALL
+    assert config_file.recipes() == sorted(ALL + OF_PRESETS)
 
 
 @pytest.mark.parametrize("folder", ["paper", "compact"])
@@ -110,6 +111,22 @@ def test_commands_in_the_comment_can_be_given(name):
     assert {key: merged[key] for key in written} == written
     assert evaluate[1].model == (train[1].out,) and evaluate[1].noise == written["noise"]
     assert len(evaluate[1].draws) == len(evaluate[1].data) == (3 if written["channels"] == 3 else 1)
+
+
+@pytest.mark.parametrize("name", OF_PRESETS)
+def test_recipes_of_presets(name, tmp_path, monkeypatch):
+    """Their commands can be given, and the four differ in little but size and what they start from."""
+    monkeypatch.chdir(tmp_path)
+    lines = [line.removeprefix("#").split() for line in comments(name).splitlines() if "    bsdenoise " in line]
+    found = [cli._parse(line[1:])[1] for line in lines]
+    (own,) = [one for one, line in zip(found, lines, strict=True) if name in line]
+    assert (own.init is None) == (name == "presets/compact-trunk")
+    assert own.grow == (name == "presets/full-trunk")
+    written = tomllib.loads(text(name))
+    assert {key: value for key, value in written.items() if key != "noise"}.items() <= dataclasses.asdict(own).items()
+    alike = [settings(other) for other in OF_PRESETS if other.endswith(name.rsplit("-")[-1])]
+    free = ("width", "images", "grow", "learning_rate", "ramp_up", "ema", "seed")
+    assert len({dataclasses.replace(one, **{key: getattr(alike[0], key) for key in free}) for one in alike}) == 1
 
 
 def documented_commands():

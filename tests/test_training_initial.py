@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 import training_runs
 
-from bsdenoise import saved
-from bsdenoise.cli.presets import crops_seen
+from bsdenoise import presets, saved
 from bsdenoise.training import preparation
 from bsdenoise.training.loop import train
 from bsdenoise.training.step import TrainingState
@@ -50,7 +49,10 @@ def test_what_it_started_from_is_remembered(trained, config):
     train(again)
     denoiser = saved.load(again.out)
     assert denoiser.provenance["started_from"] == saved.load(trained).provenance
-    assert crops_seen(denoiser.provenance) == denoiser.provenance["crops"] + saved.load(trained).provenance["crops"]
+    assert (
+        presets.crops_seen(denoiser.provenance)
+        == denoiser.provenance["crops"] + saved.load(trained).provenance["crops"]
+    )
     assert str(trained) not in str(denoiser.provenance)
 
 

@@ -24,7 +24,13 @@ def run(config: PresetsConfig) -> int:
     if config.json and config.json.is_dir():
         raise ValueError(f"{config.json}: is a folder; --json names a file.")
     found = [presets.get(name) for name in config.names or presets.names()]
-    print("\n\n".join(map(_described, found)) if config.names else table(found))
+    if config.names:
+        print("\n\n".join(map(_described, found)))
+    else:
+        print(table(found))
+        for data in dict.fromkeys(preset.data for preset in found):
+            print(f"\ntrained on noisy copies, fresh at each visit, of {data}")
+        print("bsdenoise presets NAME says more")
     if config.json:
         config.json.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(config.json) as temporary:
@@ -45,7 +51,7 @@ def table(found: list[Preset], form: str = "simple") -> str:
             f"{preset.path.stat().st_size / MEGA:.2f}",
             _number(preset.measured.get("seconds_per_megapixel"), ".1f"),
             *(_number(preset.measured.get("psnr", {}).get(key, {}).get("psnr"), ".2f") for key in sets),
-            f"{crops_seen(preset.provenance) / MEGA:.2f}",
+            f"{presets.crops_seen(preset.provenance) / MEGA:.2f}",
         ]
         for preset in found
     ]
@@ -59,15 +65,6 @@ def sigma_range(preset: Preset) -> str:
     return f"{low:g}" if low == high else f"{low:g}-{high:g}"
 
 
-def crops_seen(provenance: dict[str, Any] | None) -> int:
-    """Counts the crops of a training, and of those whose weights it started from."""
-    count = 0
-    while provenance:
-        count += provenance.get("crops") or 0
-        provenance = provenance.get("started_from")
-    return count
-
-
 def _described(preset: Preset) -> str:
     """Says all that is known of a preset, a line for each thing."""
     size = preset.path.stat().st_size / MEGA
@@ -78,12 +75,8 @@ def _described(preset: Preset) -> str:
         f"  blind-spot network of width {preset.width} and depth {preset.depth}: {preset.parameters:,} parameters, "
         f"{size:.2f} MB in half precision",
     ]
-    stages: list[str] = []
-    provenance: dict[str, Any] | None = preset.provenance
-    while provenance:
-        stages.insert(0, _stage(provenance))
-        provenance = provenance.get("started_from")
-    lines += [f"  trained: {stage}" for stage in stages]
+    lines.append(f"  images: {preset.data}")
+    lines += [f"  trained: {_stage(stage)}" for stage in reversed(presets.stages(preset.provenance))]
     measured = preset.measured
     for key, facts in measured.get("psnr", {}).items():
         title = references.SETS[key].title

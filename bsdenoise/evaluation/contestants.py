@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bsdenoise import likelihood, saved
+from bsdenoise import likelihood, presets, saved
 from bsdenoise.evaluation import bm3d
 from bsdenoise.evaluation.cases import RGB, Case
 
@@ -285,10 +285,12 @@ def training_in_words(method: Any, training: dict[str, Any] | None) -> str:
 
 def _amount(training: dict[str, Any]) -> str:
     """Says how much was trained on, as far as the model's file tells."""
-    crops, side, images = (training.get(key) for key in ("crops", "crop", "images"))
+    crops, images = presets.crops_seen(training), training.get("images")
+    sides = {stage.get("crop") for stage in presets.stages(training)} - {None}
     parts = []
     if crops:
-        parts.append(f"{crops:,} crops" + (f" of {side}×{side}" if side else ""))
+        side = " to ".join(f"{side}×{side}" for side in sorted({min(sides), max(sides)})) if sides else ""
+        parts.append(f"{crops:,} crops" + (f" of {side}" if side else ""))
     if images:
         parts.append(f"{images:,} images")
     return f" ({' from '.join(parts)})" if parts else ""

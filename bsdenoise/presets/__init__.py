@@ -37,6 +37,7 @@ class Preset:
         parameters: Number of weights.
         noise: Least and greatest σ that it was trained for, in grey levels of 8 bits.
         factor: Which triangular factor the network gives, "prior" or "precision".
+        data: What images it was trained on, in words.
         provenance: How it was trained, as `Denoiser.provenance`.
         measured: What was measured, as `benchmarks/presets.py` writes it: PSNRs by test set, and speed.
         folder: Where the file is.
@@ -50,6 +51,7 @@ class Preset:
     parameters: int
     noise: tuple[float, float]
     factor: str
+    data: str
     provenance: dict[str, Any]
     measured: dict[str, Any] = field(default_factory=dict)
     folder: Path = FOLDER
@@ -117,6 +119,20 @@ def write_index(folder: Path, presets: dict[str, Preset]) -> None:
     }
     with files.replacing(folder / INDEX) as temporary:
         temporary.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def stages(provenance: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Gives the trainings behind a model, the last one first: each began with the weights of the next."""
+    found = []
+    while provenance:
+        found.append(provenance)
+        provenance = provenance.get("started_from")
+    return found
+
+
+def crops_seen(provenance: dict[str, Any] | None) -> int:
+    """Counts the crops of all trainings behind a model."""
+    return sum(stage.get("crops") or 0 for stage in stages(provenance))
 
 
 @functools.cache
