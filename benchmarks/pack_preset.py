@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bsdenoise import files, presets
+from bsdenoise.network import sizes_of
 
 EXIT_FAILED = 2
 SIGNIFICANT = 4  # digits of a noise level in the index
@@ -35,20 +36,24 @@ def pack(denoiser: Any, name: str, data: str, folder: Path = presets.FOLDER) -> 
     if denoiser.method.name != "full":
         raise ValueError(f"A preset is a model of method full. Received: one of method {denoiser.method.name}.")
     network = denoiser.network
+    sizes = sizes_of(network)
+    if sizes is None or sizes["pooling"] != "max":
+        raise ValueError("A preset is a network that bsdenoise train builds.")
     weights = {weight.path: np.asarray(weight, np.float32).astype(np.float16) for weight in network.weights}
     for path, values in weights.items():
         if not np.isfinite(values).all():
             raise ValueError(f"The weight {path} has values that half precision cannot hold.")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **weights)
-    layers = {layer.name: layer for layer in network.layers}
-    low, high = (float(f"{255 * sigma:.{SIGNIFICANT}g}") for sigma in (denoiser.noise.low, denoiser.noise.high))
+    low, high = (
+        float(f"{presets.LEVELS * sigma:.{SIGNIFICANT}g}") for sigma in (denoiser.noise.low, denoiser.noise.high)
+    )
     preset = presets.Preset(
         name,
         sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
         channels=denoiser.channels,
-        width=layers["enc_conv0"].filters,
-        depth=denoiser.grid.bit_length() - 1,
+        width=sizes["width"],
+        depth=sizes["depth"],
         parameters=network.count_params(),
         noise=(low, high),
         factor=denoiser.factor,

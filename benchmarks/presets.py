@@ -20,9 +20,9 @@ import numpy as np
 import tyro
 
 from benchmarks import machine
+from bsdenoise import presets
 
 SIGMA = 25  # grey levels
-LEVELS = 255.0
 SPEED_SIZE = (512, 768)  # of a Kodak image
 SPEED_REPEATS = 5
 CHECK_SIZE = 192  # side of the part of a photograph that tests measure again
@@ -58,26 +58,26 @@ def check_psnr(denoiser: Any) -> float:
 
     photo = data.astronaut() if denoiser.channels == 3 else data.camera()[..., np.newaxis]
     top, left = ((side - CHECK_SIZE) // 2 for side in photo.shape[:2])
-    clean = photo[top : top + CHECK_SIZE, left : left + CHECK_SIZE].astype(np.float32) / LEVELS
+    clean = photo[top : top + CHECK_SIZE, left : left + CHECK_SIZE].astype(np.float32) / presets.LEVELS
     noise = np.random.default_rng(0).standard_normal(clean.shape, np.float32)
-    return psnr(denoiser.denoise(clean + SIGMA / LEVELS * noise, sigma=SIGMA / LEVELS), clean, 1.0)
+    return psnr(denoiser.denoise(clean + SIGMA / presets.LEVELS * noise, sigma=SIGMA / presets.LEVELS), clean, 1.0)
 
 
 def seconds_per_megapixel(denoiser: Any) -> float:
     """Gives the median time of denoising a photograph in float32."""
     noisy = np.random.default_rng(0).random((*SPEED_SIZE, denoiser.channels), np.float32)
-    denoiser.denoise(noisy, sigma=SIGMA / LEVELS)
+    denoiser.denoise(noisy, sigma=SIGMA / presets.LEVELS)
     times = []
     for _ in range(SPEED_REPEATS):
         start = time.perf_counter()
-        denoiser.denoise(noisy, sigma=SIGMA / LEVELS)
+        denoiser.denoise(noisy, sigma=SIGMA / presets.LEVELS)
         times.append(time.perf_counter() - start)
     return statistics.median(times) / (SPEED_SIZE[0] * SPEED_SIZE[1] / 1e6)
 
 
 def run(config: Config) -> None:
     """Measures, fills the index and prints the table."""
-    from bsdenoise import Denoiser, presets
+    from bsdenoise import Denoiser
     from bsdenoise.cli.presets import table
 
     index = presets.read_index(presets.FOLDER)
@@ -106,12 +106,12 @@ def _psnrs(config: Config, names: Iterable[str], channels: int) -> Iterator[tupl
     if not sets:
         return
     out = config.out / str(channels)
-    results = _evaluate(out, sets, [f"--model={name}" for name in names])
+    results = _evaluate(out, sets, [f"--model={presets.get(name).path}" for name in names])
     bm3d = _evaluate(out / BM3D, dict.fromkeys(sets, 1), [f"--methods={BM3D}"]) if config.bm3d else {}
     for (name, key), row in results.items():
         facts = {"psnr": round(row["psnr"], 3), "sigma": SIGMA, "draws": row["draws"]}
         if (BM3D, key) in bm3d:
-            facts["bm3d"] = round(bm3d[BM3D, key]["psnr"], 3)
+            facts |= {"bm3d": round(bm3d[BM3D, key]["psnr"], 3), "bm3d_draws": bm3d[BM3D, key]["draws"]}
         yield name, key, facts
 
 
@@ -120,6 +120,8 @@ def _sets(config: Config, channels: int) -> Iterator[tuple[Path, int]]:
     from bsdenoise.evaluation import references, testsets
 
     draws = config.draws * len(config.data) if len(config.draws) == 1 else config.draws
+    if len(draws) != len(config.data):
+        raise ValueError(f"--draws takes one number, or one for each of {len(config.data)} --data.")
     for folder, count in zip(config.data, draws, strict=True):
         finding = testsets.recognise(str(folder))
         if finding is None or not finding.is_complete:

@@ -12,7 +12,7 @@ import wrapt
 
 __version__ = "0.1.0"
 
-_MODULES = ("client", "denoiser", "export", "layers", "likelihood", "losses", "network", "noise")
+_MODULES = ("client", "denoiser", "export", "layers", "likelihood", "losses", "network", "noise", "presets")
 _EXPORTS = {
     "Denoiser": "denoiser",
     "GaussianLikelihood": "likelihood",

@@ -1,5 +1,7 @@
 """`Denoiser`: a network, its noise model and its likelihood, joined to one Keras model that denoises images."""
 
+import copy
+
 import keras
 import numpy as np
 from keras import ops
@@ -117,7 +119,8 @@ class Denoiser(keras.Model):
         }:
             raise ValueError(f"{preset.path}: holds the weights of another network than its index says; install anew.")
         body.set_weights([weights[weight.path] for weight in body.weights])
-        return cls(body, noise.GaussianNoise(*preset.sigmas), factor=preset.factor, provenance=preset.provenance)
+        provenance = {"preset": name, **copy.deepcopy(preset.provenance)}
+        return cls(body, noise.GaussianNoise(*preset.sigmas), factor=preset.factor, provenance=provenance)
 
     @property
     def has_posterior(self) -> bool:

@@ -69,23 +69,45 @@ def rebuilt(config: dict, dtype=None):
     Returns:
         The network, with fresh weights; `None` if the configuration is that of no network of this module.
     """
-    builder = {"blind_spot_network": blind_spot_network, "unet": unet}.get(config["config"].get("name"))
+    builder = _BUILDERS.get(config["config"].get("name"))
     parts = {layer["config"].get("name"): layer["config"] for layer in config["config"].get("layers", [])}
     if builder is None or not {"image", "enc_conv0", "pool1", "outputs"} <= parts.keys():
         return None
-    return builder(
-        channels=parts["image"]["batch_shape"][-1],
-        width=parts["enc_conv0"]["filters"],
-        depth=sum(name.startswith("pool") for name in parts),
-        num_outputs=parts["outputs"]["filters"],
-        pooling=parts["pool1"]["pooling"] if builder is blind_spot_network else _plain_pooling(config),
-        dtype=dtype or keras.dtype_policies.get(parts["enc_conv0"]["dtype"]).name,
-    )
+    return builder(**_sizes(config, parts), dtype=dtype or keras.dtype_policies.get(parts["enc_conv0"]["dtype"]).name)
+
+
+def sizes_of(network):
+    """Gives the arguments with which a builder of this module made a network; `None` if none did.
+
+    Args:
+        network: A Keras model.
+
+    Returns:
+        A dictionary of channels, width, depth, num_outputs and pooling.
+    """
+    config = keras.saving.serialize_keras_object(network)
+    if rebuilt(config) is None:
+        return None
+    return _sizes(config, {layer["config"]["name"]: layer["config"] for layer in config["config"]["layers"]})
+
+
+def _sizes(config, parts):
+    """Reads them from a configuration, and those of its layers by their names."""
+    return {
+        "channels": parts["image"]["batch_shape"][-1],
+        "width": parts["enc_conv0"]["filters"],
+        "depth": sum(name.startswith("pool") for name in parts),
+        "num_outputs": parts["outputs"]["filters"],
+        "pooling": parts["pool1"].get("pooling") or _plain_pooling(config),
+    }
 
 
 def _plain_pooling(config):
     """Tells how the plain U-Net of a configuration pools."""
     return "max" if any(layer["class_name"] == "MaxPooling2D" for layer in config["config"]["layers"]) else "average"
+
+
+_BUILDERS = {"blind_spot_network": blind_spot_network, "unet": unet}
 
 
 def _checked_input(channels, width, depth, num_outputs):

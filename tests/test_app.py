@@ -39,6 +39,7 @@ def served(monkeypatch):
     monkeypatch.setattr("bsdenoise.app.server", sys.modules["bsdenoise.app.server"], raising=False)
     monkeypatch.setattr(threading, "Event", Interrupted)
     monkeypatch.setattr(models, "load_denoiser", lambda path: f"model of {path}")
+    monkeypatch.setattr(models, "load_preset", lambda name: f"preset {name}")
     monkeypatch.setattr(webbrowser, "open", lambda url: calls.append(f"opened {url}"))
     return calls
 
@@ -85,7 +86,7 @@ def test_the_browser_is_left_alone_on_request(served):
 def test_without_a_model_it_takes_a_preset(served):
     pytest.importorskip("gradio")
     assert app("--no-browser") == 0
-    assert served[0][0] == "model of rgb-gaussian5-50"
+    assert served[0][0] == "preset rgb-gaussian5-50"
 
 
 def test_a_server_is_connected_and_left(served, monkeypatch):

@@ -78,8 +78,8 @@ def test_a_server_is_not_told_how_to_compute(tmp_path, source, capsys, flags):
     url = "http://localhost:1"
     assert cli.main(["denoise", str(source), "--out", str(tmp_path / "out"), "--server", url, *flags]) == 2
     assert capsys.readouterr().err == (
-        f"bsdenoise: error: {flags[0]} needs --model: what a server computes was fixed when its model was exported. "
-        f"Received: {' '.join(flags)} with --server {url}.\n"
+        f"bsdenoise: error: {flags[0]} needs a model here: what a server computes was fixed when its model was "
+        f"exported. Received: {' '.join(flags)} with --server {url}.\n"
     )
 
 

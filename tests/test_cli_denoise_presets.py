@@ -22,6 +22,7 @@ def loaded(monkeypatch):
         return found[str(name)]
 
     monkeypatch.setattr(models, "load_denoiser", load)
+    monkeypatch.setattr(models, "load_preset", load)
     return found
 
 
@@ -68,12 +69,12 @@ def test_results_stand_beside_the_inputs(tmp_path, loaded, capsys):
     one, two = save(tmp_path / "a/one.png", grey()), save(tmp_path / "b/two.tif", grey(shape=RGB))
     assert denoise(one, two, "--std") == 0
     assert written(tmp_path) == [
-        *("a/one-denoised-std.png", "a/one-denoised.png", "a/one.png"),
-        *("b/two-denoised-std.tif", "b/two-denoised.tif", "b/two.tif"),
+        *("a/denoised-one-std.png", "a/denoised-one.png", "a/one.png"),
+        *("b/denoised-two-std.tif", "b/denoised-two.tif", "b/two.tif"),
     ]
     capsys.readouterr()
     assert denoise(one) == 2
-    assert "one-denoised.png: exists already; --overwrite replaces it" in capsys.readouterr().err
+    assert "denoised-one.png: exists already; --overwrite replaces it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", [".", "*.png"])
@@ -126,6 +127,6 @@ def test_a_photograph_with_the_shipped_model(tmp_path):
     errors = []
     for arguments in (["--sigma", 25], ["--overwrite"]):
         assert denoise(tmp_path / "noisy.png", *arguments) == 0
-        errors.append(rms(images.read(tmp_path / "noisy-denoised.png").array))
+        errors.append(rms(images.read(tmp_path / "denoised-noisy.png").array))
     assert max(errors) < rms(noisy) / 2.5
     assert errors[1] < 1.1 * errors[0]

@@ -132,8 +132,18 @@ WORDS = {
     "n2n": ({"corrupt": "fixed"}, "trained on pairs of noisy copies, two fixed realisations of each image"),
     "n2c": ({"corrupt": "fresh"}, "trained with clean targets, noise fresh at each visit"),
     "continued": (
-        FRESH | {"started_from": {"crops": 500, "crop": 64, "started_from": {"crops": 1000, "crop": 32}}},
-        "trained on noisy images only, noise fresh at each visit (9,500 crops of 32×32 to 80×80 from 400 images)",
+        FRESH | {"started_from": FRESH | {"crops": 500, "crop": 64, "images": 410, "started_from": None}},
+        "trained on noisy images only, noise fresh at each visit (8,500 crops of 64×64 to 80×80 from 410 images)",
+    ),
+    "continued on others": (
+        {"corrupt": None, "crops": 20, "started_from": FRESH},
+        "trained on noisy images only, which were noisy already (20 crops); before that: trained on noisy images only, "
+        "noise fresh at each visit (8,000 crops of 80×80 from 400 images)",
+    ),
+    "begun with a stranger": (
+        {"corrupt": "fresh", "started_from": {}},
+        "trained on noisy images only, noise fresh at each visit; "
+        "before that: the file does not say how it was trained",
     ),
     "per_component": (None, "the file does not say how it was trained"),
 }
@@ -151,7 +161,7 @@ def test_training_on_real_pairs_in_words(name, words):
 @pytest.mark.parametrize("name", WORDS)
 def test_how_it_was_trained(name):
     training, words = WORDS[name]
-    method = methods.get("full" if name == "continued" else name)
+    method = methods.get(name if name in methods.names() else "full")
     assert contestants.training_in_words(method, training) == words
 
 

@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 import training_runs
 
-from bsdenoise import presets, saved
-from bsdenoise.training import preparation
+from bsdenoise import blind_spot_network, presets, saved
+from bsdenoise.training import initial, loop, preparation
 from bsdenoise.training.loop import train
 from bsdenoise.training.step import TrainingState
+from bsdenoise.training.validation import Validation
 
 source, config, quick_export = training_runs.source, training_runs.full_config, training_runs.quick_export
 
@@ -35,7 +36,7 @@ def outputs(denoiser):
 
 def test_it_starts_from_the_weights_of_a_model(trained, config):
     again = dataclasses.replace(
-        config, out=config.out.with_name("again"), init=str(trained), noise="gaussian:10", width=48
+        config, out=config.out.with_name("again"), init=str(trained), noise="gaussian:10", width=None, depth=None
     )
     state = state_of(again)
     expected = saved.load(trained)
@@ -76,9 +77,9 @@ def test_it_grows(trained, config):
         ({"channels": 1}, "a model of channels 3 cannot start a training of channels 1"),
         ({"method": "l2"}, "a model of method full cannot start a training of method l2"),
         ({"factor": "precision"}, "a model of factor prior cannot start a training of factor precision"),
-        ({"width": 3, "grow": True}, "--grow makes a blind-spot network wider. Received: --width 3 for one of width 4"),
+        ({"width": 4, "grow": True}, "--grow makes a blind-spot network wider. Received: --width 4 for one of width 4"),
+        ({"width": None, "grow": True}, "--grow makes .* wider. Received: --width None for one of width 4"),
         ({"init": "rgb-gaussian26"}, "rgb-gaussian26: no such model"),
-        ({"init": None, "grow": True}, "there is no --init"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -87,13 +88,78 @@ def test_what_does_not_fit_is_refused(trained, config, change, message):
         state_of(dataclasses.replace(config, **{"init": str(trained), **change}))
 
 
+def test_mistakes_are_found_before_anything_is_made(config):
+    with pytest.raises(ValueError, match="there is no --init"):
+        train(dataclasses.replace(config, grow=True))
+    with pytest.raises(ValueError, match="rgb-gaussian26: no such model"):
+        train(dataclasses.replace(config, init="rgb-gaussian26", source="missing"))
+    assert not config.out.exists()
+
+
+def test_a_plain_network_starts_one_and_does_not_grow(config):
+    plain = dataclasses.replace(config, method="n2c", images=8)
+    train(plain)
+    again = dataclasses.replace(plain, out=config.out.with_name("again"), init=str(plain.out), optimizer="muon")
+    np.testing.assert_array_equal(outputs(state_of(again).denoiser), outputs(saved.load(plain.out)))
+    assert train(again).finished
+    with pytest.raises(ValueError, match="--grow makes a blind-spot network wider. .* method n2c"):
+        state_of(dataclasses.replace(again, width=6, grow=True))
+
+
+def test_what_is_kept_is_never_worse_than_what_it_began_with(trained, config, monkeypatch):
+    """Here every validation is said to be worse than the one before."""
+    measure, scores = Validation.__call__, []
+
+    def worse(self):
+        values, moments = measure(self)
+        scores.append(-len(scores))
+        return values | {self.score: float(scores[-1])}, moments
+
+    monkeypatch.setattr(Validation, "__call__", worse)
+    again = dataclasses.replace(config, out=config.out.with_name("again"), init=str(trained), images=24)
+    assert train(again).score == 0.0
+    assert len(scores) == 2
+    kept = saved.load(again.out)
+    np.testing.assert_array_equal(outputs(kept), outputs(saved.load(trained)))
+    assert kept.provenance["crops"] == 0
+    assert [line["step"] for line in training_runs.log_lines(again.out, "validation")] == [0, 6]
+
+
+@pytest.mark.parametrize("grow", [False, True], ids=["as it is", "grown"])
+def test_it_goes_on_without_the_model_that_it_began_with(trained, config, monkeypatch, grow):
+    again = dataclasses.replace(
+        config, out=config.out.with_name("again"), init=str(trained), images=24, grow=grow, width=6 if grow else None
+    )
+    with monkeypatch.context() as interrupting:
+        training_runs.stop_at(interrupting, 2)
+        assert train(again).step == 2
+    before = saved.load(trained).provenance
+    (trained / saved.MODEL_NAME).unlink()
+    assert train(again).finished
+    assert saved.load(again.out).provenance["started_from"] == before
+
+
+def test_workers_must_start_from_the_same(trained, config):
+    """What they compare tells models apart that have the same name."""
+    again = dataclasses.replace(config, init=str(trained))
+    data, _ = preparation.open_data(again)
+    one = loop._agreed(again, {}, initial.load(again, data))
+    denoiser = saved.load(trained)
+    denoiser.network.set_weights([weight + 1e-3 for weight in denoiser.network.get_weights()])
+    denoiser.save(trained / saved.MODEL_NAME)
+    other = loop._agreed(again, {}, initial.load(again, data))
+    assert {name for name in one if one[name] != other[name]} == {"the model of --init"}
+
+
 def test_a_network_of_ones_own_cannot_start_one(config, tmp_path, tiny_denoiser_path):
     denoiser = saved.load(tiny_denoiser_path(3))
     image = keras.Input((None, None, 3))
     body = keras.Model(image, keras.layers.Conv2D(9, 1)(image))
-    type(denoiser)(body, denoiser.noise).save(tmp_path / "own.keras")
-    with pytest.raises(ValueError, match="own.keras: its network is none that bsdenoise builds"):
-        state_of(dataclasses.replace(config, init=str(tmp_path / "own.keras")))
+    averaging = blind_spot_network(width=4, depth=1, pooling="average")
+    for network in (body, averaging):
+        type(denoiser)(network, denoiser.noise).save(tmp_path / "own.keras")
+        with pytest.raises(ValueError, match="own.keras: its network is none that bsdenoise train builds"):
+            state_of(dataclasses.replace(config, init=str(tmp_path / "own.keras")))
 
 
 def test_it_goes_on_with_muon_where_it_stopped(config, monkeypatch):

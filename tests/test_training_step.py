@@ -51,7 +51,8 @@ def test_average_follows_the_weights(config):
     )
 
 
-def test_two_devices_train_as_one(config, tmp_path):
+@pytest.mark.parametrize(("optimizer", "tolerance"), [("adam", 2e-5), ("muon", 1e-4)])
+def test_two_devices_train_as_one(config, tmp_path, optimizer, tolerance):
     """Loss and weights on two logical CPU devices equal those on one, to rounding, for an odd batch.
 
     The two go through their crops one by one and compute branches twice, where the one device computes all at once.
@@ -64,7 +65,7 @@ def test_two_devices_train_as_one(config, tmp_path):
         from bsdenoise.training import distribution, loop, preparation
         from bsdenoise.training.step import TrainingState
         config = TrainConfig(source=sys.argv[1], out=None, noise="gaussian:5-50", corrupt="fresh", width=4, depth=1,
-                             crop=16, batch=3, images=15, learning_rate=1e-3, ramp_up=0.0)
+                             crop=16, batch=3, images=15, learning_rate=1e-3, ramp_up=0.0, optimizer=sys.argv[3])
         results = []
         for kind, saving in (("one", {}), ("auto", {"micro_batch": 1, "recompute": True})):
             place = distribution.join(kind)
@@ -82,7 +83,7 @@ def test_two_devices_train_as_one(config, tmp_path):
         np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5, atol=2e-5)
         for index in (1, 2):
             for one, two in zip(results[0][index], results[1][index], strict=True):
-                np.testing.assert_allclose(one, two, atol=2e-5)
+                np.testing.assert_allclose(one, two, atol=float(sys.argv[4]))
         # The whole loop, which goes on from a checkpoint too.
         config = dataclasses.replace(config, batch=4, images=8, out=pathlib.Path(sys.argv[2]))
         loop._export = lambda folder: None
@@ -92,7 +93,15 @@ def test_two_devices_train_as_one(config, tmp_path):
         print("equal")
     """
     result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), config.source, str(tmp_path / "run")],
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(script),
+            config.source,
+            str(tmp_path / "run"),
+            optimizer,
+            str(tolerance),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -51,7 +51,7 @@ def _denoiser(config: AppConfig, stack: contextlib.ExitStack) -> tuple[Any, str]
     if config.server is None:
         name = config.model or presets.DEFAULTS[RGB]
         about = f"Model: {name}. Nothing leaves the machine that this page runs on."
-        return models.load_denoiser(name), about
+        return models.load_denoiser(config.model) if config.model else models.load_preset(presets.DEFAULTS[RGB]), about
     from bsdenoise import client
 
     model = stack.enter_context(client.connect(config.server))

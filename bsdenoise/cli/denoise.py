@@ -34,7 +34,7 @@ def run(config: DenoiseConfig) -> int:
     denoise_model.check_flags(config)
     jobs = paths.plan(config.inputs, config.out, std=config.std, overwrite=config.overwrite)
     is_default = config.model is None and config.server is None
-    named = None if is_default else denoise_model.load(config, config.model)
+    named = None if is_default else denoise_model.load(config)
     tasks = [future.result() for _, future in in_order(surveyed, jobs, SURVEYORS)]
     groups = _by_default(config, tasks) if named is None else [(named, tasks)]
     sigmas = _Sigmas()

@@ -2,10 +2,10 @@
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from bsdenoise import images, presets, tiling
 from bsdenoise.cli import models
@@ -14,7 +14,7 @@ from bsdenoise.levels import parse_level
 
 RGB_OR_GREY = (1, 3)  # numbers of channels that have an uncertainty each; of others it is their mean
 _KINDS = {3: "RGB images", 1: "images that are not RGB"}
-TOLERANCE = 1.25  # factor by which σ may be beyond those of the training before that is worth a word
+TOLERANCE = 1.25  # factor by which σ may be beyond those of the training before that is worth a word; a choice
 LOCAL_FLAGS = ("tta", "precision", "tile", "overlap")  # what a server decides by itself
 
 
@@ -114,16 +114,10 @@ class Model:
         if low / TOLERANCE <= sigma <= high * TOLERANCE:
             return
         self._noted = True
-        unit = 255.0 if self.denoiser.fractional else 1.0
-        trained, asked = (
-            f"{low * unit:.4g}" if low == high else f"{low * unit:.4g} to {high * unit:.4g}",
-            sigma * unit,
-        )
-        print(
-            f"bsdenoise: note: the model was trained for a sigma of {trained}, and is told {asked:.4g}"
-            f"{' (grey levels of 8 bits)' if self.denoiser.fractional else ''}: its results may be poor",
-            file=sys.stderr,
-        )
+        unit, words = (presets.LEVELS, " (grey levels of 8 bits)") if self.denoiser.fractional else (1.0, "")
+        trained = f"{low * unit:.4g}" if low == high else f"{low * unit:.4g} to {high * unit:.4g}"
+        line = f"the model was trained for a sigma of {trained}, and is told {sigma * unit:.4g}{words}"
+        tqdm.write(f"bsdenoise: note: {line}: its results may be poor", file=sys.stderr)  # beside the progress bar
 
     def denoise(self, batch: np.ndarray) -> Denoised:
         """Denoises a batch.
@@ -200,23 +194,15 @@ def check_flags(config: DenoiseConfig) -> None:
             )
 
 
-def load(config: DenoiseConfig, model: str | Path | None = None) -> Model:
-    """Loads a model, or connects to the server that has it, and checks that it can do what is asked for.
-
-    Args:
-        config: The flags.
-        model: The model; `None` takes that of the server.
+def load(config: DenoiseConfig) -> Model:
+    """Loads the model that is named, or connects to the server that has it, and checks that it can do what is asked.
 
     Raises:
         ValueError: If there is none, or it cannot.
         ClientError: If the server does not answer or has no such model.
     """
-    denoiser = models.connect(str(config.server)) if model is None else models.load_denoiser(model)
-    if config.precision is not None:
-        denoiser = denoiser.in_precision(config.precision)
-    loaded = Model(denoiser, config)
-    loaded.check()
-    return loaded
+    denoiser = models.connect(str(config.server)) if config.model is None else models.load_denoiser(config.model)
+    return _checked(denoiser, config)
 
 
 def load_default(config: DenoiseConfig, channels: int) -> Model:
@@ -227,7 +213,15 @@ def load_default(config: DenoiseConfig, channels: int) -> Model:
     """
     name = presets.DEFAULTS[default_channels(channels)]
     print(f"bsdenoise: note: no --model: preset {name} for {_KINDS[default_channels(channels)]}", file=sys.stderr)
-    return load(config, name)
+    return _checked(models.load_preset(name), config)
+
+
+def _checked(denoiser: Any, config: DenoiseConfig) -> Model:
+    if config.precision is not None:
+        denoiser = denoiser.in_precision(config.precision)
+    model = Model(denoiser, config)
+    model.check()
+    return model
 
 
 def default_channels(channels: int) -> int:

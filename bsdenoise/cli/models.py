@@ -20,6 +20,18 @@ def load_denoiser(model: str | Path) -> Any:
     return saved.load(model)
 
 
+def load_preset(name: str) -> Any:
+    """Loads the `Denoiser` of a preset, whatever else has that name, without start-up chatter.
+
+    Raises:
+        ValueError: If there is none of that name, or its file is damaged.
+    """
+    libraries.load_keras()
+    from bsdenoise.denoiser import Denoiser
+
+    return Denoiser.from_preset(name)
+
+
 def connect(url: str) -> Any:
     """Connects to a served model, which has the face of a `Denoiser`, and asks what it is.
 

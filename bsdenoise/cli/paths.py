@@ -9,7 +9,7 @@ from bsdenoise import images
 
 NUMBER_SUFFIXES = (".npy", ".tif", ".tiff", ".zarr")  # of formats that hold the uncertainty as numbers
 PICTURE_SUFFIX = ".png"
-DENOISED = "-denoised"  # behind the name of an input, where no --out is given
+DENOISED = "denoised-"  # before the name of an input where no --out is given, so that endings such as .ome.tif stay
 STORE_SUFFIX = ".zarr"  # of folders that are one image
 STORE_FILES = ("zarr.json", ".zarray", ".zgroup")  # of which each such folder has one: Zarr versions 3 and 2
 
@@ -37,7 +37,7 @@ def plan(inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: 
 
     Args:
         inputs: Files, folders and globs.
-        out: Folder for the outputs; a single input file may also name the output file. `None` for NAME-denoised
+        out: Folder for the outputs; a single input file may also name the output file. `None` for denoised-NAME
             beside each input file.
         std: Whether the uncertainty is written too.
         overwrite: Whether existing files may be replaced.
@@ -75,7 +75,7 @@ def _beside(source: str) -> tuple[Path, Path]:
     if not (path.is_file() or _is_store(path)) and (path.is_dir() or images.find(source)):
         raise ValueError(f"{source}: a folder or a glob needs --out, the folder for the results.")
     (file,) = images.find(source)
-    return file, path.with_name(f"{path.stem}{DENOISED}{path.suffix}")
+    return file, path.with_name(f"{DENOISED}{path.name}")
 
 
 def _files(source: str, out: Path) -> Iterator[tuple[Path, Path]]:

@@ -85,7 +85,11 @@ def _described(preset: Preset) -> str:
             for source in (references.PAPER, references.FOLLOW_UP)
             if key in source.psnr["full"]
         ]
-        bm3d = f", BM3D on the same noise {facts['bm3d']:.2f}" if facts.get("bm3d") is not None else ""
+        bm3d = (
+            f", BM3D on the same noise (draws: {facts['bm3d_draws']}) {facts['bm3d']:.2f}"
+            if facts.get("bm3d") is not None
+            else ""
+        )
         lines.append(
             f"  {title}, sigma {facts['sigma']:g}, {facts['draws']} draw{'s' * (facts['draws'] > 1)}: "
             f"{facts['psnr']:.2f} dB{bm3d}; published: {', '.join(published)}"
@@ -97,12 +101,11 @@ def _described(preset: Preset) -> str:
 
 def _stage(training: dict[str, Any]) -> str:
     """Says in a line what a training did."""
-    text = (
-        f"{training.get('crops', 0):,} crops of {training.get('crop')}×{training.get('crop')} from "
-        f"{training.get('images'):,} photographs, {training.get('noise')}, noise {training.get('corrupt')}, "
-        f"{training.get('optimizer', 'adam')}, {training.get('precision')}"
+    side = training["crop"]
+    return (
+        f"{training['crops']:,} crops of {side}×{side} from {training['images']:,} images, {training['noise']}, noise "
+        f"{training['corrupt']} at each visit, {training['optimizer']}, {training['precision']}"
     )
-    return text
 
 
 def _number(value: float | None, form: str) -> str:

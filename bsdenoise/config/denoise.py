@@ -23,7 +23,7 @@ class DenoiseConfig:
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT [INPUT ...]")]
 
     #: Folder for the denoised images, which keeps the structure of the input folder. For one input file also a file
-    #: name, whose suffix chooses the format. By default NAME-denoised beside each input file; folders and globs need
+    #: name, whose suffix chooses the format. By default denoised-NAME beside each input file; folders and globs need
     #: it.
     out: Path | None = None
 

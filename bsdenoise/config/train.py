@@ -40,11 +40,11 @@ class TrainConfig:
     targets: str | None = None
 
     #: Start from the weights of a trained model instead of random ones: the name of a preset (bsdenoise presets lists
-    #: them), a .keras file, or a run folder. --width and --depth are then that model's; its method, factor and channels
-    #: must be those of the run, its noise need not.
+    #: them), a .keras file, or a run folder. Its method, factor and channels must be those of the run, its noise need
+    #: not.
     init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
 
-    #: With --init: train a wider network, of --width, that begins by computing exactly what that model does.
+    #: With --init: train a wider network, of --width, that begins by computing what that model does.
     grow: Switch = False
 
     #: What is learnt, a column of the paper's Table 1: full (a colour distribution per pixel with full covariance),
@@ -77,11 +77,11 @@ class TrainConfig:
     #: Use only images of which both sides have at most so many pixels; the paper takes 512.
     max_side: int | None = None
 
-    #: Maps per encoder convolution; 48 in the paper.
-    width: int = 48
+    #: Maps per encoder convolution. Default: 48, as in the paper; with --init that model's.
+    width: int | None = None
 
-    #: How often the resolution is halved; 5 in the paper.
-    depth: int = 5
+    #: How often the resolution is halved. Default: 5, as in the paper; with --init that model's.
+    depth: int | None = None
 
     #: Number of crops shown.
     images: int = 1_200_000
@@ -104,13 +104,13 @@ class TrainConfig:
     augment: Switch = False
 
     #: What turns gradients into steps: adam, as in the paper, or muon, which makes the steps of whole kernels
-    #: orthogonal and gets further with as many crops (benchmarks/presets.md has the numbers).
+    #: orthogonal and gets further than Adam with as many crops, at a higher rate (benchmarks/presets.md).
     optimizer: Literal["adam", "muon"] = "adam"
 
-    #: Learning rate between the ramps, of Adam and Muon alike.
+    #: Learning rate between the ramps. The paper's is for Adam; with muon 1e-3 to 2e-3 were best, for compact networks.
     learning_rate: float = 3e-4
 
-    #: Adam's decay of squared gradients.
+    #: Adam's decay of squared gradients; with muon for first and last layer and biases, which Adam trains there too.
     beta_2: float = 0.99
 
     #: Fraction of the run in which the learning rate rises along a cosine.

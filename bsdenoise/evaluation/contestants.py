@@ -1,6 +1,7 @@
 """Whatever is measured, behind one face: trained models of every method, and methods that need no training."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -213,7 +214,7 @@ def open_contestants(
     """Loads what is to be measured: the models in their order, then the methods in theirs.
 
     Args:
-        models: `.keras` files, or run folders that hold one.
+        models: `.keras` files, run folders that hold one, or names of presets.
         methods: Names of methods that need no training: "bm3d".
         cache: Folder for results of BM3D; `None` takes one in the user's cache.
         load: Gives the `Denoiser` of a path.
@@ -265,8 +266,11 @@ def training_in_words(method: Any, training: dict[str, Any] | None) -> str:
         method: A `bsdenoise.methods.Method`.
         training: The model's provenance.
     """
-    if training is None:
+    if not training:
         return "the file does not say how it was trained"
+    stages = presets.stages(training)
+    alike = list(itertools.takewhile(lambda stage: _kind(stage) == _kind(training), stages))
+    before = stages[len(alike) :]
     fixed, fresh = (training.get("corrupt") == kind for kind in ("fixed", "fresh"))
     if not method.has_noisy_target:
         words = "trained with clean targets" + (", one fixed realisation of the noise of each image" if fixed else "")
@@ -280,13 +284,20 @@ def training_in_words(method: Any, training: dict[str, Any] | None) -> str:
         words += ", real pairs"
     elif not fixed and "corrupt" in training:
         words += ", which were noisy already"
-    return words + _amount(training)
+    words += _amount(alike)
+    return f"{words}; before that: {training_in_words(method, before[0])}" if before else words
 
 
-def _amount(training: dict[str, Any]) -> str:
+def _kind(training: dict[str, Any]) -> tuple:
+    """Gives what must be equal of two trainings to speak of them as of one."""
+    return training.get("corrupt"), training.get("pairs"), training.get("source")
+
+
+def _amount(stages: list[dict[str, Any]]) -> str:
     """Says how much was trained on, as far as the model's file tells."""
-    crops, images = presets.crops_seen(training), training.get("images")
-    sides = {stage.get("crop") for stage in presets.stages(training)} - {None}
+    crops = sum(stage.get("crops") or 0 for stage in stages)
+    images = max(stage.get("images") or 0 for stage in stages)
+    sides = [int(stage["crop"]) for stage in stages if stage.get("crop")]
     parts = []
     if crops:
         side = " to ".join(f"{side}×{side}" for side in sorted({min(sides), max(sides)})) if sides else ""
@@ -298,5 +309,5 @@ def _amount(training: dict[str, Any]) -> str:
 
 def _names(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
     """Names models by the last part of their paths; by the whole path where that is not enough."""
-    short = [path.stem if path.suffix == ".keras" else path.resolve().name for path in paths]
+    short = [path.stem if path.suffix in (".keras", presets.SUFFIX) else path.resolve().name for path in paths]
     return short if len({*short, *taken}) == len(short) + len(taken) else [str(path) for path in paths]

@@ -19,6 +19,7 @@ from bsdenoise import files
 
 FOLDER = Path(__file__).parent
 INDEX = "index.json"
+SUFFIX = ".npz"
 LEVELS = 255.0  # noise levels of the index are grey levels of 8 bits
 # What denoises where no model is named, by the number of channels that it takes.
 DEFAULTS = {3: "rgb-gaussian5-50", 1: "grey-gaussian5-50"}
@@ -59,7 +60,7 @@ class Preset:
     @property
     def path(self) -> Path:
         """The file of its weights."""
-        return self.folder / f"{self.name}.npz"
+        return self.folder / f"{self.name}{SUFFIX}"
 
     @property
     def sigmas(self) -> tuple[float, float]:
@@ -124,7 +125,7 @@ def write_index(folder: Path, presets: dict[str, Preset]) -> None:
 def stages(provenance: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Gives the trainings behind a model, the last one first: each began with the weights of the next."""
     found = []
-    while provenance:
+    while provenance is not None:
         found.append(provenance)
         provenance = provenance.get("started_from")
     return found

@@ -1,11 +1,17 @@
 """What a training starts from: random weights, or those of a trained model."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from bsdenoise import growing, presets, saved
+import keras
+
+from bsdenoise import growing, network, saved
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
+from bsdenoise.methods import Method
+
+PAPER_SIZE = {"width": 48, "depth": 5}  # Laine et al. 2019, Appendix A
 
 
 @dataclass(frozen=True)
@@ -15,12 +21,23 @@ class Start:
     Attributes:
         size: Arguments of `Method.network`: channels, width and depth.
         weights: The network's weights, as `get_weights` gives them; `None` for random ones.
-        provenance: How they were trained, with the preset's name if they are one's; `None` if they are random.
+        provenance: How they were trained, empty if nobody said; `None` if they are random.
+        checksum: Of the model's file; `None` if they are random.
     """
 
     size: dict[str, int]
     weights: list | None = None
     provenance: dict[str, Any] | None = None
+    checksum: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Says it for config.json, from which `again` makes it without the model's file."""
+        return {"size": self.size, "started_from": self.provenance, "checksum": self.checksum}
+
+
+def again(facts: dict[str, Any]) -> Start:
+    """Gives what a run that goes on once started from; its weights are in its checkpoints."""
+    return Start(facts["size"], None, facts["started_from"], facts["checksum"])
 
 
 def load(config: TrainConfig, data: TrainingImages) -> Start:
@@ -29,41 +46,42 @@ def load(config: TrainConfig, data: TrainingImages) -> Start:
     Raises:
         ValueError: If the model of `config.init` cannot be loaded, or is another kind of model than the run makes.
     """
-    size = {"channels": data.channels, "width": config.width, "depth": config.depth}
+    wanted = {"channels": data.channels, "width": config.width, "depth": config.depth}
     if config.init is None:
-        if config.grow:
-            raise ValueError("--grow makes the network of --init wider; there is no --init.")
-        return Start(size)
+        return Start({name: PAPER_SIZE[name] if size is None else size for name, size in wanted.items()})
     denoiser = saved.load(config.init)
-    width = next((layer.filters for layer in denoiser.network.layers if layer.name == "enc_conv0"), None)
-    if width is None:
-        raise ValueError(f"--init {config.init}: its network is none that bsdenoise builds.")
-    its_size = {"channels": denoiser.channels, "width": width, "depth": denoiser.grid.bit_length() - 1}
-    _check(config, size, its_size, denoiser)
-    name = {"preset": config.init} if saved.find(config.init).parent == presets.FOLDER else {}
-    provenance = name | (denoiser.provenance or {})
-    if not config.grow:
-        return Start(its_size, denoiser.network.get_weights(), provenance)
-    if not denoiser.method.is_blind or config.width < width:
-        raise ValueError(
-            f"--grow makes a blind-spot network wider. Received: --width {config.width} for one of width {width}, "
-            f"method {config.method}."
-        )
-    wide_size = its_size | {"width": config.width}
-    weights = growing.widened(denoiser.network, denoiser.method.network(**wide_size, dtype="float32"))
-    return Start(wide_size, weights, provenance)
+    its = network.sizes_of(denoiser.network)
+    if its is None or its["pooling"] != "max":
+        raise ValueError(f"--init {config.init}: its network is none that bsdenoise train builds.")
+    size = {name: its[name] for name in wanted}
+    _check(config, wanted, size, denoiser)
+    weights = denoiser.network.get_weights()
+    if config.grow:
+        weights, size = _grown(config, denoiser.network, denoiser.method, size)
+    checksum = hashlib.sha256(saved.find(config.init).read_bytes()).hexdigest()
+    return Start(size, weights, denoiser.provenance or {}, checksum)
 
 
-def _check(config: TrainConfig, size: dict[str, int], its_size: dict[str, int], denoiser: Any) -> None:
-    """Refuses a model that is of another kind than the run makes."""
-    wanted = {**size, "method": config.method, "factor": config.factor}
-    its = {**its_size, "method": denoiser.method.name, "factor": denoiser.factor}
-    # What has its default was not asked for; --grow gives width a meaning of its own.
-    left_open = {name for name in ("width", "depth") if size[name] == getattr(TrainConfig, name)}
-    left_open |= {"width"} if config.grow else set()
+def _check(config: TrainConfig, wanted: dict[str, Any], size: dict[str, int], denoiser: Any) -> None:
+    """Refuses a model that is of another kind than the run makes; what has no flag is left to the model."""
+    wanted = wanted | {"method": config.method, "factor": config.factor}
+    its = size | {"method": denoiser.method.name, "factor": denoiser.factor}
+    left_open = {"width"} if config.grow else set()
     left_open |= set() if denoiser.has_posterior else {"factor"}
-    for name in (name for name in its if name not in left_open):
-        if its[name] != wanted[name]:
+    for name, value in wanted.items():
+        if value is not None and name not in left_open and its[name] != value:
             raise ValueError(
-                f"--init {config.init}: a model of {name} {its[name]} cannot start a training of {name} {wanted[name]}."
+                f"--init {config.init}: a model of {name} {its[name]} cannot start a training of {name} {value}."
             )
+
+
+def _grown(config: TrainConfig, narrow: Any, method: Method, size: dict[str, int]) -> tuple[list, dict[str, int]]:
+    """Gives the weights of a wider network that computes the same, and its size."""
+    if not method.is_blind or config.width is None or config.width <= size["width"]:
+        raise ValueError(
+            f"--grow makes a blind-spot network wider. Received: --width {config.width} for one of width "
+            f"{size['width']}, method {config.method}."
+        )
+    size = size | {"width": config.width}
+    keras.utils.set_random_seed(config.seed)
+    return growing.widened(narrow, method.network(**size, dtype="float32")), size

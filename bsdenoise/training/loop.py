@@ -19,10 +19,11 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from bsdenoise import saved
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.export import DESCRIPTION_FILE, export_saved_model, next_version
-from bsdenoise.training import distribution, preparation
+from bsdenoise.training import distribution, initial, preparation
 from bsdenoise.training.checkpoints import Checkpoints
 from bsdenoise.training.distribution import PeerLostError, Place
 from bsdenoise.training.run_folder import CHANGEABLE, DENOISER, RunFolder, checkpoints_path, earlier_facts, plain
@@ -86,17 +87,20 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
             stack.enter_context(watchdog.watching())
         place.check_batch(config.batch)
         earlier = earlier_facts(config.out)
+        if config.init is not None and earlier is None:
+            saved.find(config.init)  # before a look at the images, which may take long
         say = tqdm.write if place.is_chief else lambda line: None
         data, sample = preparation.open_data(config, earlier, say)
         facts = preparation.facts(data, sample)
         preparation.warn_of_changes(earlier, facts, say)
+        start = initial.again(earlier["start"]) if earlier and "start" in earlier else initial.load(config, data)
         folder = stack.enter_context(contextlib.closing(RunFolder(config.out, config))) if place.is_chief else None
-        state = TrainingState(config, data, place.strategy)
+        state = TrainingState(config, data, place.strategy, start)
         checkpoints = Checkpoints(checkpoints_path(config.out), state.trackables())
         watchdog.progress()
-        _restore(place, checkpoints, state, _agreed(config, facts))
+        _restore(place, checkpoints, state, _agreed(config, facts, start))
         if folder is not None:
-            folder.write_config(config, facts, str(place))
+            folder.write_config(config, facts | {"start": start.facts()}, str(place))
             folder.forget_after(state.step)
             _announce(config, data, state, place)
         loop = _Loop(config, data, state, place, watchdog, checkpoints, folder)
@@ -132,11 +136,15 @@ def _restore(place: Place, checkpoints: Checkpoints, state: TrainingState, agree
     place.wait()  # nobody writes before everybody has read
 
 
-def _agreed(config: TrainConfig, facts: dict) -> dict[str, str]:
+def _agreed(config: TrainConfig, facts: dict, start: initial.Start) -> dict[str, str]:
     """Gives what must be the same for all workers, by what it is called, as text."""
     flags = {name: value for name, value in plain(config).items() if name not in CHANGEABLE}
     changeable = {name: getattr(config, name) for name in ("images", "validate_every", "micro_batch", "recompute")}
-    return {"their flags": json.dumps(flags | changeable), "the images of SOURCE": json.dumps(facts)}
+    return {
+        "their flags": json.dumps(flags | changeable),
+        "the images of SOURCE": json.dumps(facts),
+        "the model of --init": json.dumps(start.facts()),
+    }
 
 
 def _number(text: str) -> int:
@@ -195,6 +203,8 @@ class _Loop:
         config, state = self.config, self.state
 
         step = state.step
+        if step == 0 and state.start.weights is not None and self.folder is not None:
+            self._validate(0)  # what it starts from is the best so far: what is kept is never worse
         stopping = None
         batches = functools.partial(self.data.batches, config.batch, step, config.steps)
         for shown, target in self.place.distributed(batches, config.batch):
@@ -321,6 +331,10 @@ def _announce(config: TrainConfig, data: TrainingImages, state: TrainingState, p
         f"{len(data.held_out)} held out; network of {state.network.count_params():,} parameters; "
         f"{config.steps} steps of {config.batch} crops{done}"
     )
+    if state.start.provenance is not None:
+        size = state.start.size
+        wider = ", made wider" if config.grow else ""
+        tqdm.write(f"started from {config.init}{wider}: width {size['width']}, depth {size['depth']}")
     if distribution.hint():
         tqdm.write(f"note: {distribution.hint()}")
     if not len(data.held_out):

@@ -44,6 +44,7 @@ class ConvMuon(keras.optimizers.Muon):
         return len(variable.shape) != 4 or any(part in variable.path for part in FIRST_AND_LAST)
 
     def _muon_update_step(self, gradient, variable, lr, m):
+        # A running mean where Keras has a sum: after orthogonalisation their length does not matter.
         self.assign_add(m, ops.multiply(gradient - m, 1.0 - self.momentum))
         direction = gradient + self.momentum * (m - gradient) if self.nesterov else m
         matrix = ops.reshape(direction, (-1, variable.shape[-1]))

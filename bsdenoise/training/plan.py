@@ -70,7 +70,7 @@ def describe(
     validating = validations * timing.validation_seconds
     seconds = config.steps * timing.step_seconds + validating
     size = sum(4 * variable.shape.num_elements() for variable in state.optimizer.variables if variable.shape.rank)
-    size += 8 * state.network.count_params()  # the weights and their average, float32, beside Adam's two means
+    size += 8 * state.network.count_params()  # the weights and their average, float32, beside the optimizer's means
     epochs = config.images / len(data.training)
     work = flops(state, config.crop, data.channels, data.channels + data.method.extra_target)
     return {

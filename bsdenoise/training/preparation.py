@@ -32,13 +32,13 @@ def check(config: TrainConfig) -> None:
     Raises:
         ValueError: If one is out of range.
     """
-    counts = ("width", "depth", "images", "batch", "crop", "log_every")
+    counts = ("images", "batch", "crop", "log_every")
     for name in (*counts, "validate_every", "validation_images", "validation_crop"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
     if not 0.0 <= config.ema < 1.0:
         raise ValueError(f"--ema must be at least 0 and below 1. Received: {config.ema}.")
-    for name in ("channels", "micro_batch", "min_side", "workers"):
+    for name in ("width", "depth", "channels", "micro_batch", "min_side", "workers"):
         if getattr(config, name) is not None and getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
     if config.seed < 0:
@@ -48,6 +48,8 @@ def check(config: TrainConfig) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 0. Received: {getattr(config, name)}.")
     if not 0.0 <= config.beta_2 < 1.0:
         raise ValueError(f"--beta-2 must be at least 0 and below 1. Received: {config.beta_2}.")
+    if config.grow and config.init is None:
+        raise ValueError("--grow makes the network of --init wider; there is no --init.")
     method_of(config)
     least = max(config.crop, config.min_side or 1)
     if config.max_side is not None and config.max_side < least:

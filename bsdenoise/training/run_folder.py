@@ -16,6 +16,7 @@ import tensorflow as tf
 from bsdenoise import files, images
 from bsdenoise.config import TrainConfig
 from bsdenoise.training import checkpoints
+from bsdenoise.training.initial import PAPER_SIZE
 
 # What may differ when a run goes on: how long it lasts, how it is watched, how much memory it takes, and who computes.
 CHANGEABLE = (
@@ -90,6 +91,9 @@ class RunFolder:
             return
         # Flags that did not exist when the run began had the effect that their defaults have.
         before, now = _defaults() | content["config"], plain(config)
+        for name, size in PAPER_SIZE.items():  # flags left out, which runs begun before wrote as these
+            if now[name] is None and before[name] == size:
+                before[name] = None
         changed = [name for name in now if name not in CHANGEABLE and before.get(name) != now[name]]
         if changed:
             details = ", ".join(f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in changed)

@@ -21,20 +21,27 @@ class TrainingState:
         config: The run's flags.
         data: The training images, for method, channels, noise and units.
         strategy: The devices.
+        start: What the network starts from; `None` for what the flags say.
 
     Raises:
         ValueError: If `config.recompute` does not fit the method's network, or `config.init` not the run.
     """
 
-    def __init__(self, config: TrainConfig, data: TrainingImages, strategy: tf.distribute.Strategy):
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: TrainingImages,
+        strategy: tf.distribute.Strategy,
+        start: initial.Start | None = None,
+    ):
         self.config = config
         self.strategy = strategy
         method = data.method
         self.loss = method.loss(data.channels, config.factor)
-        keras.utils.set_random_seed(config.seed)
-        self.start = start = initial.load(config, data)
+        self.start = start = start or initial.load(config, data)
         size = start.size
         with strategy.scope():
+            keras.utils.set_random_seed(config.seed)
             self.network = method.network(**size, dtype=network.POLICIES[config.precision])
             if start.weights is not None:
                 self.network.set_weights(start.weights)
