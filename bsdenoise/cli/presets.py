@@ -11,7 +11,7 @@ from bsdenoise.config import PresetsConfig
 from bsdenoise.evaluation import references
 from bsdenoise.presets import Preset
 
-MEGA = 1e6
+MEGA, GIGA = 1e6, 1e9
 
 
 def run(config: PresetsConfig) -> int:
@@ -41,7 +41,7 @@ def run(config: PresetsConfig) -> int:
 def table(found: list[Preset], form: str = "simple") -> str:
     """Renders presets, one a row; `form` is one of tabulate's."""
     sets = {key: known.title for key, known in references.SETS.items()}
-    header = ["preset", "channels", "sigma", "parameters", "MB", "s/MP", *sets.values(), "million crops"]
+    header = ["preset", "channels", "sigma", "parameters", "MB", "s/MP", *sets.values(), "gigapixels seen"]
     cells = [
         [
             preset.name,
@@ -51,7 +51,7 @@ def table(found: list[Preset], form: str = "simple") -> str:
             f"{preset.path.stat().st_size / MEGA:.2f}",
             _number(preset.measured.get("seconds_per_megapixel"), ".1f"),
             *(_number(preset.measured.get("psnr", {}).get(key, {}).get("psnr"), ".2f") for key in sets),
-            f"{presets.crops_seen(preset.provenance) / MEGA:.2f}",
+            f"{presets.pixels_seen(preset.provenance) / GIGA:.2f}",
         ]
         for preset in found
     ]

@@ -131,9 +131,9 @@ def stages(provenance: dict[str, Any] | None) -> list[dict[str, Any]]:
     return found
 
 
-def crops_seen(provenance: dict[str, Any] | None) -> int:
-    """Counts the crops of all trainings behind a model."""
-    return sum(stage.get("crops") or 0 for stage in stages(provenance))
+def pixels_seen(provenance: dict[str, Any] | None) -> int:
+    """Counts the pixels that all trainings behind a model were shown."""
+    return sum((stage.get("crops") or 0) * (stage.get("crop") or 0) ** 2 for stage in stages(provenance))
 
 
 @functools.cache
