@@ -138,6 +138,8 @@ def test_the_command_lists_them(capsys, tmp_path):
     assert cli.main(["presets", "--json", str(tmp_path / "presets.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2 : 2 + len(ALL)]] == [*ALL]
+    assert lines[3 + len(ALL)].endswith("78.64")
+    assert lines[2 + len(ALL)].split()[-4:] == ["31.82", "30.34", "30.50", "28.59"]  # BM3D, as the paper quotes it
     assert "trained on noisy copies, fresh at each visit, of 782 photographs of ImageNet" in lines[-2]
     assert lines[0].split()[:2] == ["preset", "channels"]
     written = json.loads((tmp_path / "presets.json").read_text())

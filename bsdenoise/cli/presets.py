@@ -12,6 +12,7 @@ from bsdenoise.evaluation import references
 from bsdenoise.presets import Preset
 
 MEGA, GIGA = 1e6, 1e9
+PAPER_PIXELS = 1_200_000 * 256**2  # that the paper's networks were shown
 
 
 def run(config: PresetsConfig) -> int:
@@ -39,7 +40,7 @@ def run(config: PresetsConfig) -> int:
 
 
 def table(found: list[Preset], form: str = "simple") -> str:
-    """Renders presets, one a row; `form` is one of tabulate's."""
+    """Renders presets, one a row, and below them what was published; `form` is one of tabulate's."""
     sets = {key: known.title for key, known in references.SETS.items()}
     header = ["preset", "channels", "sigma", "parameters", "MB", "s/MP", *sets.values(), "gigapixels seen"]
     cells = [
@@ -55,6 +56,10 @@ def table(found: list[Preset], form: str = "simple") -> str:
         ]
         for preset in found
     ]
+    for method, words in {"bm3d": "BM3D, as published", "full": "the paper's network"}.items():
+        published = references.PAPER.psnr[method]
+        seen = f"{PAPER_PIXELS / GIGA:.2f}" if method == "full" else ""
+        cells.append([words, *[""] * 5, *(f"{published[key]:.2f}" for key in sets), seen])
     align = ["left", *["right"] * (len(header) - 1)]
     return tabulate(cells, header, form, colalign=align, disable_numparse=True)
 
@@ -78,25 +83,21 @@ def _described(preset: Preset) -> str:
     lines.append(f"  images: {preset.data}")
     lines += [f"  trained: {_stage(stage)}" for stage in reversed(presets.stages(preset.provenance))]
     measured = preset.measured
-    for key, facts in measured.get("psnr", {}).items():
-        title = references.SETS[key].title
-        published = [
-            f"{source.label} {source.psnr['full'][key]:.2f}"
-            for source in (references.PAPER, references.FOLLOW_UP)
-            if key in source.psnr["full"]
-        ]
-        bm3d = (
-            f", BM3D on the same noise (draws: {facts['bm3d_draws']}) {facts['bm3d']:.2f}"
-            if facts.get("bm3d") is not None
-            else ""
-        )
-        lines.append(
-            f"  {title}, sigma {facts['sigma']:g}, {facts['draws']} draw{'s' * (facts['draws'] > 1)}: "
-            f"{facts['psnr']:.2f} dB{bm3d}; published: {', '.join(published)}"
-        )
+    lines += [f"  {_quality(key, facts)}" for key, facts in measured.get("psnr", {}).items()]
     if "seconds_per_megapixel" in measured:
         lines.append(f"  {measured['seconds_per_megapixel']:.1f} s per megapixel in float32 on {measured['machine']}")
     return "\n".join(lines)
+
+
+def _quality(key: str, facts: dict[str, Any]) -> str:
+    """Says in a line what was measured on a test set, and what others reached there."""
+    draws = f"{facts['draws']} noise draw{'s' * (facts['draws'] > 1)}"
+    line = f"{references.SETS[key].title}, sigma {facts['sigma']:g}, {draws}: {facts['psnr']:.2f} dB"
+    if "bm3d" in facts:
+        line += f"; BM3D on the same noise ({facts['bm3d_draws']} of the draws): {facts['bm3d']:.2f} dB"
+    found = {source.label: source.psnr.get("full", {}).get(key) for source in (references.PAPER, references.FOLLOW_UP)}
+    published = [f"{label} {psnr:.2f}" for label, psnr in found.items() if psnr is not None]
+    return f"{line}; published for the method: {', '.join(published)}"
 
 
 def _stage(training: dict[str, Any]) -> str:
