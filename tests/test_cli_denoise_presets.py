@@ -101,7 +101,7 @@ def test_a_sigma_that_was_not_trained_is_noted_once(tmp_path, loaded, monkeypatc
         model.noise.low, model.noise.high = 5 / 255, 50 / 255
         return model
 
-    monkeypatch.setattr(models, "load_denoiser", load)
+    monkeypatch.setattr(models, "load_preset", load)
     for number in range(3):
         save(tmp_path / f"in/{number}.png", grey(shape=(5, 7 + number)))
     assert denoise(tmp_path / "in", "--out", tmp_path / "out", "--sigma", sigma) == 0

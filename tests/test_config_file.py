@@ -31,7 +31,7 @@ MISTAKES = [
     ("a.json", b'{"images": 5}', r"^a\.json: expected the config\.json of a run, with an object \"config\""),
     ("a.json", b"[1]", r"^a\.json: expected the config\.json of a run"),
     ("a.json", b'{"config": [1]}', r"^a\.json: expected the config\.json of a run"),
-    ("a.json", b'{"config": {"width": null}}', r"^a\.json: width: expected a valid integer\. Received: None\.$"),
+    ("a.json", b'{"config": {"batch": null}}', r"^a\.json: batch: expected a valid integer\. Received: None\.$"),
 ]
 
 
@@ -244,5 +244,5 @@ def test_help_shows_the_values_of_the_file(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "--config", "a.toml", "--help"])
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "Maps per encoder convolution; 48 in the paper. (default: 37)" in words
+    assert "Default: 48, as in the paper; with --init that model's. (default: 37)" in words
     assert "--no-xla" in words and "How often the resolution is halved; 5 in the paper. (default: 5)" in words
