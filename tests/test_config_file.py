@@ -245,4 +245,4 @@ def test_help_shows_the_values_of_the_file(capsys):
         cli.main(["train", "--config", "a.toml", "--help"])
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Default: 48, as in the paper; with --init that model's. (default: 37)" in words
-    assert "--no-xla" in words and "How often the resolution is halved; 5 in the paper. (default: 5)" in words
+    assert "--no-xla" in words and "Side of the square crops in pixels. (default: 256)" in words
