@@ -39,7 +39,8 @@ def pack(denoiser: Any, name: str, data: str, folder: Path = presets.FOLDER) -> 
     sizes = sizes_of(network)
     if sizes is None or sizes["pooling"] != "max":
         raise ValueError("A preset is a network that bsdenoise train builds.")
-    weights = {weight.path: np.asarray(weight, np.float32).astype(np.float16) for weight in network.weights}
+    with np.errstate(over="ignore"):  # told below
+        weights = {weight.path: np.asarray(weight, np.float32).astype(np.float16) for weight in network.weights}
     for path, values in weights.items():
         if not np.isfinite(values).all():
             raise ValueError(f"The weight {path} has values that half precision cannot hold.")
