@@ -49,9 +49,9 @@ def run(config: AppConfig) -> int:
 def _denoiser(config: AppConfig, stack: contextlib.ExitStack) -> tuple[Any, str]:
     """Gives the model, here or behind a server, and the sentence in which the page says so."""
     if config.server is None:
-        name = config.model or presets.DEFAULTS[RGB]
-        about = f"Model: {name}. Nothing leaves the machine that this page runs on."
-        return models.load_denoiser(config.model) if config.model else models.load_preset(presets.DEFAULTS[RGB]), about
+        default = presets.DEFAULTS[RGB]
+        denoiser = models.load_preset(default) if config.model is None else models.load_denoiser(config.model)
+        return denoiser, f"Model: {config.model or default}. Nothing leaves the machine that this page runs on."
     from bsdenoise import client
 
     model = stack.enter_context(client.connect(config.server))

@@ -64,7 +64,7 @@ def _by_default(config: DenoiseConfig, tasks: list[Task]) -> list[tuple[Model, l
     readable = [task for task in tasks if task.shape is not None] or tasks
     groups: dict[int, list[Task]] = {}
     for task in tasks:
-        alike = task if task.shape is not None else readable[0]  # it will fail: no model need be loaded for that
+        alike = task if task.shape is not None else readable[0]  # it will fail, with whatever model
         groups.setdefault(denoise_model.default_channels(alike.channels), []).append(task)
     return [(denoise_model.load_default(config, channels), groups[channels]) for channels in sorted(groups)]
 
