@@ -142,9 +142,11 @@ def test_labels_stay_below_the_folder(label, folder, method, monkeypatch):
 
 
 def test_other_processes_compute_the_same(method, tmp_path):
+    """To rounding: its transforms depend on where arrays lie in memory, seen as 4e-7 on a machine under load."""
     noisy, _ = noisy_image()
     elsewhere = bm3d.Bm3d(tmp_path / "other", workers=2)
-    np.testing.assert_array_equal(elsewhere.denoise(noisy, SIGMA).denoised, method.denoise(noisy, SIGMA).denoised)
+    expected = method.denoise(noisy, SIGMA).denoised
+    np.testing.assert_allclose(elsewhere.denoise(noisy, SIGMA).denoised, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["here", "apart"])
