@@ -239,6 +239,24 @@ def test_the_refusal_reaches_a_client_that_still_sends(server):
     assert server.call(body=iter([b" " * 100_000] * 50)).status == 413
 
 
+def test_the_refusal_waits_for_a_client_that_is_slow_to_send(server):
+    with connected(server) as connection:
+        sent(connection, b" ", Content_Length=3_000_000)
+        for _ in range(29):
+            time.sleep(0.02)
+            connection.sendall(b" " * 100_000)  # a reset would come here
+        assert answered(connection).startswith(b"HTTP/1.1 413")
+
+
+def test_a_client_that_never_ends_is_hung_up_on(server, monkeypatch):
+    monkeypatch.setattr(rest, "LINGER_SECONDS", 0.5)
+    with connected(server) as connection, pytest.raises(OSError):
+        sent(connection, b"", Content_Length=10**12)
+        for _ in range(1000):
+            time.sleep(0.01)
+            connection.sendall(b" " * 1000)
+
+
 def test_too_large_a_body_in_chunks_is_refused_while_it_comes(server):
     with connected(server) as connection:
         sent(connection, (b"%x\r\n" % (SMALL + 1)) + b" " * (SMALL + 1) + b"\r\n", Transfer_Encoding="chunked")

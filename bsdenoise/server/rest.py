@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from bsdenoise.server import json_in, json_out, metrics
 from bsdenoise.server.errors import ServingError
@@ -37,6 +38,8 @@ _TASKS = {"classify": "classification", "regress": "regression"}
 _GZIP = 16 + zlib.MAX_WBITS
 _LOGGER = logging.getLogger(__name__)
 IDLE_SECONDS = 10.0  # within which more of a body must come: whoever sends one holds a place meanwhile
+LINGER_SECONDS = 10.0  # in which what is still sent after a refusal is thrown away, at most
+LINGER_PAUSE_SECONDS = 1.0  # without a byte of it: then nothing is expected any more
 CLIENT_CLOSED = 499  # nobody reads it; nginx' number for a client that hung up
 
 
@@ -67,20 +70,17 @@ class _Rest:
     async def answer(self, request: Request) -> Response:
         """Answers a request, whatever it is."""
         path = request.scope["raw_path"].decode("latin-1")
-        headers = {}
         try:
             return await self._answer(request, path)
         except ServingError as error:
             status, message = error.http_status, error.message
         except _TooLargeError:
             limit = self._house.limits.max_body_bytes
-            status, message = 413, f"The body is too large: this server takes at most {limit} bytes, unpacked."
-            headers = {"Connection": "close"}
+            return _Refusal(413, f"The body is too large: this server takes at most {limit} bytes, unpacked.")
         except TimeoutError:
             seconds = self._house.limits.timeout
-            status = 408
             message = f"The body did not arrive within {seconds:g} seconds, or paused for {IDLE_SECONDS:g}."
-            headers = {"Connection": "close"}
+            return _Refusal(408, message)
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED)
         except Exception as error:  # a fault of the server: its caller hears so, and the log has one line
@@ -88,7 +88,7 @@ class _Rest:
             _LOGGER.error("%s %s: %s: %s", request.method, path, type(error).__name__, line)
             _LOGGER.debug("where it came from", exc_info=True)
             status, message = 500, f"The server failed: {type(error).__name__}"
-        return _json(json_out.error(message), status, headers)
+        return _json(json_out.error(message), status)
 
     async def _answer(self, request: Request, path: str) -> Response:
         if request.method == "GET" and path == metrics.PATH:
@@ -189,8 +189,28 @@ def _spec(match: re.Match) -> Spec:
     return Spec(unquote(match["name"]), version and int(version), label and unquote(label))
 
 
-def _json(content: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(content, status, headers, media_type="application/json")
+def _json(content: bytes, status: int = 200) -> Response:
+    return Response(content, status, media_type="application/json")
+
+
+class _Refusal(Response):
+    """Answers a caller that may still be sending, and hangs up when it has sent all, or for too long.
+
+    A connection that is closed with bytes unread is reset, and the answer may be lost with it.
+    """
+
+    def __init__(self, status: int, message: str):
+        super().__init__(json_out.error(message), status, {"Connection": "close"}, media_type="application/json")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while (await asyncio.wait_for(receive(), LINGER_PAUSE_SECONDS)).get("more_body"):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _body(request: Request, limit: int) -> bytes:
