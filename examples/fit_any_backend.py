@@ -5,7 +5,8 @@ added there. The run is kept in small files and goes on from them, so it may be 
 
     KERAS_BACKEND=jax python examples/fit_any_backend.py --images crops.npy --out run --noise gaussian:25 --minutes 9
 
-Call it again with the same `--out` until it says "finished". The folder then holds `denoiser.keras`, which
+Call it again with the same `--out` until it says "finished". `--init rgb-gaussian25` begins with a preset's weights
+in place of random ones. The folder then holds `denoiser.keras`, which
 `keras.models.load_model` reads on any backend after `import bsdenoise`.
 """
 
@@ -29,12 +30,15 @@ import numpy as np  # noqa: E402
 from keras import ops  # noqa: E402
 
 import bsdenoise  # noqa: E402
+from bsdenoise import network as networks  # noqa: E402
 from bsdenoise import noise as noise_models  # noqa: E402
+from bsdenoise import saved  # noqa: E402
 from bsdenoise.training import optimizers  # noqa: E402
 from bsdenoise.training.schedule import RampUpDown  # noqa: E402
 
 FULL_SCALE = 255
 PART_BYTES = 15_000_000  # so that every file stays under 16 MB
+PAPER_SIZE = {"width": 48, "depth": 5}
 LEAVING_SHARE = 0.05  # of --minutes: kept back for the last steps under way and for saving
 BATCHES_AHEAD = 16
 ORDER, CROPS = 1, 2  # random streams: which images, and what is cut from them
@@ -138,7 +142,7 @@ class Run(keras.callbacks.Callback):
 
     Args:
         training: The compiled model.
-        denoiser: The float32 `Denoiser` that is written for use.
+        denoiser: The float32 `Denoiser` that is written for use; its provenance lacks the number of crops.
         args: The command line.
         facts: What else must be the same when the run goes on, such as the number of images.
 
@@ -240,6 +244,7 @@ class Run(keras.callbacks.Callback):
         self.training.optimizer.finalize_variable_values(self.training.trainable_variables)
         self.denoiser.network.set_weights(network.get_weights())
         network.set_weights(weights)
+        self.denoiser.provenance = (self.denoiser.provenance or {}) | {"crops": self.step * self.args.batch}
         temporary = self.folder / ".denoiser.tmp.keras"
         self.denoiser.save(temporary)
         os.replace(temporary, self.folder / "denoiser.keras")
@@ -304,8 +309,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--batch", type=_count, default=4, help="crops per step")
     add("--crop", type=_count, default=256, help="side of the crops in pixels")
     add("--augment", action="store_true", help="mirror and turn the crops at random")
-    add("--width", type=_count, default=48, help="maps per encoder convolution")
-    add("--depth", type=_count, default=5, help="how often the resolution is halved")
+    add("--init", help="trained model to begin with: a .keras file, a run folder or a preset; default: random weights")
+    add("--width", type=_count, help="maps per encoder convolution; default: 48, or that of --init")
+    add("--depth", type=_count, help="how often the resolution is halved; default: 5, or that of --init")
     add("--factor", choices=("prior", "precision"), default="prior", help="what the triangular factor stands for")
     add("--precision", choices=("float32", "mixed_bfloat16"), default="float32", help="arithmetic of the body")
     add("--optimizer", choices=("adam", "muon"), default="adam", help="what turns gradients into steps")
@@ -323,6 +329,47 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def load_start(args: argparse.Namespace, channels: int) -> bsdenoise.Denoiser | None:
+    """Loads the model of `--init`, if there is one.
+
+    Raises:
+        ValueError: If it cannot be loaded, or is another kind of model than the command line makes.
+    """
+    if args.init is None:
+        return None
+    start = saved.load(args.init)
+    sizes = networks.sizes_of(start.network)
+    if start.method.name != "full" or sizes is None or sizes["pooling"] != "max":
+        raise ValueError(f"--init {args.init}: not a blind-spot network with the likelihood of this training.")
+    its = sizes | {"factor": start.factor}
+    wanted = {"channels": channels, "width": args.width, "depth": args.depth, "factor": args.factor}
+    for name, value in wanted.items():
+        if value is not None and value != its[name]:
+            raise ValueError(
+                f"--init {args.init}: a model of {name} {its[name]} cannot begin a training of {name} {value}."
+            )
+    return start
+
+
+def provenance(args: argparse.Namespace, num_images: int, start: bsdenoise.Denoiser | None) -> dict:
+    """Says how the denoiser is trained, as `bsdenoise train` says it; the number of crops is added when it is saved."""
+    return {
+        "method": "full",
+        "images": num_images,
+        "noise": args.noise,
+        "corrupt": "fresh",
+        "pairs": False,
+        "crop": args.crop,
+        "optimizer": args.optimizer,
+        "started_from": start and (start.provenance or {}),
+        "precision": args.precision,
+        "seed": args.seed,
+        "backend": keras.backend.backend(),
+        "date": time.strftime("%Y-%m-%d"),
+        "package": f"bsdenoise {bsdenoise.__version__}",
+    }
+
+
 def fit(args: argparse.Namespace) -> bsdenoise.Denoiser:
     """Trains, from the beginning or from where an earlier call stopped.
 
@@ -332,16 +379,26 @@ def fit(args: argparse.Namespace) -> bsdenoise.Denoiser:
     images = load_images(args.images, args.crop)
     channels = images[0].shape[-1]
     noise = noise_models.parse(args.noise, FULL_SCALE)
+    num_images = sum(map(len, images))
     keras.utils.set_random_seed(args.seed)
-    size = {"channels": channels, "width": args.width, "depth": args.depth}
-    denoiser = bsdenoise.Denoiser(bsdenoise.blind_spot_network(**size, dtype="float32"), noise, factor=args.factor)
+    start = load_start(args, channels)
+    its = networks.sizes_of(start.network) if start else PAPER_SIZE
+    size = {"channels": channels, "width": args.width or its["width"], "depth": args.depth or its["depth"]}
+    denoiser = bsdenoise.Denoiser(
+        bsdenoise.blind_spot_network(**size, dtype="float32"),
+        noise,
+        factor=args.factor,
+        provenance=provenance(args, num_images, start),
+    )
     training = NoisyTraining(bsdenoise.blind_spot_network(**size, dtype=args.precision), noise, args.factor, args.seed)
+    if start:
+        training.network.set_weights(start.network.get_weights())
     rate = RampUpDown(args.learning_rate, args.steps, args.ramp_up, args.ramp_down)
     average = {"use_ema": True, "ema_momentum": args.ema} if args.ema else {}
     training.compile(optimizers.make(args.optimizer, rate, args.beta_2, **average))
     training.optimizer.build(training.trainable_variables)
 
-    run = Run(training, denoiser, args, {"num_images": sum(map(len, images))})
+    run = Run(training, denoiser, args, {"num_images": num_images})
     if run.finished:
         print(f"finished: {run.folder / 'denoiser.keras'}")
         return keras.models.load_model(run.folder / "denoiser.keras")

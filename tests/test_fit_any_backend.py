@@ -178,6 +178,35 @@ def test_bfloat16_range_of_sigma_grey_precision_factor_and_muon(folder):
     np.testing.assert_allclose(denoiser.denoise(np.load(folder / "grey_noisy.npy")), denoised, atol=1e-4)
 
 
+def test_begins_with_the_weights_of_a_trained_model_and_says_so(whole_run, folder):
+    run, _, denoised = whole_run
+    init = ["--init", str(run), "--noise", "gaussian:25", "--seed", "1"]
+    almost_none = ["--steps", "2", "--log-every", "1", "--learning-rate", "1e-9", "--ema", "0"]
+    _, again = train(folder, "again", "rgb", *init, *almost_none)
+    np.testing.assert_allclose(again, denoised, atol=1e-4)
+    denoiser = keras.models.load_model(folder / "again" / "denoiser.keras")
+    facts = denoiser.provenance
+    assert (facts["crops"], facts["crop"], facts["images"], facts["backend"]) == (8, 32, 12, "jax")
+    assert facts["started_from"]["crops"] == 400 and facts["started_from"]["started_from"] is None
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        (["--width", "16"], "a model of width 8 cannot begin a training of width 16"),
+        (["--factor", "precision"], "a model of factor prior cannot begin a training of factor precision"),
+        (["--images", "grey.npy"], "a model of channels 3 cannot begin a training of channels 1"),
+    ],
+)
+def test_a_model_of_another_kind_cannot_begin_it(whole_run, folder, monkeypatch, capsys, argument, message):
+    monkeypatch.chdir(folder)
+    argv = ["--images", "rgb.npy", "--out", "other", "--noise", "gaussian:25", "--crop", "32", *argument]
+    monkeypatch.setattr(sys, "argv", ["fit_any_backend.py", *argv, "--init", str(whole_run[0])])
+    assert example.main() == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "other").exists()
+
+
 def run_of(tmp_path, monkeypatch, *, width=8, part_bytes=None):
     """A run in this process that has saved its untrained state."""
     if part_bytes:
