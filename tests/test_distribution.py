@@ -1,4 +1,6 @@
 import json
+import socket
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,3 +134,33 @@ def test_a_batch_that_cannot_be_dealt_evenly():
     with pytest.raises(ValueError, match="--batch must be a multiple of the number of devices of all workers, 4. Rec"):
         place.check_batch(6)
     Place(SimpleNamespace(num_replicas_in_sync=4)).check_batch(6)  # one process deals unevenly
+
+
+@pytest.fixture
+def taken_port():
+    """A listener on a free port, and the port."""
+    with socket.create_server(("", 0)) as listener:
+        yield listener, listener.getsockname()[1]
+
+
+def test_a_port_that_is_given_up_is_waited_for(taken_port, capsys):
+    listener, port = taken_port
+    threading.Timer(0.7, listener.close).start()
+    distribution._wait_for_port(f"localhost:{port}")
+    assert f"waiting for port {port}, which another process still uses" in capsys.readouterr().out
+    distribution._wait_for_port(f"localhost:{port}")
+    assert not capsys.readouterr().out
+
+
+def test_a_port_that_is_kept_is_an_error(taken_port, monkeypatch):
+    monkeypatch.setattr(distribution, "PORT_SECONDS", 0.2)
+    port = taken_port[1]
+    cluster = {"worker": [f"localhost:{port}", "localhost:1"]}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}}))
+    with pytest.raises(ValueError, match=f"Port {port}, on which this worker must listen, is taken by another process"):
+        join()
+
+
+@pytest.mark.parametrize("address", ["nowhere", "a:b", "a:99999999", "a:-1"])
+def test_what_is_no_port_is_left_to_tensorflow(address):
+    distribution._wait_for_port(address)

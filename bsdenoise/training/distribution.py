@@ -5,9 +5,11 @@ What the workers say to each other goes through the functions here: collectives,
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +28,8 @@ SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
 SLURM_FIRST_PORT, SLURM_PORTS, SLURM_PORTS_OF_JOB = 20_000, 12_000, 16
 # The chief may still be reading the last message of a worker that has read all of the chief's.
 SECONDS_TO_PART = 1.0
+# A run that is started again as soon as it was stopped meets the ports of its own workers, which still take leave.
+PORT_SECONDS, PORT_PAUSE_SECONDS = 60.0, 0.5
 _WORKER_KINDS = ("chief", "worker")
 
 
@@ -279,9 +283,42 @@ def _join_cluster(resolver, found, communication):
     num = {kind: spec.num_tasks(kind) for kind in _WORKER_KINDS if kind in spec.jobs}
     workers = sum(num.values())
     worker = resolver.task_id + (num.get("chief", 0) if resolver.task_type == "worker" else 0)
+    _wait_for_port(spec.task_address(resolver.task_type, resolver.task_id))
     if worker == 0:
         tqdm.write(f"waiting for all {workers} workers ({found}) …")
     strategy = tf.distribute.MultiWorkerMirroredStrategy(
         resolver, tf.distribute.experimental.CommunicationOptions(implementation=implementation)
     )
     return Place(strategy, worker, workers, found)
+
+
+def _wait_for_port(address: str) -> None:
+    """Waits until nobody else listens on a port of this machine.
+
+    Raises:
+        ValueError: If somebody still does after `PORT_SECONDS`.
+    """
+    port = address.rpartition(":")[2]
+    if not port.isdecimal():
+        return  # TensorFlow knows best what is wrong with it
+    start = time.monotonic()
+    has_said = False
+    while not _is_free(int(port)):
+        if time.monotonic() - start > PORT_SECONDS:
+            raise ValueError(f"Port {port}, on which this worker must listen, is taken by another process.")
+        if not has_said:
+            tqdm.write(f"waiting for port {port}, which another process still uses …")
+            has_said = True
+        time.sleep(PORT_PAUSE_SECONDS)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", port))
+        except OverflowError:
+            return True  # no port at all: left to TensorFlow
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+    return True
