@@ -233,6 +233,14 @@ def test_each_file_has_its_estimated_sigma_said(tmp_path, use_model, capsys, arr
     assert capsys.readouterr().err.splitlines()[0] == f"{source}: sigma {expected} (estimated)"
 
 
+def test_an_estimate_that_was_cut_is_said_to_be(tmp_path, use_model, capsys):
+    use_model(1, is_known=False).noise.high = 2 * OWN_SIGMA
+    source = save(tmp_path / "a.png", grey(255))
+    assert denoise(source, "--out", tmp_path / "out") == 0
+    words = "estimated; the model was trained up to that: give --sigma if noise is stronger"
+    assert capsys.readouterr().err.splitlines()[0] == f"{source}: sigma 51.0 ({words})"
+
+
 @pytest.mark.parametrize(("is_known", "options"), [(True, []), (False, ["--sigma", "25"])], ids=["known", "given"])
 def test_a_sigma_that_is_not_estimated_is_not_said(tmp_path, use_model, capsys, is_known, options):
     use_model(1, is_known=is_known)
@@ -278,7 +286,7 @@ def test_the_program_with_a_run_folder_from_the_outside(tmp_path, tiny_denoiser_
     lines = result.stderr.splitlines()
     assert result.returncode == 2
     assert result.stdout == ""
-    assert re.fullmatch(rf"{tmp_path / 'a.png'}: sigma \d+\.\d \(estimated\)", lines[0])
+    assert re.fullmatch(rf"{tmp_path / 'a.png'}: sigma 50\.0 \(estimated; the model was trained up .*\)", lines[0])
     assert lines[1] == f"bsdenoise: error: {tmp_path / 'none.png'}: cannot be read: it is empty."
     assert re.fullmatch(r"1 written, 1 failed; sigma [\d.]+/255 \(estimated per image\)", lines[2])
     assert len(lines) == 3

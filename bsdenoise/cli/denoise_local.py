@@ -197,7 +197,7 @@ class Local:
                 image.denoised = Denoised(denoised.images[start:stop], ratios, sigmas)
                 image.task.sigmas += sigmas
                 if image.is_last and sigmas and self._model.estimates_sigma:
-                    image.task.tell_sigma(image.parts.dtype)
+                    image.task.tell_sigma(image.parts.dtype, self._model.most_sigma)
             image.parts, image.is_ready = None, True
             start = stop
 

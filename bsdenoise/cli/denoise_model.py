@@ -73,6 +73,12 @@ class Model:
         """Whether σ is estimated for each image."""
         return self.uses_own_sigma and not self.denoiser.noise.is_known
 
+    @property
+    def most_sigma(self) -> float:
+        """The greatest σ that is estimated, as a model of this process and a server give it, in the units of images."""
+        high = self.denoiser.noise.high
+        return high if self._config.server is not None else high * self.denoiser.scale
+
     def check(self) -> None:
         """Refuses before the first file what the model cannot do, and a σ that cannot be read; notes an idle one.
 

@@ -48,6 +48,6 @@ def _denoise(model: Model, advance: Callable[[Task, int], None], writes: Writes,
             advance(task, task.image_pixels)
         task.sigmas = sigmas
         if sigmas and model.estimates_sigma:
-            task.tell_sigma(file.dtype)
+            task.tell_sigma(file.dtype, model.most_sigma)
         with writes.one():
             collected.write()

@@ -40,7 +40,7 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, int], None]) -> N
     task.sigmas = sigmas
     if sigmas and model.estimates_sigma:
         is_part = max(height_and_width(file.shape)) > tiling.MIDDLE
-        task.tell_sigma(file.dtype, "estimated in its middle" if is_part else "estimated")
+        task.tell_sigma(file.dtype, model.most_sigma, "estimated in its middle" if is_part else "estimated")
 
 
 class _Image:

@@ -16,6 +16,7 @@ from bsdenoise.cli.denoise_model import RGB_OR_GREY
 # Files of more pixels, all images of a stack together, are read, denoised and written in windows: 2^25 RGB pixels are
 # 0.1 GB in 8 bits, and several times as much as float32 on their way through the model.
 STREAMED_PIXELS = 2**25
+ROUNDING = 1e-4  # by which an estimate that was cut may differ from where it was cut
 
 
 @dataclass(eq=False)
@@ -76,11 +77,13 @@ class Task:
         self.error = error
         self.sigmas.clear()
 
-    def tell_sigma(self, dtype: np.dtype, origin: str = "estimated") -> None:
-        """Lets users know which σ was estimated, in the units of the file."""
+    def tell_sigma(self, dtype: np.dtype, most: float, origin: str = "estimated") -> None:
+        """Lets users know which σ was estimated, in the units of the file, and if it was cut to `most`."""
         scale = images.full_scale(dtype)
         form = ".4g" if self.is_float else ".1f"
         low, high = (f"{value * scale:{form}}" for value in (min(self.sigmas), max(self.sigmas)))
+        if max(self.sigmas) >= most * (1 - ROUNDING):
+            origin += "; the model was trained up to that: give --sigma if noise is stronger"
         self.lines.append(f"{self.job.source}: sigma {low if low == high else f'{low} to {high}'} ({origin})")
 
 
