@@ -26,8 +26,8 @@ def served(monkeypatch):
     calls = []
 
     @contextlib.contextmanager
-    def running(*arguments):
-        calls.append(arguments)
+    def running(workshop, *arguments):
+        calls.append((workshop.denoiser, workshop.max_pixels, *arguments))
         yield "http://127.0.0.1:1234"
         calls.append("stopped")
 
@@ -73,7 +73,7 @@ def test_the_page_is_opened_and_ctrl_c_ends_it(served, capsys):
     pytest.importorskip("gradio")
     assert app("--model", "run", "--port", "81", "--host", "0.0.0.0", "--max-pixels", "5") == 0
     about = "Model: run. Nothing leaves the machine that this page runs on."
-    assert served == [("model of run", about, "0.0.0.0", 81, 5), "opened http://127.0.0.1:1234", "stopped"]
+    assert served == [("model of run", 5, about, "0.0.0.0", 81), "opened http://127.0.0.1:1234", "stopped"]
     assert capsys.readouterr().out == "http://127.0.0.1:1234  (Ctrl-C ends it)\n"
 
 
@@ -83,10 +83,11 @@ def test_the_browser_is_left_alone_on_request(served):
     assert not [call for call in served if str(call).startswith("opened")]
 
 
-def test_without_a_model_it_takes_a_preset(served):
+def test_without_a_model_it_takes_a_preset_for_rgb_and_one_for_all_others(served):
     pytest.importorskip("gradio")
     assert app("--no-browser") == 0
     assert served[0][0] == "preset rgb-gaussian5-50"
+    assert served[0][2].startswith("Models: rgb-gaussian5-50 for RGB images, grey-gaussian5-50 for all others. Nothing")
 
 
 def test_a_server_is_connected_and_left(served, monkeypatch):
@@ -107,7 +108,7 @@ def test_a_server_is_connected_and_left(served, monkeypatch):
     monkeypatch.setattr("bsdenoise.client", client, raising=False)
     assert app("--server", "http://localhost:8501") == 0
     assert log == ["http://localhost:8501", "closed"]
-    assert served[0][1].startswith("Model: http://localhost:8501. Images are sent there")
+    assert served[0][2].startswith("Model: http://localhost:8501. Images are sent there")
 
 
 def test_the_flags_need_neither_gradio_nor_tensorflow():

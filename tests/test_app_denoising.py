@@ -254,3 +254,17 @@ def test_one_computation_runs_at_a_time(tmp_path, model):
     for thread in threads:
         thread.join()
     assert counting.most == 1
+
+
+@pytest.mark.parametrize(("channels", "is_other"), [(3, False), (1, True), (5, True)])
+def test_a_second_denoiser_takes_what_the_first_does_not(tmp_path, model, channels, is_other):
+    rgb, grey = model(3)[0], model(1)[0]
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 7, channels), np.uint8)
+    source = save(tmp_path / "a.npy", pixels)
+    workshop = Workshop(rgb, MANY, grey)
+    assert workshop.inspect(source).size == (6, 7, channels)
+    facts, chosen, _ = workshop.denoise(source, tmp_path / "b.npy", "25", 0)
+    _, expected, _ = Workshop(grey if is_other else rgb, MANY).look(source, "25", 0)
+    np.testing.assert_array_equal(chosen.denoised, expected.denoised)
+    np.testing.assert_array_equal(images.read_array(tmp_path / "b.npy"), expected.denoised)
+    assert len(chosen.sigmas) == (channels if is_other else 1)

@@ -10,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from bsdenoise import cli, images
+from bsdenoise.app.denoising import Workshop
 from tests import browser
 
 pytestmark = [
@@ -36,7 +37,7 @@ def url(window, model_path):  # the browser first: without one nothing need be l
     from bsdenoise.app import server
     from bsdenoise.cli import models
 
-    with server.running(models.load_denoiser(model_path), "A tiny model.", "127.0.0.1", 0, 2**20) as address:
+    with server.running(Workshop(models.load_denoiser(model_path), 2**20), "A tiny model.", "127.0.0.1", 0) as address:
         yield address
 
 
@@ -279,7 +280,7 @@ def only_denoises(window, tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "n2n.keras"
     keras.utils.set_random_seed(0)
     Denoiser(methods.get("n2n").network(3, width=4, depth=1), GaussianNoise(0.05, 0.2), method="n2n").save(path)
-    with server.running(models.load_denoiser(path), "A tiny model.", "127.0.0.1", 0, 2**20) as address:
+    with server.running(Workshop(models.load_denoiser(path), 2**20), "A tiny model.", "127.0.0.1", 0) as address:
         yield path, address
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from bsdenoise import images
 from bsdenoise.app import server
+from bsdenoise.app.denoising import Workshop
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,7 +46,7 @@ class HalvingDenoiser:
 
 @pytest.fixture(scope="module")
 def url():
-    with server.running(HalvingDenoiser(), "A model.", "127.0.0.1", 0, MAX_PIXELS) as address:
+    with server.running(Workshop(HalvingDenoiser(), MAX_PIXELS), "A model.", "127.0.0.1", 0) as address:
         yield address
 
 
@@ -200,7 +201,7 @@ def test_a_port_that_is_taken_is_told():
         port = other.getsockname()[1]
         with (
             pytest.raises(OSError, match=rf"cannot listen on 127.0.0.1, port {port}: .*--port 0 picks a free port"),
-            server.running(None, "", "127.0.0.1", port, MAX_PIXELS),
+            server.running(Workshop(HalvingDenoiser(), MAX_PIXELS), "", "127.0.0.1", port),
         ):
             pytest.fail("it started")
 
@@ -209,7 +210,7 @@ def test_a_start_that_fails_is_told(monkeypatch):
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
     with (
         pytest.raises(OSError, match="The page could not be started"),
-        server.running(HalvingDenoiser(), "", "127.0.0.1", 0, MAX_PIXELS),
+        server.running(Workshop(HalvingDenoiser(), MAX_PIXELS), "", "127.0.0.1", 0),
     ):
         pytest.fail("it started")
 
@@ -217,7 +218,7 @@ def test_a_start_that_fails_is_told(monkeypatch):
 def test_a_host_that_is_unknown_is_told():
     with (
         pytest.raises(OSError, match="cannot listen on no.such.host.invalid, port 0"),
-        server.running(None, "", "no.such.host.invalid", 0, MAX_PIXELS),
+        server.running(Workshop(HalvingDenoiser(), MAX_PIXELS), "", "no.such.host.invalid", 0),
     ):
         pytest.fail("it started")
 
@@ -226,7 +227,7 @@ def test_nothing_is_left_in_the_end(tmp_path, monkeypatch, picture):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     before = dict(os.environ)
-    with server.running(HalvingDenoiser(), "A model.", "127.0.0.1", 0, MAX_PIXELS) as address:
+    with server.running(Workshop(HalvingDenoiser(), MAX_PIXELS), "A model.", "127.0.0.1", 0) as address:
         call(address, "denoise", as_file(upload(address, "a.png", picture)), "", 1)
         assert {path.name for path in (tmp_path / "temporary").rglob("*.png")} >= {"a.png", "denoised-a.png"}
     assert list((tmp_path / "temporary").iterdir()) == []

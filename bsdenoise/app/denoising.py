@@ -69,17 +69,20 @@ class Denoised:
 
 
 class Workshop:
-    """Denoises files with one model.
+    """Denoises files.
 
     Args:
         denoiser: A `Denoiser`, or what has the same `channels`, `method`, `has_posterior`, `noise.is_known`,
             `own_sigma`, `denoise` and `posterior`, such as `bsdenoise.client.connect` gives.
         max_pixels: Most pixels (images × height × width) of a file.
+        grey: A denoiser of one channel and the same method, which takes the images of as many channels as `denoiser`
+            does not take, each channel by itself; `None` where those are refused.
     """
 
-    def __init__(self, denoiser: Any, max_pixels: int):
+    def __init__(self, denoiser: Any, max_pixels: int, grey: Any = None):
         self.denoiser = denoiser
         self.max_pixels = max_pixels
+        self._grey = grey
         # Gradio forgets a computation whose user has gone, but it goes on: the next one has to wait all the same.
         self._busy = threading.Lock()
         self._is_ending = False
@@ -126,17 +129,17 @@ class Workshop:
         """
         with self._busy, images.opened(path) as file:
             start = time.perf_counter()
-            facts = self._facts(path, file)
+            facts, bench = self._facts(path, file), self._bench(file)
             images.check_writable(target, file.shape, file.dtype)
             self._check_not_ending()
-            chosen = self._look(_with_channels(file.read(index)), sigma)
+            chosen = bench.look(_with_channels(file.read(index)), sigma)
             result = np.empty(file.shape, file.dtype)
             stack = result if result.ndim == 4 else result[np.newaxis]
             stack[index] = chosen.denoised.reshape(stack.shape[1:])
             advance(1, facts.count)
             for done, number in enumerate((other for other in range(facts.count) if other != index), start=2):
                 self._check_not_ending()
-                denoised = self._denoised(_with_channels(file.read(number)), sigma)
+                denoised = bench.denoised(_with_channels(file.read(number)), sigma)
                 stack[number] = denoised.reshape(stack.shape[1:])
                 advance(done, facts.count)
             images.write(target, result, like=file)
@@ -150,36 +153,58 @@ class Workshop:
         with self._busy, images.opened(path) as file:
             start = time.perf_counter()
             facts = self._facts(path, file)
-            chosen = self._look(_with_channels(file.read(index)), sigma)
+            chosen = self._bench(file).look(_with_channels(file.read(index)), sigma)
         return facts, chosen, time.perf_counter() - start
 
     def _facts(self, path: Path, file: images.ImageFile) -> Facts:
         """Reads the headers, and refuses what does not fit."""
-        images.check_channels(1 if len(file.shape) == 2 else file.shape[-1], self.denoiser.channels)
+        bench = self._bench(file)
+        images.check_channels(_channels(file), bench.denoiser.channels)
         sides = file.shape[:3] if len(file.shape) == 4 else file.shape[:2]
         if math.prod(sides) > self.max_pixels:
             raise ValueError(
                 f"{path}: {' × '.join(map(str, sides))} pixels are more than the {self.max_pixels} that this page "
                 "takes (--max-pixels)."
             )
-        own = None
-        if self.denoiser.has_posterior and self._is_known:
-            blank = np.zeros((1, 1, self.denoiser.channels), np.float32)
-            own = self._own_sigma(blank) * images.full_scale(file.dtype)
+        own = bench.known_sigma
+        own = None if own is None else own * images.full_scale(file.dtype)
         return Facts(path.name, file.format, file.shape, file.dtype, file.notes, own)
+
+    def _bench(self, file: images.ImageFile) -> "_Bench":
+        """Gives the denoiser of a file's images."""
+        is_other = self._grey is not None and _channels(file) != self.denoiser.channels
+        return _Bench(self._grey if is_other else self.denoiser)
 
     def _check_not_ending(self) -> None:
         if self._is_ending:
             raise ValueError("This page has been ended.")
 
+
+class _Bench:
+    """Denoises images with one denoiser.
+
+    Args:
+        denoiser: As for `Workshop`.
+    """
+
+    def __init__(self, denoiser: Any):
+        self.denoiser = denoiser
+
+    @property
+    def known_sigma(self) -> float | None:
+        """The model's own σ in its units; `None` where it estimates σ for each image or uses none."""
+        if not (self.denoiser.has_posterior and self._is_known):
+            return None
+        return self._own_sigma(np.zeros((1, 1, self.denoiser.channels), np.float32))
+
     @property
     def _is_known(self) -> bool:
         return bool(self.denoiser.noise.is_known)
 
-    def _look(self, noisy: np.ndarray, sigma: str | None) -> Denoised:
+    def look(self, noisy: np.ndarray, sigma: str | None) -> Denoised:
         """Denoises one (H, W, C) image, and tells all that the model can."""
         if not self.denoiser.has_posterior:
-            return Denoised(noisy, self._denoised(noisy, sigma))
+            return Denoised(noisy, self.denoised(noisy, sigma))
         parts = images.parts_for(noisy, self.denoiser.channels)
         sigmas = [self._sigma(part, sigma) for part in parts]
         posteriors = [self.denoiser.posterior(part, sigma=own) for part, own in zip(parts, sigmas, strict=True)]
@@ -194,7 +219,7 @@ class Workshop:
             None if origin == "estimated" else _joint_psnr([float(one.estimated_psnr) for one in posteriors]),
         )
 
-    def _denoised(self, noisy: np.ndarray, sigma: str | None) -> np.ndarray:
+    def denoised(self, noisy: np.ndarray, sigma: str | None) -> np.ndarray:
         """Denoises one (H, W, C) image, and no more."""
         parts = [
             np.asarray(self.denoiser.denoise(part, sigma=_given_sigma(part, sigma)))
@@ -214,6 +239,10 @@ class Workshop:
 def _given_sigma(noisy: np.ndarray, sigma: str | None) -> float | None:
     """Gives the σ that was asked for in the model's units."""
     return None if sigma is None else parse_level(sigma, images.full_scale(noisy.dtype))
+
+
+def _channels(file: images.ImageFile) -> int:
+    return 1 if len(file.shape) == 2 else file.shape[-1]
 
 
 def _with_channels(image: np.ndarray) -> np.ndarray:

@@ -23,15 +23,14 @@ ANY_HOST = ("0.0.0.0", "::", "")
 
 
 @contextlib.contextmanager
-def running(denoiser: Any, about: str, host: str, port: int, max_pixels: int) -> Iterator[str]:
+def running(workshop: Workshop, about: str, host: str, port: int) -> Iterator[str]:
     """Serves the page from a thread while the block runs; then stops it and removes its files.
 
     Args:
-        denoiser: As for `Workshop`.
+        workshop: What does the work.
         about: A sentence on which model denoises, and where.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
-        max_pixels: As for `Workshop`.
 
     Yields:
         The page's address.
@@ -39,7 +38,6 @@ def running(denoiser: Any, about: str, host: str, port: int, max_pixels: int) ->
     Raises:
         OSError: If the address cannot be listened on.
     """
-    workshop = Workshop(denoiser, max_pixels)
     with _listening(host, port) as listener, _own_folder() as folder, ThreadPoolExecutor(1, "page") as thread:
         app = thread.submit(asyncio.run, _app(workshop, about, folder, host)).result()
         import uvicorn

@@ -11,7 +11,7 @@ from bsdenoise.cli import models
 from bsdenoise.config import AppConfig
 
 MAX_PORT = 65535
-RGB = 3
+RGB, GREY = 3, 1
 SIGNAL_SECONDS = 0.2  # between looks for a signal
 
 
@@ -31,11 +31,11 @@ def run(config: AppConfig) -> int:
     if config.max_pixels < 1:
         raise ValueError(f"--max-pixels must be at least 1. Received: {config.max_pixels}.")
     with contextlib.ExitStack() as stack:
-        denoiser, about = _denoiser(config, stack)
+        workshop, about = _workshop(config, stack)
 
         from bsdenoise.app import server  # here, because it loads Gradio, which takes seconds
 
-        url = stack.enter_context(server.running(denoiser, about, config.host, config.port, config.max_pixels))
+        url = stack.enter_context(server.running(workshop, about, config.host, config.port))
         print(f"{url}  (Ctrl-C ends it)", flush=True)
         if not config.no_browser:
             webbrowser.open(url)
@@ -46,14 +46,22 @@ def run(config: AppConfig) -> int:
     return 0
 
 
-def _denoiser(config: AppConfig, stack: contextlib.ExitStack) -> tuple[Any, str]:
-    """Gives the model, here or behind a server, and the sentence in which the page says so."""
-    if config.server is None:
-        default = presets.DEFAULTS[RGB]
-        denoiser = models.load_preset(default) if config.model is None else models.load_denoiser(config.model)
-        return denoiser, f"Model: {config.model or default}. Nothing leaves the machine that this page runs on."
-    from bsdenoise import client
+def _workshop(config: AppConfig, stack: contextlib.ExitStack) -> tuple[Any, str]:
+    """Gives what denoises, here or behind a server, and the sentence in which the page says so."""
+    here = "Nothing leaves the machine that this page runs on."
+    grey = None
+    if config.server is not None:
+        from bsdenoise import client
 
-    model = stack.enter_context(client.connect(config.server))
-    _ = model.channels  # asks the server, so that a wrong address is told at the start
-    return model, f"Model: {config.server}. Images are sent there and nowhere else."
+        denoiser = stack.enter_context(client.connect(config.server))
+        _ = denoiser.channels  # asks the server, so that a wrong address is told at the start
+        about = f"Model: {config.server}. Images are sent there and nowhere else."
+    elif config.model is not None:
+        denoiser, about = models.load_denoiser(config.model), f"Model: {config.model}. {here}"
+    else:
+        denoiser, grey = (models.load_preset(presets.DEFAULTS[channels]) for channels in (RGB, GREY))
+        about = f"Models: {presets.DEFAULTS[RGB]} for RGB images, {presets.DEFAULTS[GREY]} for all others. {here}"
+
+    from bsdenoise.app.denoising import Workshop
+
+    return Workshop(denoiser, config.max_pixels, grey), about

@@ -15,8 +15,8 @@ class AppConfig:
     server of --server. Ctrl-C ends it.
     """
 
-    #: A .keras file, a run folder that holds denoiser.keras, or the name of a preset. Default: the preset for colour
-    #: images with noise of unknown strength.
+    #: A .keras file, a run folder that holds denoiser.keras, or the name of a preset. Default: the presets for noise
+    #: of unknown strength, one for RGB images and one for all others.
     model: Path | None = None
 
     #: Address of a server that holds the model, http://HOST:PORT or grpc://HOST:PORT, also with the name of the model
