@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import patterns
 from bsdenoise import files, presets
 from bsdenoise.network import sizes_of
 
@@ -86,7 +87,13 @@ def main() -> int:
     from bsdenoise import saved
 
     try:
-        preset = pack(saved.load(arguments.model), arguments.name, arguments.data, arguments.folder)
+        denoiser = saved.load(arguments.model)
+        if (worst := patterns.worst_psnr(denoiser)) < patterns.NOISY_PSNR:
+            raise ValueError(
+                f"The model is worse than the noisy image on stripes and checks: {worst:.1f} dB, and "
+                f"{patterns.NOISY_PSNR:.1f} dB with the noise. It must not be shipped; train it on."
+            )
+        preset = pack(denoiser, arguments.name, arguments.data, arguments.folder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import bsdenoise
-from benchmarks import pack_preset
+from benchmarks import pack_preset, patterns
 from benchmarks import presets as measuring
 from bsdenoise import cli, presets, saved
 
@@ -56,6 +57,25 @@ def test_part_of_the_table_is_measured_again(name):
     measured = measuring.check_psnr(bsdenoise.Denoiser.from_preset(name))
     assert measured == pytest.approx(expected, abs=TOLERANCE_DB)
     assert measured > 20.2 + 8  # the noisy image has 20.2 dB
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_strong_regular_patterns_are_not_amplified(name):
+    """Such as the checked cloth of Set14's barbara, on which one of the trainings had lost its hold."""
+    assert patterns.worst_psnr(bsdenoise.Denoiser.from_preset(name)) > patterns.NOISY_PSNR
+
+
+def test_what_spoils_a_pattern_is_found_and_not_packed(tiny_denoiser_path, tmp_path, monkeypatch, capsys):
+    path = tiny_denoiser_path(1)
+    denoiser = saved.load(path)
+    halves = SimpleNamespace(channels=1, denoise=lambda noisy, sigma: noisy / 2)
+    half = (np.square(patterns.patterns()).mean() + patterns.SIGMA**2) / 4
+    assert patterns.worst_psnr(halves) == pytest.approx(-10 * np.log10(half), abs=0.5)
+    monkeypatch.setattr("sys.argv", ["pack_preset", str(path), "tiny", "nothing", "--folder", str(tmp_path)])
+    assert patterns.worst_psnr(denoiser) < patterns.NOISY_PSNR  # it is not trained
+    assert pack_preset.main() == 2
+    assert "worse than the noisy image on stripes and checks" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
