@@ -70,6 +70,28 @@ def pack(denoiser: Any, name: str, data: str, folder: Path = presets.FOLDER) -> 
     return preset
 
 
+def averaged(denoiser: Any, other: Any, share: float) -> None:
+    """Gives a denoiser the mean of its weights and those of another one, from the same line of trainings.
+
+    Args:
+        denoiser: The `Denoiser` that is changed; its provenance says so.
+        other: Another `Denoiser` with a network of the same size.
+        share: Weight of the other one in the mean, 0 to 1.
+
+    Raises:
+        ValueError: If the networks differ, or there is no such share.
+    """
+    if sizes_of(denoiser.network) != sizes_of(other.network):
+        raise ValueError("Only networks of equal size can be averaged.")
+    if not 0 <= share <= 1:
+        raise ValueError(f"The share of the other model must lie between 0 and 1. Received: {share}.")
+    pairs = zip(denoiser.network.get_weights(), other.network.get_weights(), strict=True)
+    denoiser.network.set_weights([(1 - share) * own + share * its for own, its in pairs])
+    denoiser.provenance = (denoiser.provenance or {}) | {
+        "averaged_with": {"share": share, "provenance": other.provenance or {}}
+    }
+
+
 def _order(entry: tuple[str, presets.Preset]) -> tuple:
     """Sorts colour before grey, full size before compact, a known σ before a range."""
     preset = entry[1]
@@ -82,12 +104,16 @@ def main() -> int:
     parser.add_argument("model", type=Path, help="run folder or .keras file")
     parser.add_argument("name", help="name of the preset, such as rgb-gaussian25")
     parser.add_argument("data", help="what images it was trained on, in words")
+    parser.add_argument("--average", type=Path, metavar="OTHER", help="another run, whose weights are averaged in")
+    parser.add_argument("--share", type=float, default=0.5, help="weight of that one in the mean")
     parser.add_argument("--folder", type=Path, default=presets.FOLDER, help="where presets are")
     arguments = parser.parse_args()
     from bsdenoise import saved
 
     try:
         denoiser = saved.load(arguments.model)
+        if arguments.average is not None:
+            averaged(denoiser, saved.load(arguments.average), arguments.share)
         if (worst := patterns.worst_psnr(denoiser)) < patterns.NOISY_PSNR:
             raise ValueError(
                 f"The model is worse than the noisy image on stripes and checks: {worst:.1f} dB, and "

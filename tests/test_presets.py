@@ -65,6 +65,21 @@ def test_strong_regular_patterns_are_not_amplified(name):
     assert patterns.worst_psnr(bsdenoise.Denoiser.from_preset(name)) > patterns.NOISY_PSNR
 
 
+def test_two_models_are_averaged(tiny_denoiser_path, tmp_path):
+    denoiser, other = (saved.load(tiny_denoiser_path(1)) for _ in range(2))
+    other.network.set_weights([weight + 1 for weight in other.network.get_weights()])
+    other.provenance = {"crops": 7}
+    before = denoiser.network.get_weights()
+    pack_preset.averaged(denoiser, other, 0.25)
+    for own, mean in zip(before, denoiser.network.get_weights(), strict=True):
+        np.testing.assert_allclose(mean, own + 0.25, rtol=1e-5, atol=1e-6)
+    assert denoiser.provenance["averaged_with"] == {"share": 0.25, "provenance": {"crops": 7}}
+    with pytest.raises(ValueError, match="must lie between 0 and 1. Received: 1.5"):
+        pack_preset.averaged(denoiser, other, 1.5)
+    with pytest.raises(ValueError, match="Only networks of equal size"):
+        pack_preset.averaged(denoiser, saved.load(tiny_denoiser_path(3)), 0.5)
+
+
 def test_what_spoils_a_pattern_is_found_and_not_packed(tiny_denoiser_path, tmp_path, monkeypatch, capsys):
     path = tiny_denoiser_path(1)
     denoiser = saved.load(path)

@@ -103,10 +103,12 @@ def _quality(key: str, facts: dict[str, Any]) -> str:
 def _stage(training: dict[str, Any]) -> str:
     """Says in a line what a training did."""
     side = training["crop"]
-    return (
+    line = (
         f"{training['crops']:,} crops of {side}×{side} from {training['images']:,} images, {training['noise']}, noise "
         f"{training['corrupt']} at each visit, {training['optimizer']}, {training['precision']}"
     )
+    other = training.get("averaged_with")
+    return f"{line}; {other['share']:.0%} of an earlier model averaged in" if other else line
 
 
 def _number(value: float | None, form: str) -> str:
