@@ -50,6 +50,27 @@ def test_tables_and_files(call, folder, tmp_path):
     assert results["table1"] is None
 
 
+def test_the_self_ensemble_is_measured_and_kept_apart(call, folder, tiny_denoiser_path, tmp_path):
+    from bsdenoise.cli import models
+    from bsdenoise.evaluation import cases
+
+    flags = ["--data", folder, "--noise", "gaussian:25", "--out", tmp_path / "result"]
+    psnrs = {}
+    for tta in (1, 4):
+        code, text, errors = call(*flags, "--tta", tta)
+        assert code == 0, errors
+        results = json.loads((tmp_path / "result/results.json").read_text())
+        assert results["protocol"]["tta"] == tta
+        assert ("mean of 4 copies of each image" in text) == (tta == 4)
+        psnrs[tta] = results["images"][0]["psnr_unrounded"]
+    case = cases.read_clean(cases.clean_items([str(folder)], (1,), (1,))[0], 3, "gaussian:25")
+    denoiser = models.load_denoiser(tiny_denoiser_path(3))
+    for tta, psnr in psnrs.items():
+        denoised = denoiser.denoise(case.noisy, sigma=case.sigma, tta=tta)
+        assert psnr == pytest.approx(-10 * np.log10(np.mean((denoised - case.clean) ** 2)), abs=1e-4)
+    assert psnrs[1] != psnrs[4]
+
+
 def test_models_side_by_side(call, folder, tiny_denoiser_path, tmp_path):
     other = tiny_denoiser_path(3, high=50 / 255)
     code, text, errors = call(

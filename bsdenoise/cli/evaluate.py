@@ -146,7 +146,9 @@ def _open(config: EvaluateConfig, items: "list[Item]") -> "list[Contestant]":
     from bsdenoise.evaluation import cases, contestants
 
     channels = cases.RGB if config.model else cases.usual_channels(items)
-    return contestants.open_contestants(config.model, config.methods, config.bm3d_cache, models.load_denoiser, channels)
+    return contestants.open_contestants(
+        config.model, config.methods, config.bm3d_cache, models.load_denoiser, channels, config.tta
+    )
 
 
 def _measure(
@@ -263,7 +265,7 @@ def _as_json(config: EvaluateConfig, results: Results) -> dict[str, Any]:
     from bsdenoise.evaluation import table1
 
     packages = _PACKAGES + (_BM3D_PACKAGES if config.methods else ())
-    told = ("data", "noise", "noisy", "clean", "sigma", "own_sigma", "every", "tile")
+    told = ("data", "noise", "noisy", "clean", "sigma", "own_sigma", "every", "tile", "tta")
     return {
         "protocol": {name: getattr(config, name) for name in told},
         "sets": [

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -55,6 +55,9 @@ class EvaluateConfig:
 
     #: Largest side of a tile in pixels. Default: large images in tiles.
     tile: int | None = None
+
+    #: Self-ensemble of the models: denoise as many copies of each image, mirrored and transposed, and average them.
+    tta: Literal[1, 2, 4, 8] = 1
 
     #: Folder for records.jsonl (one line per image, from which an interrupted evaluation goes on), results.json,
     #: table.md, table.csv, and from two contestants on table1.csv.

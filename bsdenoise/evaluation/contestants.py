@@ -104,14 +104,16 @@ class Model:
         name: What the tables call it.
         path: Its `.keras` file.
         denoiser: The `Denoiser` itself.
+        tta: Number of mirrored and transposed copies whose results are averaged: 1, 2, 4 or 8.
     """
 
     workers = 1  # one image fills all cores
 
-    def __init__(self, name: str, path: Path, denoiser: Any):
+    def __init__(self, name: str, path: Path, denoiser: Any, tta: int = 1):
         self.name = name
         self.path = path
         self.denoiser = denoiser
+        self._tta = tta
         self.method = str(denoiser.method.name)
         self.channels = int(denoiser.channels)
         self.scale = float(denoiser.scale)
@@ -119,13 +121,15 @@ class Model:
 
     @property
     def protocol(self) -> str:
-        """Says in words how it was trained."""
-        return training_in_words(self.denoiser.method, self.training)
+        """Says in words how it was trained, and whether copies were averaged."""
+        words = training_in_words(self.denoiser.method, self.training)
+        return f"{words}; mean of {self._tta} copies of each image" if self._tta > 1 else words
 
     def digest(self) -> str:
-        """Gives a checksum of the file."""
+        """Gives a checksum of the file, and the number of copies."""
         with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return f"{checksum}-{self._tta}" if self._tta > 1 else checksum
 
     def check(self, case: Case) -> None:
         """Raises `ValueError` if integer images come to a model of float ones, or the other way round."""
@@ -137,13 +141,13 @@ class Model:
         """Denoises; says as much beyond that as the method can."""
         denoiser, method = self.denoiser, self.denoiser.method
         if not (method.has_posterior or method.is_blind):
-            return Estimate(denoiser.denoise(noisy, sigma=sigma, tile=tile))
+            return Estimate(denoiser.denoise(noisy, sigma=sigma, tile=tile, tta=self._tta))
         used = float(denoiser.own_sigma(noisy[np.newaxis])[0]) if sigma is None else sigma
         if method.has_posterior:
-            post = denoiser.posterior(noisy, sigma=used, tile=tile)
+            post = denoiser.posterior(noisy, sigma=used, tile=tile, tta=self._tta)
             result = Estimate(post.denoised, post.mean, post.std, float(post.estimated_psnr), used)
         else:
-            denoised = denoiser.denoise(noisy, sigma=used, tile=tile)
+            denoised = denoiser.denoise(noisy, sigma=used, tile=tile, tta=self._tta)
             result = Estimate(denoised, denoised, None, self._stein_psnr(denoised, noisy, used), used)
         was_estimated = sigma is None and not denoiser.noise.is_known
         return result._replace(estimated_psnr=None) if was_estimated else result
@@ -210,6 +214,7 @@ def open_contestants(
     cache: Path | None,
     load: Callable[[Path], Any],
     channels: int = RGB,
+    tta: int = 1,
 ) -> list[Contestant]:
     """Loads what is to be measured: the models in their order, then the methods in theirs.
 
@@ -220,6 +225,7 @@ def open_contestants(
         load: Gives the `Denoiser` of a path.
         channels: Channels for BM3D where there is no model. Beside models it has theirs, so that all are given the same
             noisy image; beside grey and colour models it takes part twice.
+        tta: Copies of each image that models average.
 
     Raises:
         ValueError: If a method is unknown, or something is named twice or cannot be loaded.
@@ -229,7 +235,7 @@ def open_contestants(
     bm3d_filter = bm3d.Bm3d(cache) if methods else None  # first: it is quick to see that something is missing
     names = _names(models, methods)
     found: list[Contestant] = [
-        Model(name, saved.find(path), load(path)) for name, path in zip(names, models, strict=True)
+        Model(name, saved.find(path), load(path), tta) for name, path in zip(names, models, strict=True)
     ]
     if bm3d_filter is not None:
         counts = sorted({model.channels for model in found} or {channels})
