@@ -146,8 +146,8 @@ def test_order(call, photo, tmp_path, tiny_denoiser_path, monkeypatch, flags, ex
 
     made = contestants.Model.__init__
 
-    def make(self, name, path, denoiser):
-        made(self, name, path, denoiser)
+    def make(self, name, path, *arguments):
+        made(self, name, path, *arguments)
         self.method = "n2n" if name == "3-0.1961" else "full"
 
     monkeypatch.setattr(contestants.Model, "__init__", make)
