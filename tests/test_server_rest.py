@@ -239,21 +239,21 @@ def test_the_refusal_reaches_a_client_that_still_sends(server):
     assert server.call(body=iter([b" " * 100_000] * 50)).status == 413
 
 
-def test_the_refusal_waits_for_a_client_that_is_slow_to_send(server):
+def test_a_client_that_sends_on_after_the_refusal_is_not_cut_off(server):
     with connected(server) as connection:
-        sent(connection, b" ", Content_Length=3_000_000)
-        for _ in range(29):
-            time.sleep(0.02)
+        sent(connection, b" ", Content_Length=3_000_001)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+        for _ in range(30):
             connection.sendall(b" " * 100_000)  # a reset would come here
-        assert answered(connection).startswith(b"HTTP/1.1 413")
+        answered(connection)  # or here
 
 
 def test_a_client_that_never_ends_is_hung_up_on(server, monkeypatch):
     monkeypatch.setattr(rest, "LINGER_SECONDS", 0.5)
     with connected(server) as connection, pytest.raises(OSError):
         sent(connection, b"", Content_Length=10**12)
-        for _ in range(1000):
-            time.sleep(0.01)
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
             connection.sendall(b" " * 1000)
 
 

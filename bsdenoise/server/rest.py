@@ -206,10 +206,13 @@ class _Refusal(Response):
         """Answers."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        end = (
+            time.monotonic() + LINGER_SECONDS
+        )  # no `asyncio.timeout`: `wait_for` can lose its cancellation on Python 3.11
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                while (await asyncio.wait_for(receive(), LINGER_PAUSE_SECONDS)).get("more_body"):
-                    pass
+            while time.monotonic() < end:
+                if not (await asyncio.wait_for(receive(), LINGER_PAUSE_SECONDS)).get("more_body"):
+                    break
         await send({"type": "http.response.body", "body": b""})
 
 
