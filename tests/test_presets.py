@@ -59,17 +59,7 @@ def test_part_of_the_table_is_measured_again(name):
     assert measured > 20.2 + 8  # the noisy image has 20.2 dB
 
 
-# Trained before the fault was known, and like rgb-gaussian25's for one σ alone: docs/presets.md warns of it.
-AMPLIFYING = {"grey-gaussian25", "grey-gaussian25-small"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason="a known fault")] * (name in AMPLIFYING))
-        for name in ALL
-    ],
-)
+@pytest.mark.parametrize("name", ALL)
 def test_strong_regular_patterns_are_not_amplified(name):
     """Such as the checked cloth of Set14's barbara, on which one of the trainings had lost its hold."""
     assert patterns.worst_psnr(bsdenoise.Denoiser.from_preset(name)) > patterns.NOISY_PSNR

@@ -107,8 +107,9 @@ def _stage(training: dict[str, Any]) -> str:
         f"{training['crops']:,} crops of {side}×{side} from {training['images']:,} images, {training['noise']}, noise "
         f"{training['corrupt']} at each visit, {training['optimizer']}, {training['precision']}"
     )
-    other = training.get("averaged_with")
-    return f"{line}; {other['share']:.0%} of an earlier model averaged in" if other else line
+    if other := training.get("averaged_with"):
+        line += f"; {other['share']:.0%} of an earlier model averaged in"
+    return line + "; then its colour network was made a grey one" * training.get("made_grey", False)
 
 
 def _number(value: float | None, form: str) -> str:
