@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bsdenoise import files
+
 SIDE = 128  # of a pattern in pixels; an image has two by two
 PERIODS = (2.5, 24.0)  # pixels
 STEEPNESS = (1.0, 0.5, 0.0)  # exponents: sine, steeper, square
@@ -53,12 +55,17 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=64, help="number of images")
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random")
     arguments = parser.parse_args()
-    rng = np.random.default_rng(arguments.seed)
     try:
+        if arguments.count < 1:
+            raise ValueError(f"--count must be at least 1. Received: {arguments.count}.")
+        if arguments.seed < 0:
+            raise ValueError(f"--seed must not be negative. Received: {arguments.seed}.")
+        rng = np.random.default_rng(arguments.seed)
         arguments.folder.mkdir(parents=True, exist_ok=True)
         for number in range(arguments.count):
-            Image.fromarray(image(rng)).save(arguments.folder / f"pattern-{number:03d}.png")
-    except OSError as error:
+            with files.replacing(arguments.folder / f"pattern-{number:03d}.png") as temporary:
+                Image.fromarray(image(rng)).save(temporary)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     print(f"{arguments.folder}: {arguments.count} images")

@@ -1,6 +1,7 @@
 """Computed stripes and checks to train on: varied, within the range of intensities, and the same for a seed."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from benchmarks import pattern_images
@@ -35,6 +36,13 @@ def test_a_seed_gives_the_same_images(tmp_path, monkeypatch, capsys):
     assert [image.shape for image in one] == [(256, 256)] * 2
     np.testing.assert_array_equal(one, same)
     assert (one[0] != one[1]).any() and (one[0] != other[0]).any()
+
+
+@pytest.mark.parametrize("flag", ["--count=0", "--seed=-1"])
+def test_numbers_out_of_range_are_refused(flag, tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, tmp_path / "new", flag) == 2
+    assert capsys.readouterr().err.startswith(f"error: {flag.split('=')[0]} must")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_cannot_be_is_one_line(tmp_path, monkeypatch, capsys):
