@@ -419,7 +419,8 @@ def _naming(name: str | Path, kind: str) -> Iterator[None]:
 
 
 def _picture(file: ImageFile, array: np.ndarray) -> Picture:
-    return Picture(array, file.format, file.metadata, file.notes)
+    kept = {name: getattr(file, name) for name in ("bits", "independent_channels", "no_data")}
+    return Picture(array, file.format, file.metadata, file.notes, **kept)
 
 
 def list_folder(folder: str) -> tuple[list[str], list[str]]:

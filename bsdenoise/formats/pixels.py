@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+NUM_COLOURS = 3
 REC_601 = (0.299, 0.587, 0.114)  # ITU-R BT.601: weights of red, green and blue in the luminance
 # What may be changed on reading, in the words that users get to see.
 ALPHA_DROPPED = "its alpha channel is dropped"
@@ -24,17 +25,29 @@ class Picture:
         metadata: Where present `icc_profile` and `exif` (bytes, EXIF from its TIFF header on), `dpi` (x, y), for PNG
             `chunks`, all that `png.KEPT_CHUNKS` names, and for TIFF `tiff`, its layout and tags.
         notes: What was changed on reading, in words, such as "its alpha channel is dropped".
+        bits: Significant bits of integer pixels, if they are fewer than those of the type; 12 for packed 12-bit files.
+        independent_channels: Whether the channels are measurements of their own, such as fluorescence channels, rather
+            than the colours of one picture.
+        no_data: Value of pixels that hold no measurement, in the file's own units; `None` if the file declares none.
     """
 
     array: np.ndarray
     format: str
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    bits: int | None = None
+    independent_channels: bool = False
+    no_data: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the pixels."""
         return self.array.shape
+
+    @property
+    def full_scale(self) -> float:
+        """Value of a fully lit pixel."""
+        return full_scale(self.array.dtype, self.bits)
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,9 @@ class ImageFile:
         notes: As in `Picture`.
         window: Reads rows and columns of an image, without the others; `None` if the format or the file has no parts
             that can be read by themselves.
+        bits: As in `Picture`.
+        independent_channels: As in `Picture`.
+        no_data: As in `Picture`.
     """
 
     format: str
@@ -59,11 +75,29 @@ class ImageFile:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     window: Callable[[int, slice, slice], np.ndarray] | None = None
+    bits: int | None = None
+    independent_channels: bool = False
+    no_data: float | None = None
     _last: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Number of images."""
         return self.shape[0] if len(self.shape) == 4 else 1
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.shape[-1] if len(self.shape) > 2 else 1
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the channels are red, green and blue."""
+        return self.channels == NUM_COLOURS and not self.independent_channels
+
+    @property
+    def full_scale(self) -> float:
+        """Value of a fully lit pixel."""
+        return full_scale(self.dtype, self.bits)
 
     def read_window(self, index: int, rows: slice, columns: slice) -> np.ndarray:
         """Reads a part of image number `index`, (h, w) or (h, w, C).
@@ -94,8 +128,12 @@ class ImageFile:
         return array
 
 
-def full_scale(dtype: Any) -> float:
-    """Gives the value of a fully lit pixel: 255 for uint8, 65535 for uint16, 1 for floats.
+def full_scale(dtype: Any, bits: int | None = None) -> float:
+    """Return the value of a fully lit pixel: 255 for uint8, 65535 for uint16, 1 for floats.
+
+    Args:
+        dtype: Type of the pixels.
+        bits: Significant bits of integers, if they are fewer than those of the type: 12 gives 4095.
 
     Raises:
         ValueError: For any other type.
@@ -104,20 +142,25 @@ def full_scale(dtype: Any) -> float:
     if dtype in (np.float16, np.float32, np.float64):
         return 1.0
     if dtype in (np.uint8, np.uint16):
-        return float(np.iinfo(dtype).max)
+        return float(np.iinfo(dtype).max if bits is None else 2**bits - 1)
     raise ValueError(f"Pixels must be uint8, uint16 or floats. Received: dtype={dtype}.")
 
 
-def to_unit(array: np.ndarray) -> np.ndarray:
-    """Converts pixels to float32, integers scaled so that full scale is 1; floats keep their values."""
-    scale = np.float32(full_scale(array.dtype))
+def to_unit(array: np.ndarray, bits: int | None = None) -> np.ndarray:
+    """Convert pixels to float32, integers scaled so that full scale is 1; floats keep their values.
+
+    Args:
+        array: Pixels of a file.
+        bits: As for `full_scale`.
+    """
+    scale = np.float32(full_scale(array.dtype, bits))
     unit = array.astype(np.float32)
     return unit if scale == 1 else unit / scale
 
 
-def from_unit(array: np.ndarray, dtype: Any) -> np.ndarray:
-    """Undoes `to_unit`: integers are scaled back, clipped and rounded to nearest; floats keep their values."""
-    scale = full_scale(dtype)
+def from_unit(array: np.ndarray, dtype: Any, bits: int | None = None) -> np.ndarray:
+    """Undo `to_unit`: integers are scaled back, clipped and rounded to nearest; floats keep their values."""
+    scale = full_scale(dtype, bits)
     if scale == 1:
         return array.astype(dtype)
     # In float32, 65535 + ½ is still exact to 1/128.
