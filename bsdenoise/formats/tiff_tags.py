@@ -1,5 +1,6 @@
 """What a TIFF file knows beside its pixels: descriptions, resolution, profiles and other tags, kept byte for byte."""
 
+import contextlib
 import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -9,6 +10,7 @@ from PIL import Image
 from tifffile import PHOTOMETRIC, RESUNIT, TiffFile, TiffPage
 
 DESCRIPTION, SOFTWARE, ORIENTATION, COLORMAP, ICC_PROFILE = 270, 305, 274, 320, 34675
+GDAL_NODATA = 42113
 RESOLUTION_X, RESOLUTION_Y, RESOLUTION_UNIT = 282, 283, 296
 # Tags that stay true when only the pixels change; those of the first page stand for the file.
 KEPT_TAGS = {
@@ -35,10 +37,12 @@ KEPT_TAGS = {
     34736: "GeoDoubleParams",
     34737: "GeoAsciiParams",
     42112: "GDAL_METADATA",
-    42113: "GDAL_NODATA",
+    GDAL_NODATA: "GDAL_NODATA",
     50838: "IJMetadataByteCounts",
     50839: "IJMetadata",
 }
+OF_COLOURS = (COLORMAP, ICC_PROFILE)
+_FRACTIONS = {5: "I", 10: "i"}  # types of two numbers, without and with a sign
 CENTIMETRES_PER_INCH = 2.54
 TOP_LEFT = 1  # the orientation of an image that needs no turning
 
@@ -117,6 +121,40 @@ def common_metadata(tags: Tags, byteorder: str) -> dict[str, Any]:
     return {key: value for key, value in metadata.items() if value}
 
 
+def no_data(tags: Tags, dtype: np.dtype) -> tuple[float | None, tuple[str, ...]]:
+    """Read the value of pixels that hold no measurement, as GDAL writes it.
+
+    Args:
+        tags: Those of the file.
+        dtype: Type of its pixels; the value is rounded to it if it is a float type, as pixels are.
+
+    Returns:
+        The value, `None` if there is none; notes, in words, if it cannot be understood.
+    """
+    data = next((data for code, _, _, data, _ in tags.extra if code == GDAL_NODATA), None)
+    text = (data or b"").split(b"\0")[0].decode("latin-1").strip()
+    if not text:
+        return None, ()
+    values = [_number(word) for word in text.replace(",", " ").split()]
+    if None in values or len({repr(value) for value in values}) != 1:
+        return None, (f"its no-data value {text!r} (GDAL_NODATA) is not one number and is ignored",)
+    (value, *_) = values
+    assert value is not None
+    if dtype.kind == "f" and np.isfinite(value):
+        with np.errstate(over="ignore"):
+            rounded = float(dtype.type(value))
+        value = rounded if np.isfinite(rounded) else value
+    return value, ()
+
+
+def _number(word: str) -> float | None:
+    if "#" in word:  # as C programs on Windows wrote what is no number: 1.#QNAN, -1.#IND
+        return float("nan") if word.upper().lstrip("+-").startswith(("1.#QNAN", "1.#IND", "1.#SNAN")) else None
+    with contextlib.suppress(ValueError):
+        return float(word) if "_" not in word else None
+    return None
+
+
 def from_common(metadata: dict[str, Any]) -> dict[str, Any]:
     """Translates metadata of other formats to arguments of tifffile's writer."""
     options: dict[str, Any] = {"extratags": [], "software": "bsdenoise"}
@@ -130,6 +168,14 @@ def from_common(metadata: dict[str, Any]) -> dict[str, Any]:
         if exif.get(ORIENTATION, TOP_LEFT) in range(2, 9):
             options["extratags"] = [(ORIENTATION, 3, 1, exif[ORIENTATION], True)]
     return options
+
+
+def for_writer(tag: tuple[int, int, int, bytes, bool], byteorder: str) -> tuple[int, int, int, Any, bool]:
+    """Prepare a tag for tifffile, which counts fractions twice if they come as bytes."""
+    code, kind, count, data, is_first = tag
+    if kind not in _FRACTIONS or len(data) != 8 * count:
+        return tag
+    return code, kind, count, struct.unpack(f"{byteorder}{2 * count}{_FRACTIONS[kind]}", data), is_first
 
 
 def _bytes(file: BinaryIO, tag: Any) -> bytes:
