@@ -1,4 +1,4 @@
-"""TIFF files whose integers have fewer bits than their type: packed ones, and those of which OME's description says so."""
+"""TIFF files whose integers have fewer bits than their type: packed ones, and those of which OME says so."""
 
 import numpy as np
 import pytest

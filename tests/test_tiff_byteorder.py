@@ -1,4 +1,4 @@
-"""Big-endian TIFF files: floats come out little-endian, with every tag turned round, and other readers read them right."""
+"""Big-endian TIFF files: floats come out little-endian, with all tags turned round; other readers read them right."""
 
 import numpy as np
 import pytest

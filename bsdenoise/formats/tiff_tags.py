@@ -24,6 +24,8 @@ KEPT_TAGS = {
     306: "DateTime",
     315: "Artist",
     316: "HostComputer",
+    318: "WhitePoint",
+    319: "PrimaryChromaticities",
     COLORMAP: "ColorMap",
     700: "XMP",
     33432: "Copyright",
@@ -37,12 +39,38 @@ KEPT_TAGS = {
     34736: "GeoDoubleParams",
     34737: "GeoAsciiParams",
     42112: "GDAL_METADATA",
+    50844: "RPCCoefficient",
     GDAL_NODATA: "GDAL_NODATA",
     50838: "IJMetadataByteCounts",
     50839: "IJMetadata",
 }
+# Blocks that other formats know too, by the names that `Picture.metadata` has for them.
+IN_OTHER_FORMATS = (ORIENTATION, COLORMAP, 700, 33723, 34377, ICC_PROFILE, 50838, 50839)
+COMMON_BLOCKS = {"xmp": 700, "photoshop": 34377, "iptc": 33723}
+TEXTS_OF_EXIF = (271, 272, 306, 315, 33432)  # make, model, date, artist and copyright: EXIF took them from TIFF
+_BYTE = 1
 OF_COLOURS = (COLORMAP, ICC_PROFILE)
 _FRACTIONS = {5: "I", 10: "i"}  # types of two numbers, without and with a sign
+# Tags that say how the pixels are stored and what is read of them, or which of them are brightest: written anew.
+_STORAGE = {
+    *range(254, 260),  # sizes, bits, compression
+    262,  # photometric interpretation
+    *range(263, 267),  # dither and order of bits
+    *range(273, 282),  # strips, least and greatest value
+    284,  # samples in planes
+    *range(288, 294),  # free space, curve of greys, options of fax compression
+    297,  # number of the page
+    317,  # predictor
+    *range(321, 326),  # halftones, tiles
+    330,  # other pages
+    *range(338, 342),  # kinds of samples, least and greatest value
+    347,  # tables of JPEG
+    *range(512, 522),  # old JPEG
+    *range(529, 533),  # YCbCr
+    559,
+    *range(32995, 32999),  # depth of images and tiles
+}
+_UNDERSTOOD = {*KEPT_TAGS, *_STORAGE, DESCRIPTION, SOFTWARE, RESOLUTION_X, RESOLUTION_Y, RESOLUTION_UNIT}
 CENTIMETRES_PER_INCH = 2.54
 TOP_LEFT = 1  # the orientation of an image that needs no turning
 
@@ -59,6 +87,7 @@ class Tags:
         description: ImageDescription, or the user's part of it.
         shaped: What tifffile's own description says beside the shape.
         colormap: (3, 2^bits) of a palette that colours measured greys for display.
+        left_out: Numbers and names of tags that are not kept: nobody knows whether they stay true.
     """
 
     extra: tuple[tuple[int, int, int, bytes, bool], ...]
@@ -68,6 +97,7 @@ class Tags:
     description: bytes | None
     shaped: dict[str, Any]
     colormap: np.ndarray | None
+    left_out: tuple[str, ...] = ()
 
 
 def collect(file: BinaryIO, tif: TiffFile, page: TiffPage, kind: str) -> Tags:
@@ -101,14 +131,20 @@ def collect(file: BinaryIO, tif: TiffFile, page: TiffPage, kind: str) -> Tags:
         described[0] if described else None,
         shaped,
         colormap,
+        tuple(f"{tag.code} ({tag.name})" for tag in page.tags if tag.code not in _UNDERSTOOD),
     )
 
 
 def common_metadata(tags: Tags, byteorder: str) -> dict[str, Any]:
-    """Translates what other formats know too: `icc_profile`, `dpi`, and the orientation as an EXIF block."""
+    """Translates what other formats know too.
+
+    Returns:
+        As far as they are there `icc_profile`, `xmp`, `photoshop`, `iptc`, `dpi`, and the orientation as an EXIF block.
+    """
     values = {code: _numbers(kind, data, byteorder) for code, kind, _, data, _ in tags.extra}
     metadata: dict[str, Any] = {
-        "icc_profile": next((data for code, _, _, data, _ in tags.extra if code == ICC_PROFILE), None)
+        name: next((data for code, _, _, data, _ in tags.extra if code == number), None)
+        for name, number in (("icc_profile", ICC_PROFILE), *COMMON_BLOCKS.items())
     }
     scale = {int(RESUNIT.INCH): 1.0, int(RESUNIT.CENTIMETER): CENTIMETRES_PER_INCH}.get(tags.unit)
     if scale and tags.resolution:
@@ -155,6 +191,14 @@ def _number(word: str) -> float | None:
     return None
 
 
+def holds_exif(block: bytes) -> bool:
+    """Tell whether a TIFF file's own tags can hold all that an EXIF block says."""
+    exif = Image.Exif()
+    exif.load(block)
+    own = {ORIENTATION, RESOLUTION_X, RESOLUTION_Y, RESOLUTION_UNIT, SOFTWARE, *TEXTS_OF_EXIF}
+    return set(exif) <= own
+
+
 def from_common(metadata: dict[str, Any]) -> dict[str, Any]:
     """Translates metadata of other formats to arguments of tifffile's writer."""
     options: dict[str, Any] = {"extratags": [], "software": "bsdenoise"}
@@ -166,7 +210,18 @@ def from_common(metadata: dict[str, Any]) -> dict[str, Any]:
         exif = Image.Exif()
         exif.load(metadata["exif"])
         if exif.get(ORIENTATION, TOP_LEFT) in range(2, 9):
-            options["extratags"] = [(ORIENTATION, 3, 1, exif[ORIENTATION], True)]
+            options["extratags"].append((ORIENTATION, 3, 1, exif[ORIENTATION], True))
+        texts = {code: exif.get(code) for code in TEXTS_OF_EXIF}
+        options["extratags"] += [
+            (code, 2, 0, text.encode("utf-8", "replace"), True)
+            for code, text in texts.items()
+            if isinstance(text, str) and text
+        ]
+    options["extratags"] += [
+        (number, _BYTE, len(metadata[name]), metadata[name], True)
+        for name, number in COMMON_BLOCKS.items()
+        if metadata.get(name)
+    ]
     return options
 
 
