@@ -121,7 +121,7 @@ class Output:
     bits: int | None = None
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
-        """Converts an image or a part of it, (h, w, C), to how the file holds it; many channels to their mean for one."""
+        """Converts an image or a part of it, (h, w, C), to how the file holds it, in one channel as their mean."""
         if self.shape[-1] == 1 and image.shape[-1] > 1 and len(self.shape) > 2:
             image = image.mean(axis=-1, keepdims=True)
         shape = image.shape[:2] if len(self.shape) == 2 else image.shape

@@ -116,8 +116,8 @@ def further(found: Sequence[Segment]) -> tuple[str, ...]:
     notes = []
     number = max([_num_pictures(segment.data[len(PICTURES) :]) for segment in found if _is_index(segment)], default=1)
     if number > 1:
-        pictures = "further picture of its file" if number == 2 else "further pictures of its file"
-        notes.append(f"{number - 1} {pictures}, such as another view or a gain map, left out")
+        are = "picture of its file is" if number == 2 else "pictures of its file are"
+        notes.append(f"{number - 1} further {are} left out, such as another view or a gain map")
     if any(_VIDEO.search(segment.data) for segment in found if segment.data.startswith(XMP)):
         notes.append("the video of its file is left out")
     return tuple(notes)

@@ -23,6 +23,7 @@ _WORDS = {
 }
 _GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
 _GDAL_METADATA = 42112
+_NO_RESOLUTION = ((1, 1), (1, 1))  # what programs write that know none
 
 
 def not_kept(like: Picture | ImageFile, target: str, path: Path | None = None) -> tuple[str, ...]:
@@ -98,6 +99,7 @@ def _of_tiff(like: Picture | ImageFile, target: str) -> list[str]:
         names.append("GDAL metadata")
     rest = codes - {*_GEO_TAGS, _GDAL_METADATA, tiff_tags.GDAL_NODATA, *tiff_tags.IN_OTHER_FORMATS}
     names += [tiff_tags.KEPT_TAGS[code] for code in sorted(rest)]
-    if tags.resolution and "dpi" not in like.metadata and layout.kind == "plain":
+    has_no_unit = tags.resolution is not None and "dpi" not in like.metadata
+    if has_no_unit and layout.kind not in ("ome", "imagej") and tags.resolution != _NO_RESOLUTION:
         names.append("resolution")
     return names
