@@ -1,5 +1,6 @@
 """`bsdenoise denoise` on channels that are no colours, and on integers with a full scale of their own."""
 
+import contextlib
 from types import SimpleNamespace
 
 import denoise_command
@@ -10,6 +11,7 @@ from denoise_command import save_tiff
 
 from bsdenoise import cli, images, presets
 from bsdenoise.cli import denoise_task, models
+from bsdenoise.client import files
 
 use_model = denoise_command.use_model
 MINISBLACK = {"photometric": "minisblack", "planarconfig": "contig"}
@@ -71,7 +73,7 @@ def test_a_preset_for_rgb_is_refused_in_one_line(tmp_path, loaded, monkeypatch, 
     assert denoise(tmp_path / "a.tif", "--out", tmp_path / "out", "--model", preset) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if "independent" in line]
     assert len(said) == 1
-    assert f"preset {preset} is for: use --model {preset.replace('rgb', 'grey')}, which takes each channel" in said[0]
+    assert f"preset {preset} is for: use {preset.replace('rgb', 'grey')}, which takes each channel" in said[0]
     assert not (tmp_path / "out").exists()
 
 
@@ -152,8 +154,6 @@ def test_integers_stay_integers_for_a_model_of_floats(tmp_path, use_model, monke
 
 
 def test_a_served_model_is_sent_fractions(tmp_path):
-    from bsdenoise.client import files
-
     asked = []
 
     def halve(noisy, sigma):
@@ -165,3 +165,15 @@ def test_a_served_model_is_sent_fractions(tmp_path):
     files.denoise_file(served, tmp_path / "a.tif", tmp_path / "b.tif", 0.1)
     assert asked == [(np.float32, 1.0, 0.1)]
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), np.full((9, 8), 2048))
+
+
+@pytest.mark.parametrize(("training", "is_refused"), [({"preset": "rgb-gaussian5-50"}, True), (None, False)])
+def test_a_served_model_for_rgb_is_refused_too(tmp_path, training, is_refused):
+    description = {"pixels": {"fractional": True}, "training": training}
+    served = SimpleNamespace(channels=3, denoise=lambda noisy, sigma: noisy / 510, description=description)
+    pixels = save_tiff(tmp_path / "a.tif", (3, 9, 8), metadata={"axes": "CYX"})
+    with pytest.raises(ValueError, match="use grey-gaussian5-50, which") if is_refused else contextlib.nullcontext():
+        files.denoise_file(served, tmp_path / "a.tif", tmp_path / "b.tif", None)
+    assert (tmp_path / "b.tif").exists() is not is_refused
+    if not is_refused:
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), pixels // 2)

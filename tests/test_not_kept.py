@@ -122,6 +122,20 @@ def test_what_pixels_mean_is_said(tmp_path):
     assert said(tmp_path / "c.tif", "b.tif") == ()
 
 
-def test_alpha_in_an_ome_file_takes_its_description_along(tmp_path):
-    save(tmp_path / "a.tif", (9, 8, 4), "u1", **RGB, ome=True, metadata={"axes": "YXS", "PhysicalSizeX": 0.5})
-    assert said(tmp_path / "a.tif", "b.tif") == ("its OME description is not kept in b.tif",)
+@pytest.mark.parametrize(("samples", "axes"), [(4, "CYXS"), (4, "ZYXS"), (2, "ZYXS")])
+def test_alpha_of_an_ome_file_leaves_its_description(tmp_path, samples, axes):
+    options = {**(RGB if samples == 4 else {"planarconfig": "contig"}), "extrasamples": ["unassalpha"]}
+    metadata = {"axes": axes, "PhysicalSizeX": 0.5, "Channel": {"Name": ["a", "b"][: 1 + (axes[0] == "C")]}}
+    pixels = save(tmp_path / "a.tif", (2, 9, 8, samples), "u1", **options, ome=True, metadata=metadata)
+    assert said(tmp_path / "a.tif", "b.tif") == ()
+    picture = images.read(tmp_path / "a.tif")
+    images.write(tmp_path / "b.tif", picture.array, like=picture)
+    with tifffile.TiffFile(tmp_path / "b.tif") as tif:
+        (series,) = tif.series
+        assert (series.kind, series.axes) == ("ome", axes if samples == 4 else "ZYX")
+        assert 'PhysicalSizeX="0.5"' in tif.ome_metadata
+        assert 'Name="a"' in tif.ome_metadata
+        np.testing.assert_array_equal(
+            series.asarray(), pixels[..., : samples - 1].squeeze(-1) if samples == 2 else pixels[..., : samples - 1]
+        )
+    assert images.read(tmp_path / "b.tif").notes == ()

@@ -108,18 +108,24 @@ class Model:
             ValueError: If it cannot, or it is a shipped model for RGB and the channels are independent.
         """
         images.check_channels(file.channels, self.channels)
-        preset = (getattr(self.denoiser, "provenance", None) or {}).get("preset")
-        if preset in presets.names() and self.channels > 1 and file.independent_channels:
-            grey = preset.replace("rgb-", "grey-", 1)
-            raise ValueError(
-                f"its {file.channels} channels are independent, no RGB, which preset {preset} is for: use --model "
-                f"{grey if presets.is_name(grey) else presets.DEFAULTS[1]}, which takes each channel by itself."
-            )
+        presets.check_channels(self._provenance, file.channels, file.independent_channels)
 
     def pixels(self, array: np.ndarray, file: images.ImageFile) -> np.ndarray:
         """Give pixels of a file as the model takes them: integers with a full scale of their own as fractions of it."""
-        takes_fractions = getattr(self.denoiser, "fractional", True)  # else it refuses integers in words of its own
-        return array if file.bits is None or not takes_fractions else images.to_unit(array, file.bits)
+        # A model of floats refuses integers in words of its own.
+        return array if file.bits is None or not self._takes_fractions else images.to_unit(array, file.bits)
+
+    @property
+    def _provenance(self) -> dict[str, Any] | None:
+        if self._config.server is None:
+            return getattr(self.denoiser, "provenance", None)
+        return self.denoiser.description.get("training")
+
+    @property
+    def _takes_fractions(self) -> bool:
+        if self._config.server is None:
+            return bool(self.denoiser.fractional)
+        return bool(self.denoiser.description["pixels"]["fractional"])
 
     def sigma(self, batch: np.ndarray, full_scale: float | None = None) -> np.ndarray | None:
         """Gives σ of each image, (B,), in the model's units: the one asked for, or the model's own if it uses one.

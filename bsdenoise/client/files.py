@@ -7,7 +7,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-from bsdenoise import images
+from bsdenoise import images, presets
 from bsdenoise.formats import jpeg
 from bsdenoise.formats import png as png_format
 from bsdenoise.formats.pixels import without_single_channel
@@ -52,6 +52,7 @@ def denoise_file(denoiser: Any, source: str | Path, target: str | Path, sigma: f
     """Denoises a file into another one; args as for `Client.denoise_file`."""
     with images.opened(source) as file:
         images.check_writable(target, file.shape, file.dtype)
+        presets.check_channels(denoiser.description.get("training"), file.channels, file.independent_channels)
         result = np.empty(file.shape, file.dtype)
         for index in range(len(file)):
             noisy = file.read(index)

@@ -13,6 +13,8 @@ _TIFF_DATA = re.compile(r"<(?:\w+:)?TiffData\b[^>]*?(?:/>|>.*?</(?:\w+:)?TiffDat
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
 _PIXELS_END = re.compile(r"</(\w+:)?Pixels\s*>")
 _UUID = re.compile(r"""(<(?:\w+:)?OME\b[^>]*?)\s+UUID\s*=\s*(?:"[^"]*"|'[^']*')""")
+_SAMPLES = re.compile(r"""(\bSamplesPerPixel\s*=\s*["'])(\d+)(["'])""")
+_SIZE_C = re.compile(r"""(\bSizeC\s*=\s*["'])(\d+)(["'])""")
 _TYPE = re.compile(r"""\bType\s*=\s*["']\w+["']""")
 _DECLARED_BITS = re.compile(r"""\bSignificantBits\s*=\s*["'](\d{1,2})["']""")
 _SIGNIFICANT_BITS = re.compile(r"""\s+SignificantBits\s*=\s*["']\d+["']""")
@@ -54,7 +56,9 @@ def significant_bits(description: str) -> int | None:
     return int(declared[1]) if declared and int(declared[1]) >= LEAST_BITS else None
 
 
-def adapted(description: bytes, dtype: np.dtype, keeps_bits: bool = True) -> bytes:
+def adapted(
+    description: bytes, dtype: np.dtype, keeps_bits: bool = True, samples: tuple[int, int] | None = None
+) -> bytes:
     """Makes the description of a file whose pages stand in the order of the axes, with pixels of the given type.
 
     All else, such as the names of channels and the size of a pixel, stays as it is, letter by letter.
@@ -63,12 +67,17 @@ def adapted(description: bytes, dtype: np.dtype, keeps_bits: bool = True) -> byt
         description: That of the file that was read.
         dtype: Type of the pixels.
         keeps_bits: Whether the pixels use no more bits than the description says.
+        samples: How many samples a pixel of a page has there, and how many are left of them.
     """
     text = description.decode("utf-8", "surrogateescape")
     text = _TIFF_DATA.sub("", text)
     text = _PIXELS.sub(lambda match: _retyped(match[0], _TYPES[np.dtype(dtype).str[1:]]), text)
     # One <TiffData/> without attributes means: all pages, in order.
     text = _PIXELS_END.sub(lambda match: f"<{match[1] or ''}TiffData/>{match[0]}", text)
+    if samples is not None:
+        old, new = samples
+        text = _SAMPLES.sub(lambda match: f"{match[1]}{new}{match[3]}" if int(match[2]) == old else match[0], text)
+        text = _PIXELS.sub(lambda match: _SIZE_C.sub(lambda c: f"{c[1]}{int(c[2]) // old * new}{c[3]}", match[0]), text)
     if not keeps_bits:
         text = _PIXELS.sub(lambda match: _SIGNIFICANT_BITS.sub("", match[0]), text)
     return _UUID.sub(r"\1", text).encode("utf-8", "surrogateescape")

@@ -73,7 +73,8 @@ def write_like(file: BinaryIO, array: np.ndarray, layout: Layout) -> None:
         is_stack = layout.num_pages > 1
         options |= {"shape": (layout.num_pages, *page_shape) if is_stack else page_shape, "metadata": None}
         is_ome = layout.kind == "ome"
-        xml = ome.adapted(tags.description or b"", array.dtype, keeps_bits) if is_ome else None
+        samples = (layout.shape[layout.axes.index("S")], layout.num_colours) if layout.drops_alpha else None
+        xml = ome.adapted(tags.description or b"", array.dtype, keeps_bits, samples) if is_ome else None
         options["description"] = xml if is_ome else tags.description
     with silence(), _writer(file, array.nbytes, byteorder, layout.is_big) as writer:
         writer.write(pages(), dtype=dtype, **options)
@@ -86,7 +87,7 @@ def can_write_like(shape: tuple[int, ...], dtype: np.dtype, layout: Layout) -> b
     if layout.kind == "imagej":
         types = _IMAGEJ_TYPES if "S" not in layout.axes else (np.uint8,)
         return dtype in types
-    return layout.kind != "ome" or not layout.drops_alpha
+    return True
 
 
 def are_independent(shape: tuple[int, ...], like: Picture | ImageFile) -> bool:
