@@ -63,7 +63,7 @@ FILES = {
         (45, 37, 3),
         "uint8",
         lambda path, pixels: np.save(path, np.asfortranarray(pixels)),
-        False,
+        True,
     ),
     "tiff-bare": ("a.tif", (45, 37, 3), "uint8", tiff(photometric="rgb"), True),
     "tiff-bare-big-endian": ("a.tif", (45, 37), "uint16", tiff(byteorder=">"), True),

@@ -116,7 +116,7 @@ class Local:
         """Reads the image of a file; of a stack and a large file, which are read later, only what else it holds."""
         if task.is_large:
             return None
-        with images.opened(task.job.source) as file:
+        with task.job.opened() as file:
             task.note(file)
             self._files[task] = file
             self._collected[task] = Collected(task.job, file)
@@ -124,7 +124,7 @@ class Local:
 
     def _read_stack(self, task: Task) -> Iterator[_Image]:
         """Gives the images of a stack, up to the first that fails in any way."""
-        with images.opened(task.job.source) as file:
+        with task.job.opened() as file:
 
             def read(index: int) -> np.ndarray:
                 return parts_of(file.read(index), self._model.channels)

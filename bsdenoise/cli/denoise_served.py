@@ -35,7 +35,7 @@ def run(
 
 def _denoise(model: Model, advance: Callable[[Task, int], None], writes: Writes, task: Task) -> None:
     """Reads, denoises and writes one file, image by image."""
-    with images.opened(task.job.source) as file:
+    with task.job.opened() as file:
         task.note(file)
         collected = Collected(task.job, file)
         sigmas: list[float] = []
