@@ -14,6 +14,7 @@ from typing import Any
 from bsdenoise.formats import axes as array_axes
 from bsdenoise.formats.axes import Layout
 from bsdenoise.formats.pixels import NUM_COLOURS
+from bsdenoise.formats.zarr_pyramid import block
 
 # Of which each folder of a store has one: Zarr version 3, and arrays, groups and attributes of version 2.
 METADATA_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
@@ -77,8 +78,9 @@ class Multiscale:
         first = inner["multiscales"][0]
         version = WRITTEN_FOR_OLD if self.version in WITHOUT_TRANSFORMATIONS else self.version
         datasets = []
-        for dataset, shape in zip(first["datasets"], shapes, strict=False):
-            scale = [float(whole / side) for whole, side in zip(shapes[0], shape, strict=True)]
+        scale = [1.0] * len(self.axes)
+        for dataset, above, shape in zip(first["datasets"], [shapes[0], *shapes], shapes, strict=False):
+            scale = [so_far * block(*sides) for so_far, *sides in zip(scale, above, shape, strict=True)]
             datasets.append({"coordinateTransformations": [{"type": "scale", "scale": scale}], **dataset})
         image = {**first, "axes": list(self.axes), "datasets": datasets}
         if "version" in image:

@@ -21,10 +21,16 @@ def edges(above: int, below: int) -> np.ndarray:
         above: Length of the axis in the level above.
         below: Length of the axis in this level, at most as much.
     """
-    ratio = round(above / below)
-    if below in (above // ratio, -(-above // ratio)):
-        return np.minimum(np.arange(below + 1) * ratio, above)
+    size = block(above, below)
+    if isinstance(size, int):
+        return np.minimum(np.arange(below + 1) * size, above)
     return np.arange(below + 1) * above // below
+
+
+def block(above: int, below: int) -> int | float:
+    """Return how long blocks are: the whole number that fits the two sides, or their mean length where none does."""
+    ratio = round(above / below)
+    return ratio if below in (above // ratio, -(-above // ratio)) else above / below
 
 
 def fill(lower: Any, above: Any) -> None:

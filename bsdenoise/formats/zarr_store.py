@@ -4,8 +4,12 @@ A plain array has the axes that its dimensions are named by, or those of a `.npy
 names always. `zarr_writing` writes what was read here with all that it had.
 """
 
+import base64
+import contextlib
 import dataclasses
 import json
+import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +123,20 @@ def _file(array: Any, layout: Layout, store: Store, notes: tuple[str, ...]) -> I
         notes,
         window,
         independent_channels=layout.independent,
+        no_data=_no_data(dict(array.attrs)),
     )
+
+
+def _no_data(attributes: dict[str, Any]) -> float | None:
+    """Return the value by which the attributes say, in the CF conventions' words, that a pixel holds nothing."""
+    for name in ("_FillValue", "missing_value"):
+        value = attributes.get(name)
+        if isinstance(value, str):  # as xarray writes floats into JSON
+            with contextlib.suppress(ValueError, struct.error):
+                (value,) = struct.unpack("<d", base64.b64decode(value, validate=True))
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            return float(value)
+    return None
 
 
 def _plain_layout(array: Any, path: Path, axes: str | None) -> Layout:

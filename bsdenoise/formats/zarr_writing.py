@@ -198,8 +198,7 @@ def _write_group(path: Path, version: int, attributes: dict[str, Any]) -> None:
         _write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
         return
     _write_json(path / ".zgroup", {"zarr_format": 2})
-    if attributes:
-        _write_json(path / ".zattrs", attributes)
+    _write_json(path / ".zattrs", attributes)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
