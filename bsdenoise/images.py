@@ -163,7 +163,7 @@ def store_root(path: Path) -> Path | None:
     if not is_store(path):
         return None
     whole = Path(os.path.abspath(path))
-    named = [parent for parent in (whole, *whole.parents) if parent.suffix.lower() == zarr_store.SUFFIX]
+    named = [parent for parent in (whole, *whole.parents) if _has_store_name(parent)]
     root = named[-1] if named else whole
     while not named and is_store(root.parent):
         root = root.parent
@@ -183,17 +183,23 @@ def _images_of_store(path: Path) -> list[Path]:
 
 
 def _match(pattern: str) -> list[Path]:
-    """List the files and stores that a glob names; nothing of what is in a store, unless the glob begins inside it."""
-    base = base_of(pattern)
+    """List the files and stores that a glob names; of what is in a store only images, and those if it names no more."""
+    names = list(map(Path, glob.iglob(pattern, recursive=True)))
+    stores = {name for name in names if is_store(name) and (_has_store_name(name) or ome_zarr.has_images(name))}
+    outer = [name for name in stores if stores.isdisjoint(name.parents)]
     known: dict[Path, bool] = {}  # a folder may be above a million files
 
     def is_inside(path: Path) -> bool:
-        above = path.parents[: max(0, len(path.parts) - len(base.parts) - 1)]
-        return any(known[parent] if parent in known else known.setdefault(parent, is_store(parent)) for parent in above)
+        return any(
+            known[above] if above in known else known.setdefault(above, is_store(above)) for above in path.parents
+        )
 
-    names = map(Path, glob.iglob(pattern, recursive=True))
-    found = [name for name in names if (name.is_file() or is_store(name)) and not is_inside(name)]
-    return [image for file in found for image in (_images_of_store(file) if is_store(file) else [file])]
+    found = [name for name in names if name not in stores and name.is_file() and not is_inside(name)]
+    return [*found, *(image for store in outer for image in _images_of_store(store))]
+
+
+def _has_store_name(path: Path) -> bool:
+    return path.suffix.lower() == zarr_store.SUFFIX
 
 
 def read_array(path: str | Path, axes: str | None = None) -> np.ndarray:

@@ -94,7 +94,11 @@ TAKEN = {
     "grey": ((20, 24), (20, 24), None),
     "colour": ((20, 24, 3), (20, 24, 3), None),
     "one channel": ((20, 24, 1), (20, 24, 1), None),
-    "channels": ((20, 24, 5), (20, 24, 5), "taken as Y, X, C: 20 rows, 24 columns and 5 channels; --axes says otherwise"),
+    "channels": (
+        (20, 24, 5),
+        (20, 24, 5),
+        "taken as Y, X, C: 20 rows, 24 columns and 5 channels; --axes says otherwise",
+    ),
     "greys": ((4, 20, 24), (4, 20, 24, 1), None),
     "perhaps colours first": ((3, 20, 24), (3, 20, 24, 1), "taken as 3 images of one channel; --axes SYX says that"),
     "images": ((2, 20, 24, 3), (2, 20, 24, 3), "taken as N, Y, X, C: 2 images of 20 rows, 24 columns and 3 channels"),
@@ -110,7 +114,9 @@ def test_what_shapes_are_taken_for_is_said(tmp_path, shape, taken, note, suffix)
     np.save(path, array) if suffix == ".npy" else zarr.create_array(str(path), data=array)
     with images.opened(path) as file:
         assert file.shape == taken
-        assert [note in said for note, said in zip([note] if note else [], file.notes, strict=True)] == [True] * bool(note)
+        assert [note in said for note, said in zip([note] if note else [], file.notes, strict=True)] == [True] * bool(
+            note
+        )
 
 
 REFUSED = {

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bsdenoise import images
 from bsdenoise.cli.denoise_model import Model, joined, joined_ratio, parts_of
 from bsdenoise.cli.denoise_task import Collected, Task, Writes
 from bsdenoise.client.many import in_order

@@ -295,8 +295,8 @@ def _file_digest(path: Path) -> str:
     """Gives a checksum of a file, or of all files of a Zarr store."""
     if path.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(one for one in path.rglob("*") if one.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()} {_file_digest(file)}\0".encode())
+        for one in sorted(one for one in path.rglob("*") if one.is_file()):
+            digest.update(f"{one.relative_to(path).as_posix()} {_file_digest(one)}\0".encode())
         return digest.hexdigest()[:16]
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

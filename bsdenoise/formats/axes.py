@@ -15,8 +15,8 @@ import numpy as np
 
 from bsdenoise.formats.pixels import NUM_COLOURS
 
-# Of an array without names the last axis is that of the channels if it has at most so many. Cameras and microscopes have
-# fewer channels, and nobody denoises images of 16 columns.
+# Of an array without names the last axis is that of the channels if it has at most so many. Cameras and microscopes
+# have fewer channels, and nobody denoises images of 16 columns.
 MOST_CHANNELS = 16
 FLAG = "--axes"
 NOT_USED = f"{FLAG} is not used: such a file says by itself what its axes are"
@@ -150,7 +150,7 @@ def of_array(shape: tuple[int, ...], axes: str | None = None) -> Layout:
             f"{FLAG} NYXC (images, rows, columns, channels)"
         )
     first = len(shape) - 3
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(shape) == 4 or (len(shape) == 3 and shape[-1] not in (1, NUM_COLOURS)):
         number = f"{shape[0]} images of " if len(shape) == 4 else ""
         letters = ", ".join(_GUESSED[len(shape)]).upper()
@@ -186,7 +186,9 @@ def of_names(names: Sequence[str | None], shape: tuple[int, ...]) -> Layout:
     if channel is not None and letters[channel] == CHANNELS:
         independent = channel != len(shape) - 1 or (names[channel] or "").lower().startswith("band")
         if independent and shape[channel] == NUM_COLOURS:
-            notes = (f"its {NUM_COLOURS} channels are taken one by one; {FLAG} with S for C says that they are colours",)
+            notes = (
+                f"its {NUM_COLOURS} channels are taken one by one; {FLAG} with S for C says that they are colours",
+            )
     kept = tuple(name or f"dim_{axis}" for axis, name in enumerate(names))
     rows, columns = letters.index(ROWS), letters.index(COLUMNS)
     return Layout(shape, kept, rows, columns, channel, independent, notes=notes)

@@ -1,4 +1,4 @@
-"""NumPy's `.npy` files, (H, W), (H, W, C), (N, H, W), (N, H, W, C) or with axes that the user names, read image by image."""
+"""NumPy's `.npy` files, (H, W), (H, W, C), (N, H, W), (N, H, W, C) or of axes with names, read image by image."""
 
 import io
 import math
@@ -42,10 +42,11 @@ def open_file(file: BinaryIO, axes: str | None = None) -> ImageFile:
 
     def array() -> np.ndarray:
         # Mapped anew each time, so that what was read does not stay in memory.
-        order = "F" if is_fortran else "C"
+        order: Any = "F" if is_fortran else "C"
         if isinstance(file, io.BytesIO):
             return np.ndarray(shape, dtype, file.getbuffer(), start, order=order)
-        return np.memmap(file, dtype, "r", start, shape, order)
+        mapped: Any = file
+        return np.memmap(mapped, dtype, "r", start, shape, order)
 
     def window(index: int, rows: slice, columns: slice) -> np.ndarray:
         part = np.asarray(array()[layout.place(index, rows, columns)])

@@ -142,6 +142,19 @@ def image_names(path: Path) -> list[str]:
     return []
 
 
+def has_images(path: Path) -> bool:
+    """Tell whether a folder of a store is an array, an image, or holds images; OME-XML and labels are none."""
+    if (path / ".zarray").is_file():
+        return True
+    try:
+        described = json.loads((path / "zarr.json").read_bytes())
+    except (OSError, ValueError):
+        described = {}
+    if isinstance(described, dict) and described.get("node_type") == "array":
+        return True
+    return not {"multiscales", "plate", "well", LAYOUT}.isdisjoint(_inner(read_attributes(path)))
+
+
 def image_of_array(path: Path) -> Multiscale | None:
     """Find the image that an array is a resolution of, in one of the groups above it; `None` if there is none."""
     path = Path(path).absolute()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-BATCH_VALUES = 2**23  # of the level above that are in memory at once, as float64 64 MB
+BATCH_VALUES = 2**22  # of the level above that are in memory at once, as float64 32 MB
 Region = tuple[slice, ...]
 
 

@@ -165,7 +165,8 @@ def _open_image(group: Any, path: Path) -> tuple[Any, Layout, Store, list[str]]:
     if not isinstance(array, zarr.Array):
         raise ValueError(f"its array {image.paths[0]} is missing")
     layout = image.layout(array.shape)
-    levels, left_out = [_level(path, image.paths[0], array.shape)], []
+    levels = [_level(path, image.paths[0], array.shape)]
+    left_out: list[str] = []
     for name in image.paths[1:]:
         lower = group.get(name)
         above = levels[-1].shape

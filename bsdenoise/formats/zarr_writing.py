@@ -1,7 +1,7 @@
 """Zarr stores, written as what was read: the same files describe them, and every chunk or shard is written once.
 
-Windows come in any size and order. They are collected in a file of bare pixels, for as many images as one chunk or shard
-goes through, and leave it chunk by chunk or shard by shard: none is read back, and memory stays bounded.
+Windows come in any size and order. They are collected in a file of bare pixels, for as many images as one chunk or
+shard goes through, and leave it chunk by chunk or shard by shard: none is read back, and memory stays bounded.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ class _Collected:
         self._begin(self._slab_of(index))
         place = list(self._layout.place(index, rows, columns))
         for axis in self._layout.outer:
-            place[axis] %= self._unit[axis]  # type: ignore[operator]  # a number, of an outer axis
+            place[axis] %= self._unit[axis]  # a number
         self._pixels()[tuple(place)] = self._layout.from_image(pixels)
 
     def flush(self) -> None:
@@ -205,7 +205,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2))
 
 
-def _consolidate(path: Path, version: int) -> None:
+def _consolidate(path: Path, version: Any) -> None:
     """Repeat the metadata of all arrays in one file, as the input had it."""
     import warnings
 
