@@ -251,7 +251,7 @@ class Denoiser(keras.Model):
         """Gives σ of each image before the network has seen it, (B,): the known one, or a first estimate."""
         if self.noise.is_known:
             return ops.full((ops.shape(noisy)[0],), self.noise.low, dtype="float32")
-        return ops.minimum(noise.estimate_sigma(noisy, counts), 1.0)
+        return ops.clip(noise.estimate_sigma(noisy, counts), likelihood.MIN_SIGMA, 1.0)
 
     def refined(self, outputs, shown, sigma, counts=None):
         """Lowers estimates of σ to what the network cannot explain; args as for `finished`."""
@@ -259,7 +259,8 @@ class Denoiser(keras.Model):
         if prior_variance is None:
             return sigma
         squared_residual = ops.square(shown - self.estimator.mean(outputs))
-        return noise.refine_sigma(squared_residual, prior_variance, sigma, self.noise.low, counts)
+        refined = noise.refine_sigma(squared_residual, prior_variance, sigma, self.noise.low, counts)
+        return ops.maximum(refined, likelihood.MIN_SIGMA)
 
     def solved_sigma(self, noisy, counts=None, network=None):
         """Gives the model's own σ of normalised images, (B,).
@@ -323,8 +324,19 @@ class Denoiser(keras.Model):
             ValueError: If the image has the wrong type or shape, is empty or not finite, or `sigma`, `tile` or
                 `overlap` does not fit.
         """
-        normalized, _, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta)
-        return self._results(moments[:1], normalized)[0].reshape(np.shape(noisy))
+        return self.denoise_with_sigma(noisy, sigma, tile, overlap, tta)[0]
+
+    def denoise_with_sigma(self, noisy, sigma=None, tile=None, overlap=None, tta=1):
+        """Denoises as `denoise` does, and tells which σ was used: an estimate costs no pass of its own then.
+
+        Args and errors as for `denoise`.
+
+        Returns:
+            The denoised images, and their σ, float32 (B,), in the units of the model; `None` if none is used.
+        """
+        normalized, sigma, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta)
+        denoised = self._results(moments[:1], normalized)[0].reshape(np.shape(noisy))
+        return denoised, None if sigma is None else (sigma * self.scale).astype("float32")
 
     def posterior(self, noisy, sigma=None, tile=None, overlap=None, tta=1):
         """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.

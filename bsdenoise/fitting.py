@@ -73,7 +73,9 @@ def _range(image):
     else:
         pixels = ops.cast(shape[1] * shape[2], "float32")
         stride = ops.maximum(ops.cast(ops.ceil(ops.sqrt(pixels / MAX_SAMPLES)), "int32"), 1)
-    samples = image[:, ::stride, ::stride]
+    samples = image
+    for axis in (1, 2):  # not by slices: a step that is a tensor leaves no rank behind
+        samples = ops.take(samples, ops.arange(0, shape[axis], stride, dtype="int32"), axis=axis)
     shape = ops.shape(samples)
     count = shape[1] * shape[2] * shape[3]
     ordered = ops.sort(ops.reshape(samples, (shape[0], count)), axis=-1)

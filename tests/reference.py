@@ -129,3 +129,11 @@ def stein_mse(denoised, noisy, sigma, variance):
     """Stein's estimate of the squared error of each pixel, averaged over its channels; arrays (..., C)."""
     denoised, noisy, variance = (np.asarray(array, float) for array in (denoised, noisy, variance))
     return np.mean((denoised - noisy) ** 2 + 2.0 * variance, axis=-1) - sigma**2
+
+
+def estimated_psnr(denoised, noisy, std, sigma):
+    """The PSNR in dB that is estimated for an image with unclipped noise, peak 1; NaN where it is withheld."""
+    terms = ((denoised - noisy) ** 2 + 2.0 * std**2 - sigma**2).ravel()
+    error = terms.mean()
+    certain = 3.0 * terms.std() / np.sqrt(terms.size)
+    return np.nan if error <= max(certain, 0.01 * sigma**2, 1e-9) else -10.0 * np.log10(error)

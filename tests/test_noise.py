@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 from skimage import data, restoration
 
-from bsdenoise.noise import GaussianNoise, estimate_sigma, parse
+from bsdenoise.noise import GaussianNoise, estimate_sigma, parse, refine_sigma
 
 # --- SPECs ---------------------------------------------------------------------------------------------------------
 
@@ -201,3 +202,108 @@ def test_estimate_in_a_graph(size):
     images = np.random.default_rng(0).uniform(0.0, 1.0, (2, *size, 3)).astype("float32")
     np.testing.assert_allclose(graph(images), estimate_sigma(images), rtol=1e-6)
     np.testing.assert_allclose(compiled(images), estimate_sigma(images), rtol=1e-5)
+
+
+# --- pixels that lost their noise ----------------------------------------------------------------------------------
+
+
+def camera(side=256):
+    return data.camera()[:side, 100 : 100 + side].astype(float)
+
+
+def noisy_photograph(factor=1.0, sigma=25.0, seed=0):
+    clean = factor * camera()
+    return clean + sigma * np.random.default_rng(seed).standard_normal(clean.shape)
+
+
+def estimate_grey(image):
+    return float(estimate_sigma(np.asarray(image, "float32")[None, ..., None])[0])
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("value", [0.0, 255.0, -1e4])
+def test_scattered_dead_pixels_do_not_count(share, value):
+    noisy = noisy_photograph()
+    noisy[np.random.default_rng(1).random(noisy.shape) < share] = value
+    # 255 is neither an extreme nor zero in an image that exceeds it; as many pixels may be hot as the median stands.
+    if value != 255.0 or share < 0.1:
+        assert estimate_grey(noisy) == pytest.approx(25, rel=0.2)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.05, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("is_bright", [False, True], ids=["dark", "bright"])
+@pytest.mark.parametrize("scale", [1.0, 1 / 255, 257.0])
+def test_clipped_noise_is_estimated_as_it_was_before(factor, is_bright, scale):
+    noisy = np.clip(np.rint(noisy_photograph(factor)), 0, 255)
+    noisy = 255 - noisy if is_bright else noisy
+    assert estimate_grey(scale * noisy) / scale == pytest.approx(25, rel=0.12)
+
+
+@pytest.mark.parametrize("kind", ["constant", "binary", "cartoon"])
+def test_drawings_have_no_noise(kind):
+    levels = {"constant": 0 * camera() + 7, "binary": 255.0 * (camera() > 100)}
+    drawing = levels.get(kind, 64 * np.rint(camera() / 64))
+    assert estimate_grey(drawing) == 0.0
+
+
+def test_only_measured_pixels_count():
+    noisy = noisy_photograph()[None, ..., None].astype("float32")
+    counts = np.ones(noisy.shape, bool)
+    counts[:, :, :150] = False
+    spoiled = np.where(counts, noisy, 1e6 * np.random.default_rng(0).random(noisy.shape)).astype("float32")
+    expected = float(estimate_sigma(noisy[:, :, 150:])[0])
+    assert float(estimate_sigma(spoiled, counts)[0]) == pytest.approx(expected, rel=0.02)
+
+
+# --- estimates that a network refines ------------------------------------------------------------------------------
+
+
+def explained(sigma, seed=0, shape=(2, 80, 90, 3)):
+    """Squared residuals of pixels whose prior variances differ: flat parts and texture."""
+    rng = np.random.default_rng(seed)
+    prior = np.square(rng.choice([0.001, 0.02, 0.3], shape))
+    return np.square(rng.standard_normal(shape) * np.sqrt(prior + sigma**2)).astype("float32"), prior.astype("float32")
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.1, 0.4])
+@pytest.mark.parametrize("start", [1.05, 2.0, 6.0])
+def test_refined_sigma_is_that_of_greatest_likelihood(sigma, start):
+    residual, prior = explained(sigma)
+    found = np.asarray(refine_sigma(residual, prior, np.full(2, start * sigma, "float32"), 0.01))
+    for index in range(2):
+        r, p = residual[index].astype(float), prior[index].astype(float)
+        cost = lambda level, r=r, p=p: np.mean(r / (p + level**2) + np.log(p + level**2))  # noqa: E731
+        best = optimize.minimize_scalar(cost, bounds=(1e-4, 1.0), method="bounded").x
+        assert found[index] == pytest.approx(best, rel=0.03)
+    np.testing.assert_allclose(found, sigma, rtol=0.05)
+
+
+def test_refining_never_raises_an_estimate():
+    residual, prior = explained(0.1)
+    start = np.array([0.03, 0.05], "float32")
+    np.testing.assert_allclose(refine_sigma(residual, prior, start, 0.01), start, rtol=1e-6)
+
+
+def test_hot_pixels_are_not_taken_for_noise():
+    residual, prior = explained(0.1)
+    residual[np.random.default_rng(0).random(residual.shape) < 0.005] = 100.0
+    np.testing.assert_allclose(refine_sigma(residual, prior, np.full(2, 0.3, "float32"), 0.01), 0.1, rtol=0.1)
+
+
+def test_errors_of_an_untrained_prediction_are_no_noise():
+    """A network for σ from 0.05 on misses pixels without noise by 0.01, and does not know it."""
+    residual = np.full((1, 20, 20, 1), 0.01**2, "float32")
+    prior = np.full(residual.shape, 1e-8, "float32")
+    start = np.full(1, 0.04, "float32")
+    assert float(refine_sigma(residual, prior, start, 0.05)[0]) < 1e-3
+    assert float(refine_sigma(residual, prior, start, 1e-4)[0]) == pytest.approx(0.01, rel=0.05)
+
+
+def test_pixels_that_do_not_count_refine_nothing():
+    residual, prior = explained(0.1)
+    start = np.full(2, 0.2, "float32")
+    counts = np.zeros(residual.shape, bool)
+    np.testing.assert_allclose(refine_sigma(residual, prior, start, 0.01, counts), start)
+    counts[:, :, :45] = True
+    residual[:, :, 45:] = 9.0
+    np.testing.assert_allclose(refine_sigma(residual, prior, start, 0.01, counts), 0.1, rtol=0.05)
