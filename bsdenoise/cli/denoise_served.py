@@ -12,7 +12,7 @@ from bsdenoise.client.many import in_order
 
 
 def run(
-    tasks: list[Task], model: Model, concurrency: int, advance: Callable[[Task, int], None], writes: Writes
+    tasks: list[Task], model: Model, concurrency: int, advance: Callable[[Task, float], None], writes: Writes
 ) -> Iterator[Task]:
     """Denoises files.
 
@@ -33,7 +33,7 @@ def run(
         yield task
 
 
-def _denoise(model: Model, advance: Callable[[Task, int], None], writes: Writes, task: Task) -> None:
+def _denoise(model: Model, advance: Callable[[Task, float], None], writes: Writes, task: Task) -> None:
     """Reads, denoises and writes one file, image by image."""
     with images.opened(task.job.source) as file:
         task.note(file)
@@ -48,6 +48,5 @@ def _denoise(model: Model, advance: Callable[[Task, int], None], writes: Writes,
             advance(task, task.image_pixels)
         task.sigmas = sigmas
         if sigmas and model.estimates_sigma:
-            task.tell_sigma(file.dtype, model.most_sigma)
-        with writes.one():
-            collected.write()
+            task.tell_sigma(model.most_sigma)
+        collected.write(writes)

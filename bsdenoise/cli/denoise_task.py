@@ -3,19 +3,20 @@
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from bsdenoise import images
+from bsdenoise import images, results
 from bsdenoise.cli import paths
 from bsdenoise.cli.denoise_model import RGB_OR_GREY
 
 # Files of more pixels, all images of a stack together, are read, denoised and written in windows: 2^25 RGB pixels are
 # 0.1 GB in 8 bits, and several times as much as float32 on their way through the model.
 STREAMED_PIXELS = 2**25
+DIGITS, MOST_WHOLE = 1e3, 1e6  # numbers between these are written without a fraction
 ROUNDING = 1e-4  # by which an estimate that was cut may differ from where it was cut
 
 
@@ -27,19 +28,19 @@ class Task:
         job: What to read and to write.
         shape: Shape of its pixels; `None` if its headers cannot be read, which is said when its turn comes.
         lines: What users are told.
-        sigmas: Every σ that was the model's own.
-        is_float: Whether the file holds floats.
+        sigmas: Every σ that was the model's own, as a fraction of full scale.
+        dtype: Type of its pixels.
         error: Why it could not be denoised.
-        done: How much of it the progress bar has counted.
+        done: How many megapixels of it the progress bar has counted.
     """
 
     job: paths.Job
     shape: tuple[int, ...] | None = None
     lines: list[str] = field(default_factory=list)
     sigmas: list[float] = field(default_factory=list)
-    is_float: bool = False
+    dtype: np.dtype = np.dtype(np.uint8)
     error: BaseException | None = None
-    done: int = 0
+    done: float = 0.0
 
     @property
     def count(self) -> int:
@@ -57,6 +58,16 @@ class Task:
         return self.shape[-1] if self.shape is not None and len(self.shape) > 2 else 1
 
     @property
+    def full_scale(self) -> float:
+        """The greatest value of the file's type: σ as a fraction times this is σ in the units of the file."""
+        return images.full_scale(self.dtype)
+
+    @property
+    def kind(self) -> str:
+        """Names the kind of its pixels."""
+        return "float" if self.dtype.kind == "f" else f"{8 * self.dtype.itemsize}-bit"
+
+    @property
     def is_large(self) -> bool:
         """Whether the file is worked on in windows."""
         return self.count * self.image_pixels > STREAMED_PIXELS
@@ -68,7 +79,7 @@ class Task:
             ValueError: If it cannot.
         """
         self.shape = file.shape
-        self.is_float = file.dtype.kind == "f"
+        self.dtype = file.dtype
         self.lines += [f"bsdenoise: note: {self.job.source}: {note}" for note in file.notes]
         images.check_writable(self.job.target, file.shape, file.dtype)
 
@@ -77,14 +88,20 @@ class Task:
         self.error = error
         self.sigmas.clear()
 
-    def tell_sigma(self, dtype: np.dtype, most: float, origin: str = "estimated") -> None:
+    def tell_sigma(self, most: float, origin: str = "estimated") -> None:
         """Lets users know which σ was estimated, in the units of the file, and if it was cut to `most`."""
-        scale = images.full_scale(dtype)
-        form = ".4g" if self.is_float else ".1f"
-        low, high = (f"{value * scale:{form}}" for value in (min(self.sigmas), max(self.sigmas)))
         if max(self.sigmas) >= most * (1 - ROUNDING):
             origin += "; the model was trained up to that: give --sigma if noise is stronger"
-        self.lines.append(f"{self.job.source}: sigma {low if low == high else f'{low} to {high}'} ({origin})")
+        sigma = in_words([sigma * self.full_scale for sigma in self.sigmas])
+        self.lines.append(f"{self.job.source}: sigma {sigma} ({origin})")
+
+
+def in_words(sigmas: Sequence[float]) -> str:
+    """Writes the range of some σ with four digits, larger ones as they are."""
+    low, high = (
+        f"{value:.0f}" if DIGITS <= value < MOST_WHOLE else f"{value:.4g}" for value in (min(sigmas), max(sigmas))
+    )
+    return low if low == high else f"{low} to {high}"
 
 
 def surveyed(job: paths.Job) -> Task:
@@ -145,6 +162,7 @@ class Collected:
     """
 
     def __init__(self, job: paths.Job, file: images.ImageFile):
+        self._job = job
         self._outputs = outputs(job, file)
         self._arrays = [np.empty(output.shape, output.dtype) for output in self._outputs]
         self._left = len(file)
@@ -160,15 +178,17 @@ class Collected:
             self._left -= 1
             return self._left == 0
 
-    def write(self) -> None:
-        """Writes the files."""
-        for output, array in zip(self._outputs, self._arrays, strict=True):
-            output.path.parent.mkdir(parents=True, exist_ok=True)
-            images.write(output.path, array, like=output.like)
+    def write(self, writes: "Writes") -> None:
+        """Writes the files, once there is a place."""
+        with writes.one(self._job):
+            for output, array in zip(self._outputs, self._arrays, strict=True):
+                images.write(output.path, array, like=output.like)
 
 
 class Writes:
     """Files being written: when something ends the work, they are finished, and no other is begun.
+
+    What is written is a result: where names do not tell, it is listed as one.
 
     Args:
         concurrency: How many files are written at once, at most.
@@ -178,14 +198,23 @@ class Writes:
         self._concurrency = concurrency
         self._places = threading.BoundedSemaphore(concurrency)
         self._is_over = False
+        self._lists = results.Lists()
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """Encloses the writing of a file, in any thread."""
+    def one(self, job: paths.Job) -> Iterator[None]:
+        """Encloses the writing of a file and of its uncertainty, in any thread."""
         with self._places:
             if self._is_over:
                 raise InterruptedError("The work has been ended.")
+            self.prepare(job)
             yield
+
+    def prepare(self, job: paths.Job) -> None:
+        """Makes the folder of what is about to be written, and lists it there as a result."""
+        for target in job.targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not job.is_beside:
+                self._lists.add(target)
 
     @contextlib.contextmanager
     def ended_with(self) -> Iterator[None]:

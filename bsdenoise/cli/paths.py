@@ -1,15 +1,14 @@
 """Which file becomes which: inputs and outputs of a command, with every clash found before any work is done."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bsdenoise import images
+from bsdenoise import images, results
 
 NUMBER_SUFFIXES = (".npy", ".tif", ".tiff", ".zarr")  # of formats that hold the uncertainty as numbers
 PICTURE_SUFFIX = ".png"
-DENOISED = "denoised-"  # before the name of an input where no --out is given, so that endings such as .ome.tif stay
 STORE_SUFFIX = ".zarr"  # of folders that are one image
 STORE_FILES = ("zarr.json", ".zarray", ".zgroup")  # of which each such folder has one: Zarr versions 3 and 2
 
@@ -27,13 +26,25 @@ class Job:
         """All files that the job writes."""
         return (self.target,) if self.std_target is None else (self.target, self.std_target)
 
+    @property
+    def is_beside(self) -> bool:
+        """Whether the names alone tell that the targets are results."""
+        return self.target == _beside(self.source)
 
-def plan(inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: bool = False) -> list[Job]:
+
+def plan(
+    inputs: Sequence[str],
+    out: Path | None,
+    std: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], object] = lambda line: None,
+) -> list[Job]:
     """Decides which files to read and which to write.
 
     A folder keeps its structure below `out`, and so does a glob from its first wildcard on. Files below `out` are not
-    taken as inputs of a folder that holds `out`: they are what an earlier run wrote. A folder that ends in .zarr is one
-    image, like a file.
+    taken as inputs of a folder that holds `out`: they are what an earlier run wrote. Nor are results of earlier runs
+    taken beside other images, also where a shell has made a list of files out of a glob. A folder that ends in .zarr
+    is one image, like a file.
 
     Args:
         inputs: Files, folders and globs.
@@ -41,6 +52,7 @@ def plan(inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: 
             beside each input file.
         std: Whether the uncertainty is written too.
         overwrite: Whether existing files may be replaced.
+        say: Called with a line on each sort of files that are left out.
 
     Returns:
         One job per input file, each file once.
@@ -50,14 +62,15 @@ def plan(inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: 
     """
     if not inputs:
         raise ValueError("Expected at least one image file, folder or glob.")
+    inputs = _without_results(inputs, say)
     if out is None:
-        pairs = [_beside(source) for source in inputs]
+        pairs = [(file, _beside(file)) for file in map(_single, inputs)]
     elif len(inputs) == 1 and (os.path.isfile(inputs[0]) or _is_store(Path(inputs[0]))):
         pairs = [(images.find(inputs[0])[0], _single_target(Path(inputs[0]), out))]
     else:
         if out.is_file() or images.is_supported(out):
             raise ValueError(f"{out}: --out must be a folder where a folder, a glob or several files are denoised.")
-        pairs = [(file, out / relative) for source in inputs for file, relative in _files(source, out)]
+        pairs = [(file, out / relative) for source in inputs for file, relative in _files(source, out, say)]
     if out is not None:
         place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
         if not place.is_dir() and place != out:
@@ -69,24 +82,44 @@ def plan(inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: 
     return list(jobs.values())
 
 
-def _beside(source: str) -> tuple[Path, Path]:
-    """Gives an input file, and the name beside it that its output has without `--out`."""
+def _without_results(inputs: Sequence[str], say: Callable[[str], object]) -> Sequence[str]:
+    """Leaves results out where other files are named too."""
+    files = [Path(source) for source in inputs if os.path.isfile(source) or _is_store(Path(source))]
+    its_results = results.among(files) if len(files) > 1 else set()
+    if not its_results or len(its_results) == len(set(files)):
+        return inputs
+    for line in images.LeftOut(len(its_results)).notes("the named files"):
+        say(line)
+    return [source for source in inputs if Path(source) not in its_results]
+
+
+def _single(source: str) -> Path:
+    """Gives the one file that an input names."""
     path = Path(source)
     if not (path.is_file() or _is_store(path)) and (path.is_dir() or images.find(source)):
         raise ValueError(f"{source}: a folder or a glob needs --out, the folder for the results.")
     (file,) = images.find(source)
-    return file, path.with_name(f"{DENOISED}{path.name}")
+    return file
 
 
-def _files(source: str, out: Path) -> Iterator[tuple[Path, Path]]:
+def _beside(file: Path) -> Path:
+    """Names the result of a file beside it, where there is no `--out`."""
+    return file.with_name(f"{results.DENOISED}{file.name}")
+
+
+def _files(source: str, out: Path, say: Callable[[str], object]) -> Iterator[tuple[Path, Path]]:
     """Gives the files of one input, and where each stands relative to that input."""
     path = Path(source)
-    found = images.find(source)
+    found = images.find(source, say)
     base = path.parent if _is_store(path) else images.base_of(source)
-    out_is_inside = path.is_dir() and _key(path) in _key(out).parents
+    if path.is_dir() and _key(path) in _key(out).parents:
+        kept = [file for file in found if _key(out) not in _key(file).parents]
+        if not kept:
+            raise ValueError(f"{source}: no image found there but those in {out}, the folder for the results.")
+        if len(kept) < len(found):
+            say(f"{source}: left out {len(found) - len(kept)} of its images: they are in {out}, where results go")
+        found = kept
     for file in found:
-        if out_is_inside and _key(out) in _key(file).parents:
-            continue
         yield file, file.relative_to(base)
 
 
@@ -102,9 +135,8 @@ def _single_target(source: Path, out: Path) -> Path:
 
 def _std_target(target: Path) -> Path:
     """Names the uncertainty of a target, NAME-std; of a JPEG NAME.jpg-std.png, lest a.jpg and a.png have the same."""
-    if target.suffix.lower() in (*NUMBER_SUFFIXES, PICTURE_SUFFIX):
-        return target.with_name(f"{target.stem}-std{target.suffix}")
-    return target.with_name(f"{target.name}-std{PICTURE_SUFFIX}")
+    has_own = target.suffix.lower() in (*NUMBER_SUFFIXES, PICTURE_SUFFIX)
+    return target.with_name(results.std_name(target.name, None if has_own else PICTURE_SUFFIX))
 
 
 def _check(jobs: list[Job], overwrite: bool) -> None:

@@ -172,8 +172,12 @@ def _check_other(path: Path, target: Path) -> None:
         raise ValueError(f"--targets must be other images than those of SOURCE. Received: {path} for both.")
 
 
-def open_source(source: str) -> Source:
+def open_source(source: str, say: Callable[[str], object] | None = None) -> Source:
     """Opens what SOURCE names: a folder (searched recursively, or prepared), a glob, an image file or stack, `tfds:`.
+
+    Args:
+        source: SOURCE.
+        say: As for `images.find`.
 
     Raises:
         ValueError: If nothing is there, or no image, or of what was prepared a part is missing.
@@ -190,9 +194,12 @@ def open_source(source: str) -> Source:
         index = file_index.of_folder(path)
         index.save()
         if len(index):
+            for line in index.left_out.notes(source):
+                if say is not None:
+                    say(line)
             return FileSource(index)
         shards.check_finished(path)
-    return FileSource(file_index.of_files(images.find(source), images.base_of(source)))
+    return FileSource(file_index.of_files(images.find(source, say), images.base_of(source)))
 
 
 def select(

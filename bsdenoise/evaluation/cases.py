@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,7 +78,12 @@ class Item:
         return f"{self.dataset}/{self.name}/draw-{self.draw}"
 
 
-def clean_items(folders: Sequence[str], draws: Sequence[int] = (1,), every: Sequence[int] = (1,)) -> list[Item]:
+def clean_items(
+    folders: Sequence[str],
+    draws: Sequence[int] = (1,),
+    every: Sequence[int] = (1,),
+    say: Callable[[str], object] | None = None,
+) -> list[Item]:
     """Lists the images of folders of clean images, each as often as noise is drawn for it.
 
     Args:
@@ -86,6 +91,7 @@ def clean_items(folders: Sequence[str], draws: Sequence[int] = (1,), every: Sequ
         draws: Number of noise draws, one for all sets or one for each.
         every: Only every so many images of a set, in the order of their names, beginning with the first; one number for
             all sets or one for each.
+        say: As for `images.find`.
 
     Raises:
         ValueError: If a folder holds no image, or the numbers do not fit.
@@ -95,7 +101,7 @@ def clean_items(folders: Sequence[str], draws: Sequence[int] = (1,), every: Sequ
         raise ValueError(f"--data names a set twice. Received: {' '.join(folders)}.")
     items = []
     for folder, name, count, step in zip(folders, set_names(folders), counts, steps, strict=True):
-        found = list(_images_of(folder, name))[::step]
+        found = list(_images_of(folder, name, say))[::step]
         items += [replace(item, draw=draw) for item in found for draw in range(count)]
     return items
 
@@ -111,15 +117,26 @@ def _for_each(folders: Sequence[str], flag: str, numbers: Sequence[int]) -> list
     return list(numbers) * (len(folders) // len(numbers))
 
 
-def paired_items(noisy_folder: str, clean_folder: str, every: Sequence[int] = (1,)) -> list[Item]:
+def paired_items(
+    noisy_folder: str,
+    clean_folder: str,
+    every: Sequence[int] = (1,),
+    say: Callable[[str], object] | None = None,
+) -> list[Item]:
     """Lists real pairs: files of the same name, whatever their suffix, below two folders.
+
+    Args:
+        noisy_folder: Folder, file or glob.
+        clean_folder: Likewise.
+        every: As for `clean_items`.
+        say: As for `images.find`.
 
     Raises:
         ValueError: If a folder holds no image, or an image has no partner.
     """
     (step,) = _for_each([clean_folder], "--every", every)
     (name,) = set_names([clean_folder])
-    noisy, clean = (_by_stem(folder, name) for folder in (noisy_folder, clean_folder))
+    noisy, clean = (_by_stem(folder, name, say) for folder in (noisy_folder, clean_folder))
     alone = sorted(noisy.keys() ^ clean.keys())
     if alone:
         folder = noisy_folder if alone[0] in noisy else clean_folder
@@ -149,10 +166,10 @@ def usual_channels(items: Sequence[Item]) -> int:
     return counts.most_common(1)[0][0]
 
 
-def _by_stem(folder: str, name: str) -> dict[str, Item]:
+def _by_stem(folder: str, name: str, say: Callable[[str], object] | None) -> dict[str, Item]:
     """Lists a folder's images by their names without suffix, which must not be the same for two of them."""
     found: dict[str, Item] = {}
-    for item in _images_of(folder, name):
+    for item in _images_of(folder, name, say):
         other = found.setdefault(_stem(item), item)
         if other is not item:
             raise ValueError(f"{other.path} and {item.path} have the same name: which one is meant is unclear.")
@@ -207,9 +224,9 @@ def read_pair(item: Item, channels: int) -> Case:
     return Case(images.to_unit(noisy), images.to_unit(clean), None, _levels(clean), notes)
 
 
-def _images_of(folder: str, name: str) -> Iterator[Item]:
+def _images_of(folder: str, name: str, say: Callable[[str], object] | None) -> Iterator[Item]:
     base = images.base_of(folder)
-    for path in images.find(folder):
+    for path in images.find(folder, say):
         below = path.relative_to(base)
         try:
             count = images.count(path)
