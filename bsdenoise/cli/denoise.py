@@ -6,7 +6,7 @@ import sys
 from bsdenoise.cli import denoise_local, denoise_model, denoise_served, paths, report, terminal
 from bsdenoise.cli.denoise_model import Model
 from bsdenoise.cli.denoise_progress import Progress
-from bsdenoise.cli.denoise_task import Task, Writes, in_words, surveyed
+from bsdenoise.cli.denoise_task import Task, Writes, surveyed
 from bsdenoise.client.many import in_order
 from bsdenoise.config import DenoiseConfig
 
@@ -73,23 +73,22 @@ def _by_default(config: DenoiseConfig, tasks: list[Task]) -> list[tuple[Model, l
 
 
 class _Sigmas:
-    """Which σ was used where none was given, in the units of the files, which is how `--sigma` takes it."""
+    """Which σ was used where none was given, by kind of file, as each has units of its own."""
 
     def __init__(self) -> None:
-        self._own: dict[str, list[float]] = {}  # by kind of file
+        self._own: dict[str, tuple[Task, list[float]]] = {}
 
     def add(self, task: Task) -> None:
         """Counts a file that is done."""
         if task.sigmas:
-            self._own.setdefault(task.kind, []).extend(sigma * task.full_scale for sigma in task.sigmas)
+            self._own.setdefault(task.kind, (task, []))[1].extend(task.sigmas)
 
     def describe(self, model: Model) -> str:
         """Says which it was."""
-        if not self._own:
+        words = {kind: task.in_words(sigmas) for kind, (task, sigmas) in sorted(self._own.items())}
+        if not words:
             return ""
+        (first, *more) = words.values()
+        sigma = "; ".join(f"{sigma} in {kind} files" for kind, sigma in words.items()) if more else first
         origin = "estimated per image" if model.estimates_sigma else "the model's own"
-        if len(self._own) == 1:
-            (sigmas,) = self._own.values()
-            return f"; sigma {in_words(sigmas)} ({origin})"
-        each = "; ".join(f"{in_words(sigmas)} in {kind} files" for kind, sigmas in sorted(self._own.items()))
-        return f"; sigma {each} ({origin})"
+        return f"; sigma {sigma} ({origin})"

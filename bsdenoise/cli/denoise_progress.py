@@ -1,4 +1,7 @@
-"""How far `bsdenoise denoise` is: on a terminal megapixels of all files and of a large one, in a log a line at times."""
+"""How far `bsdenoise denoise` is: on a terminal, megapixels of all files and of a large one; in a log a line at times.
+
+The time left follows from all that is done so far: parts of an image take unequal times.
+"""
 
 import sys
 import threading
@@ -32,7 +35,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         # `disable=None` hides a bar where stderr is no terminal.
         total = sum(self._totals.values())
-        self._bar = tqdm(total=total, desc=self._name, bar_format=_FORMAT, disable=None, file=sys.stderr)
+        self._bar = tqdm(total=total, desc=self._name, bar_format=_FORMAT, disable=None, smoothing=0, file=sys.stderr)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,6 +97,7 @@ class Progress:
                 desc=task.job.source.name,
                 bar_format=_FORMAT,
                 leave=False,
+                smoothing=0,
                 file=sys.stderr,
             )
             self._own = task, bar

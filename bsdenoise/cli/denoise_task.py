@@ -16,7 +16,6 @@ from bsdenoise.cli.denoise_model import RGB_OR_GREY
 # Files of more pixels, all images of a stack together, are read, denoised and written in windows: 2^25 RGB pixels are
 # 0.1 GB in 8 bits, and several times as much as float32 on their way through the model.
 STREAMED_PIXELS = 2**25
-DIGITS, MOST_WHOLE = 1e3, 1e6  # numbers between these are written without a fraction
 ROUNDING = 1e-4  # by which an estimate that was cut may differ from where it was cut
 
 
@@ -92,16 +91,15 @@ class Task:
         """Lets users know which σ was estimated, in the units of the file, and if it was cut to `most`."""
         if max(self.sigmas) >= most * (1 - ROUNDING):
             origin += "; the model was trained up to that: give --sigma if noise is stronger"
-        sigma = in_words([sigma * self.full_scale for sigma in self.sigmas])
-        self.lines.append(f"{self.job.source}: sigma {sigma} ({origin})")
+        self.lines.append(f"{self.job.source}: sigma {self.in_words(self.sigmas)} ({origin})")
 
+    def in_words(self, sigmas: Sequence[float]) -> str:
+        """Writes the range of some σ in the units of the file, which is how `--sigma` takes them."""
+        low, high = (self._in_words(value * self.full_scale) for value in (min(sigmas), max(sigmas)))
+        return low if low == high else f"{low} to {high}"
 
-def in_words(sigmas: Sequence[float]) -> str:
-    """Writes the range of some σ with four digits, larger ones as they are."""
-    low, high = (
-        f"{value:.0f}" if DIGITS <= value < MOST_WHOLE else f"{value:.4g}" for value in (min(sigmas), max(sigmas))
-    )
-    return low if low == high else f"{low} to {high}"
+    def _in_words(self, sigma: float) -> str:
+        return f"{sigma:.1f}" if self.dtype.kind != "f" and sigma >= 1 else f"{sigma:.4g}"
 
 
 def surveyed(job: paths.Job) -> Task:

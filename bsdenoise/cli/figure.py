@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import bsdenoise
 from bsdenoise import files, results, saved
-from bsdenoise.cli import libraries, models
+from bsdenoise.cli import libraries, models, terminal
 from bsdenoise.config import FigureConfig
 from bsdenoise.evaluation import strip, window
 from bsdenoise.levels import parse_level, parse_range
@@ -37,7 +37,8 @@ def run(config: FigureConfig) -> None:
     """
     windows = [window.parse(text) for text in config.crop]
     _check(config)
-    libraries.load_keras()  # before whatever imports it
+    with terminal.status("loading the libraries"):
+        libraries.load_keras()  # before whatever imports it
     from bsdenoise.evaluation import figure, records
 
     protocol = records.Protocol(config.noise, config.sigma, config.own_sigma, config.tile)

@@ -3,7 +3,6 @@
 Nothing here decodes an image before it is asked for.
 """
 
-import itertools
 import os
 import warnings
 from collections.abc import Callable
@@ -16,12 +15,11 @@ import numpy as np
 from bsdenoise import images
 from bsdenoise.data import index as file_index
 from bsdenoise.data import looking, shards, tfds_source
+from bsdenoise.data.faults import Reports
 from bsdenoise.data.file_source import FileSource
 from bsdenoise.data.shards import ShardSource
 from bsdenoise.formats import npy
 from bsdenoise.images import Picture
-
-MAX_REPORTS = 30  # images that are left out with a line each
 
 
 class Source(Protocol):
@@ -227,9 +225,9 @@ def select(
     if min_side is None and max_side is None:
         return source
     sizes, failures = _sizes(source)
-    for index, error in itertools.islice(sorted(failures.items()), MAX_REPORTS):
-        name = source.name(index)
-        report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
+    reports = Reports(report)
+    for index, error in sorted(failures.items()):
+        reports.left_out(source.name(index), error)
     is_kept = (sizes.min(axis=1) >= (min_side or 1)) & (sizes.max(axis=1) <= (np.inf if max_side is None else max_side))
     is_kept[list(failures)] = False
     kept = np.flatnonzero(is_kept)
