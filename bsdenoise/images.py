@@ -11,16 +11,18 @@ import dataclasses
 import glob
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from bsdenoise import files
+from bsdenoise import files, results
 from bsdenoise.formats import jpeg, not_kept, npy, ome_zarr, png, tiff, zarr_store, zarr_writing
 from bsdenoise.formats.axes import NOT_USED
 from bsdenoise.formats.axes import check as check_axes
+from bsdenoise.formats.left_out import LeftOut, unreadable_kind
 from bsdenoise.formats.pixels import (
     ImageFile,
     Picture,
@@ -35,7 +37,9 @@ from bsdenoise.formats.zarr_store import has_metadata, is_store
 
 __all__ = [
     "SUFFIXES",
+    "Content",
     "ImageFile",
+    "LeftOut",
     "Picture",
     "base_of",
     "check_axes",
@@ -97,13 +101,30 @@ _FORMATS = (
 SUFFIXES = (*(suffix for entry in _FORMATS for suffix in entry.suffixes), zarr_store.SUFFIX)
 
 
-def find(source: str | Path) -> list[Path]:
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What is directly in a folder, hidden files left out.
+
+    Attributes:
+        names: Image files and Zarr stores, sorted.
+        results: Those that are results of this package, sorted; they are not among `names`.
+        kinds: Number of image files that cannot be read, by suffix.
+    """
+
+    names: list[str]
+    results: list[str]
+    kinds: Counter[str]
+
+
+def find(source: str | Path, say: Callable[[str], object] | None = None) -> list[Path]:
     """Lists the image files that a file name, a folder (searched recursively) or a glob names.
 
-    Hidden files and folders below a folder are skipped, and so are files of other kinds in a folder or a glob.
+    Hidden files and folders below a folder are skipped, and so are in a folder or a glob files of other kinds, and
+    results of this package among other images. Where there is nothing but results, they are what is meant.
 
     Args:
         source: File, folder, or glob such as "scans/**/*.png".
+        say: Called with a line on each sort of files that are left out.
 
     Returns:
         The files, sorted; at least one.
@@ -121,21 +142,48 @@ def find(source: str | Path) -> list[Path]:
             f"{path}: holds images that `bsdenoise prepare` packed for training. Expected image files, such as those "
             "that they were made of."
         )
+    left_out = LeftOut()
     if path.is_dir():
-        found = [Path(parent, name) for parent, _, names in walk(path) for name in names]
-        found = [image for file in found for image in (_images_of_store(file) if is_store(file) else [file])]
+        found, its_results = _in_folder(path, left_out)
     elif path.exists():
         if not is_supported(path):
             raise ValueError(f"{path}: not an image file that can be read. Expected one of {_suffix_list()}.")
         return [path]
     elif glob.has_magic(str(source)):
-        found = _match(str(source))
+        found, its_results = _in_glob(str(source), left_out)
     else:
         raise ValueError(f"{source}: no such file or folder.")
-    found = sorted(file for file in found if is_supported(file) or is_store(file))
+    if not found and not its_results:
+        there = f" It holds {left_out.kinds_in_words()}." if left_out.kinds else ""
+        raise ValueError(f"{source}: no image found there. Expected files ending in one of {_suffix_list()}.{there}")
+    lines = left_out.notes(source)
     if not found:
-        raise ValueError(f"{source}: no image found there. Expected files ending in one of {_suffix_list()}.")
-    return found
+        left_out.results = 0
+        lines = [f"{source}: holds nothing but results of bsdenoise, so they are taken", *left_out.notes(source)]
+    for line in lines:
+        if say is not None:
+            say(line)
+    return sorted(image for file in found or its_results for image in _images_of_file(file))
+
+
+def _in_folder(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
+    """Gives image files, and results, below a folder; counts what is left out."""
+    found: list[Path] = []
+    its_results: list[Path] = []
+    for parent, _, content in walk(folder):
+        found += [Path(parent, name) for name in content.names]
+        its_results += [Path(parent, name) for name in content.results]
+        left_out.add(len(content.results), content.kinds)
+    return found, its_results
+
+
+def _in_glob(pattern: str, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
+    """Gives image files, and results, that a glob names; counts what is left out."""
+    files = _match(pattern)
+    found = [file for file in files if is_supported(file) or is_store(file)]
+    its_results = results.among(found)
+    left_out.add(len(its_results), Counter(filter(None, (unreadable_kind(file.name) for file in files))))
+    return [file for file in found if file not in its_results], list(its_results)
 
 
 def base_of(source: str | Path) -> Path:
@@ -174,8 +222,12 @@ def store_root(path: Path) -> Path | None:
     return path.parents[depth - 1] if depth else path  # as it was written
 
 
+def _images_of_file(path: Path) -> list[Path]:
+    """List the images of a store, of which a plate and some layouts hold several; all else is one."""
+    return _images_of_store(path) if is_store(path) else [path]
+
+
 def _images_of_store(path: Path) -> list[Path]:
-    """List the images of a store: itself, or those of a plate or a layout of several."""
     try:
         names = ome_zarr.image_names(path)
     except (ValueError, KeyError, TypeError, AttributeError, OSError):  # to be named when it is opened
@@ -196,7 +248,7 @@ def _match(pattern: str) -> list[Path]:
         )
 
     found = [name for name in names if name not in stores and name.is_file() and not is_inside(name)]
-    return [*found, *(image for store in outer for image in _images_of_store(store))]
+    return [*found, *outer]
 
 
 def _has_store_name(path: Path) -> bool:
@@ -497,27 +549,34 @@ def _picture(file: ImageFile, array: np.ndarray) -> Picture:
     return Picture(array, file.format, file.metadata, file.notes, **kept)
 
 
-def list_folder(folder: str) -> tuple[list[str], list[str]]:
-    """Lists what is directly in a folder, without looking at any file.
+def list_folder(folder: str) -> tuple[list[str], Content]:
+    """Lists what is directly in a folder, without looking at any image.
 
     Returns:
-        Names of the sub-folders to be searched; names of the image files and Zarr stores. Both are sorted, and hidden
-        ones are left out.
+        Names of the sub-folders to be searched, sorted, hidden ones left out; and the content.
 
     Raises:
         OSError: If the folder cannot be listed.
     """
     folders, names = [], []
+    kinds: Counter[str] = Counter()
+    has_list = False
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
             if name.startswith("."):
+                has_list |= name == results.LIST
                 continue
             if _is_folder(entry) and not name.lower().endswith(zarr_store.SUFFIX):
                 folders.append(name)
             elif name.lower().endswith(SUFFIXES):
                 names.append(name)
-    return sorted(folders), sorted(names)
+            elif kind := unreadable_kind(name):
+                kinds[kind] += 1
+    listed = results.listed_in(folder) if has_list else frozenset()
+    is_there = set(names).__contains__
+    its_results = {name for name in names if name in listed or results.is_named_so(name, is_there)}
+    return sorted(folders), Content(sorted(set(names) - its_results), sorted(its_results), kinds)
 
 
 def walk(

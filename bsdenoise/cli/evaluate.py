@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from bsdenoise import files, saved
-from bsdenoise.cli import libraries, models, report
+from bsdenoise.cli import libraries, models, report, terminal
 from bsdenoise.config import EvaluateConfig
 
 if TYPE_CHECKING:  # these load Keras, which is announced first
@@ -74,7 +74,8 @@ def run(config: EvaluateConfig) -> int:
         OSError: If a result cannot be written.
     """
     _check(config)
-    libraries.load_keras()  # before whatever imports it
+    with terminal.status("loading the libraries"):
+        libraries.load_keras()  # before whatever imports it
     _check_names_and_levels(config)
     items = _list_items(config)
     sets = _recognise(config)
@@ -124,8 +125,8 @@ def _list_items(config: EvaluateConfig) -> "list[Item]":
     from bsdenoise.evaluation import cases
 
     if config.data:
-        return cases.clean_items(config.data, config.draws, config.every, config.axes)
-    return cases.paired_items(str(config.noisy), str(config.clean), config.every, config.axes)
+        return cases.clean_items(config.data, config.draws, config.every, config.axes, say=_note)
+    return cases.paired_items(str(config.noisy), str(config.clean), config.every, config.axes, say=_note)
 
 
 def _recognise(config: EvaluateConfig) -> "dict[str, Finding | None]":
@@ -155,20 +156,20 @@ def _measure(
     config: EvaluateConfig, contestants: "list[Contestant]", items: "list[Item]"
 ) -> "tuple[list[Record], int]":
     """Gives the records, and how many are missing; says which, and how far it is."""
+    from bsdenoise.data.faults import Faults
     from bsdenoise.evaluation import records
 
     protocol = records.Protocol(config.noise, config.sigma, config.own_sigma, config.tile)
     store = records.Store(config.out / "records.jsonl" if config.out else None)
     bar = tqdm(total=len(contestants) * len(items), unit="image", file=sys.stderr, disable=None)
     num_failed = 0
-    reported: set[str] = set()  # what is wrong with a file is so for every contestant
+    faults = Faults()  # what is wrong with a file is so for every contestant and image in it
 
     def failed(item: "Item", error: Exception) -> None:
         nonlocal num_failed
         num_failed += 1
         bar.clear()
-        if f"{item.path}{item.index}: {error}" not in reported:
-            reported.add(f"{item.path}{item.index}: {error}")
+        if faults.new(f"{item.path}[{item.index}]", error):
             report(error, where=item.path)
         bar.update()
 

@@ -19,6 +19,7 @@ def run(config: TrainConfig) -> int:
     Returns:
         0; 128 + the number of the signal that stopped the run early; 138 if another worker of the cluster was lost.
     """
+    libraries.check_backend("train")
     if (config.workers or config.restarts) and not config.dry_run:
         from bsdenoise.training import supervisor
 

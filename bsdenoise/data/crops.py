@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from bsdenoise import images
-from bsdenoise.data.sources import MAX_REPORTS, Source
+from bsdenoise.data.faults import Reports
+from bsdenoise.data.sources import Source
 from bsdenoise.methods import Crop, Method
 from bsdenoise.noise import GaussianNoise
 
@@ -81,6 +82,7 @@ class TrainingImages:
         shuffled = np.random.default_rng((_HELD_OUT, len(self.source))).permutation(len(self.source))
         self.held_out = np.sort(shuffled[: self.num_held_out])
         self.training = np.sort(shuffled[self.num_held_out :])
+        self._reports = Reports(self.report)
         self._order = functools.lru_cache(maxsize=3)(self._shuffle)
 
     @property
@@ -191,12 +193,7 @@ class TrainingImages:
             if index in self._left_out:
                 return
             self._left_out.add(index)
-            count = len(self._left_out)
-        name = self.source.name(index)
-        if count <= MAX_REPORTS:
-            self.report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
-        if count == MAX_REPORTS:
-            self.report("whatever else is left out will not be named")
+        self._reports.left_out(self.source.name(index), error)
 
     def _read(self, index: int) -> list[np.ndarray]:
         """Reads an image, and behind it its partner if there are such, (H, W, …), checked, as files hold them."""

@@ -23,8 +23,9 @@ from tqdm import tqdm
 import bsdenoise
 from bsdenoise import files
 from bsdenoise.data import shards
+from bsdenoise.data.faults import Reports
 from bsdenoise.data.looking import BAR_DELAY
-from bsdenoise.data.sources import MAX_REPORTS, Source, has_file_names
+from bsdenoise.data.sources import Source, has_file_names
 from bsdenoise.images import PREPARED_INDEX
 
 # Images are compressed already; and each record has to be readable without its neighbours.
@@ -194,7 +195,7 @@ def _records(source: Source, report: Callable[[str], None]) -> Iterator[_Record]
     num_threads = os.cpu_count() or 1
     pool = concurrent.futures.ThreadPoolExecutor(num_threads)
     waiting: collections.deque[tuple[int, concurrent.futures.Future[_Record]]] = collections.deque()
-    left_out = 0
+    reports = Reports(report)
     numbers = iter(range(len(source)))
     progress = tqdm(total=len(source), desc="preparing", unit="img", delay=BAR_DELAY, disable=None, leave=False)
     try:
@@ -208,12 +209,7 @@ def _records(source: Source, report: Callable[[str], None]) -> Iterator[_Record]
                 try:
                     yield future.result()
                 except (ValueError, OSError) as error:
-                    left_out += 1
-                    if left_out <= MAX_REPORTS:
-                        name = source.name(index)
-                        report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
-                    if left_out == MAX_REPORTS:
-                        report("whatever else is left out will not be named")
+                    reports.left_out(source.name(index), error)
                 progress.update()
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest

@@ -3,7 +3,6 @@
 Nothing here decodes an image before it is asked for.
 """
 
-import itertools
 import os
 import warnings
 from collections.abc import Callable
@@ -16,13 +15,12 @@ import numpy as np
 from bsdenoise import images
 from bsdenoise.data import index as file_index
 from bsdenoise.data import looking, shards, tfds_source
+from bsdenoise.data.faults import Reports
 from bsdenoise.data.file_source import FileSource
 from bsdenoise.data.shards import ShardSource
 from bsdenoise.formats import axes as array_axes
 from bsdenoise.formats.axes import Layout
 from bsdenoise.images import Picture
-
-MAX_REPORTS = 30  # images that are left out with a line each
 
 
 class Source(Protocol):
@@ -174,12 +172,13 @@ def _check_other(path: Path, target: Path) -> None:
         raise ValueError(f"--targets must be other images than those of SOURCE. Received: {path} for both.")
 
 
-def open_source(source: str, axes: str | None = None) -> Source:
+def open_source(source: str, axes: str | None = None, say: Callable[[str], object] | None = None) -> Source:
     """Opens what SOURCE names: a folder (searched recursively, or prepared), a glob, an image file or stack, `tfds:`.
 
     Args:
         source: What SOURCE may be.
         axes: Letters of the axes of `.npy` files and plain Zarr arrays, as for `images.read`.
+        say: As for `images.find`.
 
     Raises:
         ValueError: If nothing is there, or no image, or of what was prepared a part is missing; or `axes` are no axes
@@ -202,9 +201,12 @@ def open_source(source: str, axes: str | None = None) -> Source:
         index = file_index.of_folder(path, axes)
         index.save()
         if len(index):
+            for line in index.left_out.notes(source):
+                if say is not None:
+                    say(line)
             return FileSource(index, axes)
         shards.check_finished(path)
-    return FileSource(file_index.of_files(images.find(source), images.base_of(source)), axes)
+    return FileSource(file_index.of_files(images.find(source, say), images.base_of(source)), axes)
 
 
 def select(
@@ -232,9 +234,9 @@ def select(
     if min_side is None and max_side is None:
         return source
     sizes, failures = _sizes(source)
-    for index, error in itertools.islice(sorted(failures.items()), MAX_REPORTS):
-        name = source.name(index)
-        report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
+    reports = Reports(report)
+    for index, error in sorted(failures.items()):
+        reports.left_out(source.name(index), error)
     is_kept = (sizes.min(axis=1) >= (min_side or 1)) & (sizes.max(axis=1) <= (np.inf if max_side is None else max_side))
     is_kept[list(failures)] = False
     kept = np.flatnonzero(is_kept)

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,7 +83,11 @@ class Item:
 
 
 def clean_items(
-    folders: Sequence[str], draws: Sequence[int] = (1,), every: Sequence[int] = (1,), axes: str | None = None
+    folders: Sequence[str],
+    draws: Sequence[int] = (1,),
+    every: Sequence[int] = (1,),
+    axes: str | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> list[Item]:
     """Lists the images of folders of clean images, each as often as noise is drawn for it.
 
@@ -93,6 +97,7 @@ def clean_items(
         every: Only every so many images of a set, in the order of their names, beginning with the first; one number for
             all sets or one for each.
         axes: Letters of the axes of arrays, as for `images.read`.
+        say: As for `images.find`.
 
     Raises:
         ValueError: If a folder holds no image, or the numbers do not fit.
@@ -102,7 +107,7 @@ def clean_items(
         raise ValueError(f"--data names a set twice. Received: {' '.join(folders)}.")
     items = []
     for folder, name, count, step in zip(folders, set_names(folders), counts, steps, strict=True):
-        found = list(_images_of(folder, name, axes))[::step]
+        found = list(_images_of(folder, name, axes, say))[::step]
         items += [replace(item, draw=draw) for item in found for draw in range(count)]
     return items
 
@@ -119,22 +124,27 @@ def _for_each(folders: Sequence[str], flag: str, numbers: Sequence[int]) -> list
 
 
 def paired_items(
-    noisy_folder: str, clean_folder: str, every: Sequence[int] = (1,), axes: str | None = None
+    noisy_folder: str,
+    clean_folder: str,
+    every: Sequence[int] = (1,),
+    axes: str | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> list[Item]:
     """Lists real pairs: files of the same name, whatever their suffix, below two folders.
 
     Args:
-        noisy_folder: Folder of the noisy images.
-        clean_folder: Folder of the clean ones.
+        noisy_folder: Folder, file or glob of the noisy images.
+        clean_folder: Likewise of the clean ones.
         every: As for `clean_items`.
         axes: As for `clean_items`.
+        say: As for `images.find`.
 
     Raises:
         ValueError: If a folder holds no image, or an image has no partner.
     """
     (step,) = _for_each([clean_folder], "--every", every)
     (name,) = set_names([clean_folder])
-    noisy, clean = (_by_stem(folder, name, axes) for folder in (noisy_folder, clean_folder))
+    noisy, clean = (_by_stem(folder, name, axes, say) for folder in (noisy_folder, clean_folder))
     alone = sorted(noisy.keys() ^ clean.keys())
     if alone:
         folder = noisy_folder if alone[0] in noisy else clean_folder
@@ -164,10 +174,10 @@ def usual_channels(items: Sequence[Item]) -> int:
     return counts.most_common(1)[0][0]
 
 
-def _by_stem(folder: str, name: str, axes: str | None) -> dict[str, Item]:
+def _by_stem(folder: str, name: str, axes: str | None, say: Callable[[str], object] | None) -> dict[str, Item]:
     """Lists a folder's images by their names without suffix, which must not be the same for two of them."""
     found: dict[str, Item] = {}
-    for item in _images_of(folder, name, axes):
+    for item in _images_of(folder, name, axes, say):
         other = found.setdefault(_stem(item), item)
         if other is not item:
             raise ValueError(f"{other.path} and {item.path} have the same name: which one is meant is unclear.")
@@ -234,7 +244,7 @@ def are_independent(item: Item, channels: int) -> bool:
         OSError: If it cannot be opened.
     """
     for path in item.paths:
-        with images.opened(path) as file:
+        with images.opened(path, item.axes) as file:
             if file.independent_channels and channels == GREY:
                 raise ValueError(
                     f"{path}: its {file.channels} channels are independent and have no luminance: save each as a file "
@@ -245,10 +255,10 @@ def are_independent(item: Item, channels: int) -> bool:
     return False
 
 
-def _images_of(folder: str, name: str, axes: str | None) -> Iterator[Item]:
+def _images_of(folder: str, name: str, axes: str | None, say: Callable[[str], object] | None) -> Iterator[Item]:
     images.check_axes(axes)
     base = images.base_of(folder)
-    for path in images.find(folder):
+    for path in images.find(folder, say):
         below = path.relative_to(base)
         try:
             count = images.count(path, axes)

@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
+from bsdenoise import progress
+
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_REQUESTS = 1000  # TF-Serving refuses more
 _IMAGE_SIGNATURES = ("serving_default", "with_sigma", "posterior", "own_sigma")
@@ -49,7 +51,8 @@ def write(folder: Path, sizes: Sequence[tuple[int, int]], description: dict) -> 
     """Writes the requests into a SavedModel's folder, and tries each of them.
 
     Every image signature is called with the smallest size, which is what building its executor takes; all further
-    sizes go through one signature, because all share the network.
+    sizes go through one signature, because all share the network. Whoever watches (`bsdenoise.progress`) hears of
+    shares that add up to 1.
 
     Args:
         folder: The folder of the SavedModel.
@@ -67,9 +70,9 @@ def write(folder: Path, sizes: Sequence[tuple[int, int]], description: dict) -> 
     signatures = tf.saved_model.load(str(folder)).signatures
     path = folder / FILE
     path.parent.mkdir()
-    number = 0
+    requests = list(_requests(sizes, description))
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, inputs in _requests(sizes, description):
+        for signature, inputs in requests:
             try:
                 signatures[signature](**{name: tf.constant(tf.make_ndarray(proto)) for name, proto in inputs.items()})
             except tf.errors.InvalidArgumentError as error:
@@ -80,8 +83,8 @@ def write(folder: Path, sizes: Sequence[tuple[int, int]], description: dict) -> 
             for name, proto in inputs.items():
                 log.predict_log.request.inputs[name].CopyFrom(proto)
             writer.write(log.SerializeToString(deterministic=True))
-            number += 1
-    return number
+            progress.advance(1 / len(requests))
+    return len(requests)
 
 
 def _requests(sizes, description) -> Iterator[tuple[str, dict[str, tensor_pb2.TensorProto]]]:

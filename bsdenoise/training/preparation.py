@@ -215,8 +215,10 @@ def provenance(
 
 def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Source, Source | None]:
     """Opens the source, and what its images are compared with; keeps the images of the wanted sizes."""
-    found = open_source(config.source, config.axes)
-    targets = open_source(config.targets, config.axes) if config.targets else None
+    found = open_source(config.source, config.axes, say=lambda line: say(f"note: {line}"))
+    targets = None
+    if config.targets:
+        targets = open_source(config.targets, config.axes, say=lambda line: say(f"note: {line}"))
     if targets is not None:
         check_partners(found, targets)
     source = select(found, config.min_side, config.max_side, lambda line: say(f"warning: {line}"))

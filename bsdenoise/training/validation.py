@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from bsdenoise.data.crops import TrainingImages
+from bsdenoise.data.faults import Faults
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.likelihood import psnr_from_mse, stein_mse
 from bsdenoise.methods import Crop
@@ -69,13 +70,15 @@ class Validation:
     def _read(self, data: TrainingImages, indices, side: int, most: int) -> list[Example]:
         """Makes examples of the first readable images, `most` of them."""
         examples = []
+        faults = Faults()
         for index in indices:
             if len(examples) == most:
                 break
             try:
                 examples.append(self._example(data.validation_crop(int(index), side)))
             except (ValueError, OSError) as error:
-                data.report(f"left out {data.source.name(int(index))} of validation: {error}")
+                if line := faults.new(data.source.name(int(index)), error):
+                    data.report(f"left out of validation: {line}")
         return examples
 
     def _example(self, crop: Crop) -> Example:
