@@ -83,8 +83,8 @@ class ServedModel:
         denoised, mean, std = self._joined(planned, pixels, own, MAPS, ask)
         if planned[0].is_tile:
             offset, scale = self.described.offset, self.described.scale
-            locations = ((array - offset) / scale for array in (denoised, pixels, mean))
-            psnr = estimate_psnr(*locations, std / scale, own / scale)
+            its_denoised, its_noisy, its_mean = ((array - offset) / scale for array in (denoised, pixels, mean))
+            psnr = estimate_psnr(its_denoised, its_noisy, its_mean, std / scale, own / scale)
         return Posterior(denoised, mean, std, psnr, own)
 
     def own_sigma(self, pixels: np.ndarray) -> np.ndarray:
