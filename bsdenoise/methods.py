@@ -77,7 +77,7 @@ class Method:
 
     def loss(self, channels, factor="prior"):
         """Gives the Keras loss of targets and network outputs."""
-        return keras.losses.MeanSquaredError(dtype="float32")
+        return losses.SquaredError()
 
     def example(self, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
         """Makes what the network is shown, (H, W, C), and its target, (H, W, C) or (H, W, C + 1)."""

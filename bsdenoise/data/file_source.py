@@ -16,10 +16,12 @@ class FileSource:
 
     Args:
         index: The files; one that cannot be counted is kept as one image, to be named when it is met.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
     """
 
-    def __init__(self, index: FileIndex):
+    def __init__(self, index: FileIndex, no_data: float | None = None):
         self.index = index
+        self.no_data = no_data
         counts = index.facts("count")
         unknown = np.flatnonzero(counts == 0)
         if len(unknown):
@@ -57,7 +59,7 @@ class FileSource:
     def read(self, index: int) -> Picture:
         """Decodes one image."""
         path, number = self.path(index), self.place(index)[1]
-        picture = images.read_image(path, number or 0)
+        picture = images.read_image(path, number or 0, self.no_data)
         if picture.array.ndim > 3:
             raise ValueError(f"{path}: expected one image. Received: shape={picture.array.shape}.")
         return picture

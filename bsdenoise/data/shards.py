@@ -21,7 +21,8 @@ import numpy as np
 from bsdenoise import images
 from bsdenoise.images import PREPARED_INDEX, Picture
 
-FORMAT = 1
+# The second has values that stand for no measurement, for which an earlier version would take them.
+FORMAT, FORMAT_WITH_NO_DATA = 1, 2
 SHARD_NAME = "images-{:05}.arrayrecord"
 SHARD_PATTERN = "images-*.arrayrecord"
 # Of one image: height and width, bytes of its record and their CRC-32, and which of the index's lists of notes goes
@@ -43,14 +44,26 @@ class ShardSource:
         header: The index's description of the whole.
         names: Name of each image below the base of what it was made of, each ended by a zero byte.
         records: What is known of each image, (N,) of type `RECORDS`.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
     """
 
-    def __init__(self, folder: Path, header: dict[str, Any], names: bytes, records: np.ndarray):
+    def __init__(
+        self,
+        folder: Path,
+        header: dict[str, Any],
+        names: bytes,
+        records: np.ndarray,
+        no_data: float | None = None,
+    ):
         self.folder = folder
         self.names = names
         self.records = records
         self.has_file_names = bool(header["has_file_names"])
         self._notes = [tuple(notes) for notes in header["notes"]]
+        self._no_data = header.get("no_data", [None] * len(self._notes))
+        self._files_no_data = header.get("files_no_data")
+        if no_data is not None:
+            self._no_data, self._files_no_data = [no_data] * len(self._notes), no_data
         self._shards = [folder / name for name, _, _ in header["shards"]]
         self._starts = [0, *itertools.accumulate(number for _, number, _ in header["shards"])]
         self._ends = np.flatnonzero(np.frombuffer(names, np.uint8) == 0)
@@ -58,7 +71,7 @@ class ShardSource:
         self._opening = threading.Lock()
 
     @classmethod
-    def open(cls, folder: Path) -> "ShardSource":
+    def open(cls, folder: Path, no_data: float | None = None) -> "ShardSource":
         """Reads the index, and looks whether all shards are there, whole.
 
         Raises:
@@ -72,7 +85,7 @@ class ShardSource:
                 raise ValueError(f"{folder / name}: this part of what was prepared is missing. {AGAIN}") from error
             if received != size:
                 raise ValueError(f"{folder / name}: expected {size} bytes, received {received}. {AGAIN}")
-        return cls(folder, header, names, records)
+        return cls(folder, header, names, records, no_data)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -91,8 +104,9 @@ class ShardSource:
         """Decodes one image."""
         data, notes = self._record(index), self.records["notes"][index]
         if notes == IS_FILE:
-            return decode(data, self.name(index))
-        return Picture(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False), "NPY", notes=self._notes[notes])
+            return decode(data, self.name(index), self._files_no_data)
+        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        return Picture(array, "NPY", notes=self._notes[notes], no_data=self._no_data[notes])
 
     def content(self, index: int) -> bytes | None:
         """Gives the bytes of the image file that went in; `None` if it was no file of its own."""
@@ -143,13 +157,13 @@ def check_finished(folder: Path) -> None:
         )
 
 
-def decode(data: bytes, name: str) -> Picture:
+def decode(data: bytes, name: str, no_data: float | None = None) -> Picture:
     """Reads the bytes of an image file that holds one image, (H, W) or (H, W, C).
 
     Raises:
         ValueError: If it is broken, or holds several.
     """
-    picture = images.decode(data, name)
+    picture = images.decode(data, name, no_data)
     if picture.array.ndim < 4:
         return picture
     if len(picture.array) != 1:
@@ -187,12 +201,12 @@ def _read_index(folder: Path) -> tuple[dict[str, Any], bytes, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             header = json.loads(content["header"].tobytes())
             version = header["format"]
-            if version == FORMAT:
+            if version in (FORMAT, FORMAT_WITH_NO_DATA):
                 names, records = content["names"].tobytes(), content["records"]
     except Exception as error:  # of zip, NumPy and JSON, which answer damage with errors of every type
         raise ValueError(f"{path}: the index of what was prepared cannot be read. {AGAIN}") from error
-    if version != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, received {version}, of another bsdenoise. {AGAIN}")
+    if version not in (FORMAT, FORMAT_WITH_NO_DATA):
+        raise ValueError(f"{path}: expected format {FORMAT} or {FORMAT_WITH_NO_DATA}, received {version}, of another bsdenoise. {AGAIN}")
     numbers = {len(records), names.count(b"\0"), sum(number for _, number, _ in header["shards"])}
     if records.dtype != RECORDS or len(numbers) > 1:
         raise ValueError(f"{path}: the index contradicts itself. {AGAIN}")

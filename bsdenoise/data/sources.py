@@ -52,9 +52,10 @@ class ArraySource:
 
     path: Path
     array: np.ndarray
+    no_data: float | None = None
 
     @classmethod
-    def open(cls, path: Path) -> "ArraySource":
+    def open(cls, path: Path, no_data: float | None = None) -> "ArraySource":
         """Maps the file into memory."""
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -67,7 +68,7 @@ class ArraySource:
             images.full_scale(array.dtype)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        return cls(path, array)
+        return cls(path, array, no_data)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -87,7 +88,7 @@ class ArraySource:
     def read(self, index: int) -> Picture:
         """Reads one image."""
         array = np.array(self.array[index])
-        return Picture(array.astype(array.dtype.newbyteorder("="), copy=False), "NPY")
+        return Picture(array.astype(array.dtype.newbyteorder("="), copy=False), "NPY", no_data=self.no_data)
 
     def size(self, index: int) -> tuple[int, int]:
         """Gives height and width, the same for all."""
@@ -172,27 +173,31 @@ def _check_other(path: Path, target: Path) -> None:
         raise ValueError(f"--targets must be other images than those of SOURCE. Received: {path} for both.")
 
 
-def open_source(source: str) -> Source:
+def open_source(source: str, no_data: float | None = None) -> Source:
     """Opens what SOURCE names: a folder (searched recursively, or prepared), a glob, an image file or stack, `tfds:`.
+
+    Args:
+        source: What is named.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
 
     Raises:
         ValueError: If nothing is there, or no image, or of what was prepared a part is missing.
         OSError: If a folder cannot be listed.
     """
     if source.startswith(tfds_source.PREFIX):
-        return tfds_source.open_tfds(source)
+        return tfds_source.open_tfds(source, no_data)
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".npy":
-        return ArraySource.open(path)
+        return ArraySource.open(path, no_data)
     if source and shards.is_prepared(path):
-        return ShardSource.open(path)
+        return ShardSource.open(path, no_data)
     if source and path.is_dir() and not images.is_store(path):
         index = file_index.of_folder(path)
         index.save()
         if len(index):
-            return FileSource(index)
+            return FileSource(index, no_data)
         shards.check_finished(path)
-    return FileSource(file_index.of_files(images.find(source), images.base_of(source)))
+    return FileSource(file_index.of_files(images.find(source), images.base_of(source)), no_data)
 
 
 def select(
