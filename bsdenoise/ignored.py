@@ -171,8 +171,7 @@ def _equal(array: np.ndarray, no_data: float) -> np.ndarray | None:
 
 
 def _with_averages(values: np.ndarray, measured: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Average measured values around each pixel, over the smallest surroundings in which there are enough, and add
-    noise, the less the nearer they are.
+    """Average measured values over the smallest surroundings in which there are enough; add noise away from them.
 
     Gaussians of a pyramid, normalised by the weight that measured pixels have in them; each is joined with the one of
     the next coarser level, which has the more say the less was measured near by.

@@ -33,7 +33,7 @@ class Masks:
         found = images.find(source)
         lossy = next((path for path in found if path.suffix.lower() in LOSSY), None)
         if lossy is not None:
-            raise ValueError(f"{lossy}: a JPEG cannot be a mask: what was zero is not zero any more. Expected PNG or TIFF.")
+            raise ValueError(f"{lossy}: a JPEG cannot be a mask, as it does not keep zeros. Expected PNG, TIFF or .npy.")
         self._is_for_all = not self._source.is_dir() or images.is_store(self._source)
         self._paths = {_stem(path.relative_to(images.base_of(source)).as_posix()): path for path in found}
         self._read = functools.lru_cache(maxsize=KEPT)(self._read_whole)
@@ -111,7 +111,7 @@ def _check(path: Path, received: tuple[int, ...], shape: tuple[int, ...], count:
 
 
 def _per_pixel(mask: np.ndarray, channels: int, is_rgb: bool) -> np.ndarray:
-    """Gives (h, w, C) if the mask has a channel of its own for each of the image, else (h, w, 1): any channel counts."""
+    """Gives (h, w, C) if the mask has a channel for each of the image, else (h, w, 1), where any channel counts."""
     mask = np.asarray(mask).reshape(*mask.shape[:2], -1)
     return mask if mask.shape[2] == channels and not is_rgb else mask.any(axis=2, keepdims=True)
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import keras
 import numpy as np
 
 from bsdenoise import likelihood, losses, network

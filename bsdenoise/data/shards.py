@@ -206,7 +206,8 @@ def _read_index(folder: Path) -> tuple[dict[str, Any], bytes, np.ndarray]:
     except Exception as error:  # of zip, NumPy and JSON, which answer damage with errors of every type
         raise ValueError(f"{path}: the index of what was prepared cannot be read. {AGAIN}") from error
     if version not in (FORMAT, FORMAT_WITH_NO_DATA):
-        raise ValueError(f"{path}: expected format {FORMAT} or {FORMAT_WITH_NO_DATA}, received {version}, of another bsdenoise. {AGAIN}")
+        expected = f"{FORMAT} or {FORMAT_WITH_NO_DATA}"
+        raise ValueError(f"{path}: expected format {expected}, received {version}, of another bsdenoise. {AGAIN}")
     numbers = {len(records), names.count(b"\0"), sum(number for _, number, _ in header["shards"])}
     if records.dtype != RECORDS or len(numbers) > 1:
         raise ValueError(f"{path}: the index contradicts itself. {AGAIN}")
