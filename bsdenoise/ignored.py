@@ -26,6 +26,21 @@ LEAST_BLOCKS = 64  # 2×2 pixels from which noise is estimated
 _NOISE = 0  # seed: the same image is filled the same way whenever it is
 
 
+def parse_no_data(text: str | None) -> float | None:
+    """Read a value that stands for "no measurement"; NaN, which always does, if there is to be none.
+
+    Raises:
+        ValueError: If it is no number.
+    """
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise ValueError(
+            "--no-data takes a number in the files' own units, such as -9999 or -3.4e38; nan for none, whatever the "
+            f"files declare. Received: {text!r}."
+        ) from None
+
+
 def where(array: np.ndarray, no_data: float | None = None, mask: np.ndarray | None = None) -> np.ndarray | None:
     """Find the values that hold no measurement.
 

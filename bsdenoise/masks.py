@@ -33,7 +33,7 @@ class Masks:
         found = images.find(source)
         lossy = next((path for path in found if path.suffix.lower() in LOSSY), None)
         if lossy is not None:
-            raise ValueError(f"{lossy}: a JPEG cannot be a mask, as it does not keep zeros. Expected PNG, TIFF or .npy.")
+            raise ValueError(f"{lossy}: a JPEG cannot be a mask, as it does not keep zeros. Expected PNG or TIFF.")
         self._is_for_all = not self._source.is_dir() or images.is_store(self._source)
         self._paths = {_stem(path.relative_to(images.base_of(source)).as_posix()): path for path in found}
         self._read = functools.lru_cache(maxsize=KEPT)(self._read_whole)
@@ -103,8 +103,7 @@ def _check(path: Path, received: tuple[int, ...], shape: tuple[int, ...], count:
     """Refuses a mask of another size, and a stack of masks that ends before that of the images."""
     if received[:2] != shape[:2]:
         raise ValueError(
-            f"{path}: a mask must have the size of its image, {shape[1]}×{shape[0]} pixels. "
-            f"Received: shape={received}."
+            f"{path}: a mask must have the size of its image, {shape[1]}×{shape[0]} pixels. Received: shape={received}."
         )
     if index >= count > 1:
         raise ValueError(f"{path}: holds {count} masks, and there is an image {index}, counted from 0.")

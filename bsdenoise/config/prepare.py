@@ -22,6 +22,10 @@ class PrepareConfig:
     #: Folder for the packed images, empty or not there yet.
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
 
+    #: Value of pixels that hold no measurement, in the files' own units, such as 0, -9999 or -3.4e38 (--no-data=-9999).
+    #: Default: what the files declare (GDAL_NODATA); nan for none. NaN in float files never is a measurement.
+    no_data: Annotated[str | None, tyro.conf.arg(metavar="V")] = None
+
     #: Pack only images of which both sides have at least so many pixels.
     min_side: int | None = None
 

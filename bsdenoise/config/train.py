@@ -39,6 +39,14 @@ class TrainConfig:
     #: other suffixes), or a stack in the same order.
     targets: str | None = None
 
+    #: Value of pixels that hold no measurement, in the files' own units, such as 0, -9999 or -3.4e38 (--no-data=-9999).
+    #: Default: what the files declare (GDAL_NODATA); nan for none. NaN in float files never is a measurement.
+    no_data: Annotated[str | None, tyro.conf.arg(metavar="V")] = None
+
+    #: Mask images: pixels where a mask is not zero (white) are ignored, those where it is zero (black) are used. One
+    #: file for all images, or a folder with masks under the names of the images; images without one are used whole.
+    mask: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR")] = None
+
     #: Start from the weights of a trained model instead of random ones: the name of a preset (bsdenoise presets lists
     #: them), a .keras file, or a run folder. Its method, factor and channels must be those of the run, its noise need
     #: not.
