@@ -85,7 +85,7 @@ def filled(image: np.ndarray, gaps: np.ndarray | None = None) -> np.ndarray:
         if measured[..., channel].any() and not measured[..., channel].all():
             values[..., channel] = _with_averages(values[..., channel], measured[..., channel], rng)
     is_empty = ~measured.any(axis=(0, 1))
-    values[..., is_empty] = values[measured].mean() if measured.any() else 0
+    values[..., is_empty] = values[measured].mean(dtype=np.float64) if measured.any() else 0
     if image.dtype.kind in "ui":
         values = np.clip(np.rint(values), np.iinfo(image.dtype).min, np.iinfo(image.dtype).max)
     return np.where(gaps, values.reshape(image.shape).astype(image.dtype), image)

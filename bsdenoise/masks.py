@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import tifffile
+from PIL import Image
 
 from bsdenoise import images
 
@@ -80,16 +82,34 @@ def opened(path: Path, index: int, shape: tuple[int, ...]) -> Iterator[Callable[
         ValueError: As `Masks.of`.
     """
     channels = shape[2] if len(shape) > 2 else 1
+    with contextlib.ExitStack() as stack:
+        count, size, is_rgb, read = _found(path, stack, shape[:2])
+        if size != shape[:2]:
+            raise ValueError(
+                f"{path}: a mask must have the size of its image, {shape[1]}×{shape[0]} pixels. "
+                f"Received: {size[1]}×{size[0]}."
+            )
+        if index >= count > 1:
+            raise ValueError(f"{path}: holds {count} masks, and there is an image {index}, counted from 0.")
+        yield lambda rows, columns: _per_pixel(read(index % count, rows, columns), channels, is_rgb)
+
+
+def _found(
+    path: Path, stack: contextlib.ExitStack, sides: tuple[int, ...]
+) -> tuple[int, tuple[int, ...], bool, Callable[[int, slice, slice], np.ndarray]]:
+    """Gives number and size of the masks in a file, whether they are RGB, and what reads a part of one."""
     if path.suffix.lower() == NPY:
         array = _loaded(path)
-        stack = array if array.ndim == 4 or (array.ndim == 3 and array.shape[:2] != shape[:2]) else array[np.newaxis]
-        _check(path, stack.shape[1:], shape, len(stack), index)
-        yield lambda rows, columns: _per_pixel(stack[index % len(stack)][rows, columns] != 0, channels, is_rgb=False)
-        return
-    with images.opened(path) as file:
-        _check(path, file.shape[1:] if len(file.shape) == 4 else file.shape, shape, len(file), index)
-        its_index = index % len(file)
-        yield lambda rows, columns: _per_pixel(file.read_window(its_index, rows, columns) != 0, channels, file.is_rgb)
+    else:
+        try:
+            file = stack.enter_context(images.opened(path))
+        except ValueError as refusal:
+            array = _labels(path, refusal)
+        else:
+            return len(file), file.shape[1:3] if len(file.shape) == 4 else file.shape[:2], file.is_rgb, file.read_window
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[:2] == sides):
+        array = array[np.newaxis]
+    return len(array), array.shape[1:3], False, lambda index, rows, columns: array[index][rows, columns]
 
 
 def _loaded(path: Path) -> np.ndarray:
@@ -99,19 +119,24 @@ def _loaded(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: not a readable .npy file ({error}).") from error
 
 
-def _check(path: Path, received: tuple[int, ...], shape: tuple[int, ...], count: int, index: int) -> None:
-    """Refuses a mask of another size, and a stack of masks that ends before that of the images."""
-    if received[:2] != shape[:2]:
-        raise ValueError(
-            f"{path}: a mask must have the size of its image, {shape[1]}×{shape[0]} pixels. Received: shape={received}."
-        )
-    if index >= count > 1:
-        raise ValueError(f"{path}: holds {count} masks, and there is an image {index}, counted from 0.")
+def _labels(path: Path, refusal: ValueError) -> np.ndarray:
+    """Reads a mask of a kind that no image to denoise has, such as one bit per pixel, or labels of 32 bits.
+
+    Raises:
+        ValueError: The refusal of the file as an image, if it cannot be read that way either.
+    """
+    try:
+        if path.suffix.lower() == ".png":
+            with Image.open(path, formats=("PNG",)) as image:
+                return np.asarray(image if image.mode in ("1", "P", "L", "I", "I;16") else image.convert("RGB"))
+        return tifffile.imread(path)
+    except Exception:  # of broken files, of every type
+        raise refusal from None
 
 
-def _per_pixel(mask: np.ndarray, channels: int, is_rgb: bool) -> np.ndarray:
+def _per_pixel(pixels: np.ndarray, channels: int, is_rgb: bool) -> np.ndarray:
     """Gives (h, w, C) if the mask has a channel for each of the image, else (h, w, 1), where any channel counts."""
-    mask = np.asarray(mask).reshape(*mask.shape[:2], -1)
+    mask = (np.asarray(pixels) != 0).reshape(*pixels.shape[:2], -1)
     return mask if mask.shape[2] == channels and not is_rgb else mask.any(axis=2, keepdims=True)
 
 

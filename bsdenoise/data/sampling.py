@@ -29,6 +29,7 @@ class Sample:
         offset: Pixel value that becomes 0.
         scale: Difference of pixel values that becomes 1, > 0.
         notes: What was changed on reading, each kind once, with the name of the first image it was met in.
+        ignored: Share of pixel values that hold no measurement.
     """
 
     channels: int
@@ -38,6 +39,7 @@ class Sample:
     offset: float = 0.0
     scale: float = 1.0
     notes: dict[str, str] = field(default_factory=dict)
+    ignored: float = 0.0
 
     @property
     def median_sigma(self) -> float | None:
@@ -60,7 +62,7 @@ def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) ->
         ValueError: If none can be read, bit depths differ where the SPEC is in the files' own units, or some files
             hold integers and others floats.
     """
-    channels, dtypes, sigmas, pixels = [], [], [], []
+    channels, dtypes, sigmas, pixels, shares = [], [], [], [], []
     notes: dict[str, str] = {}
     first = ""
     for index in np.unique(np.linspace(0, len(source) - 1, SAMPLE_SIZE).astype(int)):
@@ -77,6 +79,7 @@ def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) ->
         _check_alike(dtypes[0], first, dtypes[-1], name, relative_noise)
         channels.append(unit.shape[2])
         pixels.append(_draw(unit, int(index)))
+        shares.append(np.isnan(unit).mean())
         for note in picture.notes:
             notes.setdefault(note, name)
         if min(unit.shape[:2]) >= MIN_ESTIMATE_SIZE:
@@ -93,6 +96,7 @@ def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) ->
         offset=offset,
         scale=scale,
         notes=notes,
+        ignored=float(np.mean(shares)),
     )
 
 

@@ -1,6 +1,7 @@
 """From flags to training images: checks, a look at the images, their noise and range, and what to say about them."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -136,7 +137,7 @@ def open_data(
         remarked=set(sample.notes),
         masks=masks,
     )
-    _announce_masks(data, say)
+    _announce_ignored(config, data, sample, say)
     _announce_range(data, sample, say)
     _warn_of_clean_images(config, data, sample, say)
     return data, sample
@@ -261,12 +262,16 @@ def _sigmas(spec: str, full_scale: float) -> tuple[float, float]:
     return level.low * _NO_LIMIT / full_scale, level.high * _NO_LIMIT / full_scale
 
 
-def _announce_masks(data: TrainingImages, say: Callable[[str], None]) -> None:
-    """Says how many images have a mask; if none has one, their names do not fit.
+def _announce_ignored(config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
+    """Says how much of the images is ignored, and how many have a mask.
 
     Raises:
-        ValueError: If none has one.
+        ValueError: If there are masks and no image has one: their names do not fit.
     """
+    if sample.ignored:
+        say(f"{100 * sample.ignored:.2g} % of the pixels hold no measurement: they are left out")
+    elif config.no_data is not None and not math.isnan(float(config.no_data)):
+        say(f"warning: none of the images that were looked at has a pixel of --no-data {config.no_data}")
     if data.masks is None:
         return
     names = (data.source.short_name(index) for index in range(len(data.source)))
