@@ -80,12 +80,12 @@ def filled(image: np.ndarray, gaps: np.ndarray | None = None) -> np.ndarray:
         return image
     values = np.where(gaps, 0, image).astype(np.float64 if image.dtype.itemsize > 4 else np.float32)
     values, measured = (array.reshape(*image.shape[:2], -1) for array in (values, ~gaps))
+    mean = values[measured].mean(dtype=np.float64) if measured.any() else 0.0
     rng = np.random.default_rng(_NOISE)
     for channel in range(values.shape[2]):
         if measured[..., channel].any() and not measured[..., channel].all():
             values[..., channel] = _with_averages(values[..., channel], measured[..., channel], rng)
-    is_empty = ~measured.any(axis=(0, 1))
-    values[..., is_empty] = values[measured].mean(dtype=np.float64) if measured.any() else 0
+    values[..., ~measured.any(axis=(0, 1))] = mean
     if image.dtype.kind in "ui":
         values = np.clip(np.rint(values), np.iinfo(image.dtype).min, np.iinfo(image.dtype).max)
     return np.where(gaps, values.reshape(image.shape).astype(image.dtype), image)
