@@ -25,7 +25,7 @@ def run(config: PrepareConfig) -> None:
     packing.check_out(config.out)  # before anything takes long
     start = time.monotonic()
     no_data = ignored.parse_no_data(config.no_data)
-    found = open_source(config.source, no_data)
+    found = open_source(config.source, config.axes, no_data)
     source = select(found, config.min_side, config.max_side, _warn)
     if source is not found:
         tqdm.write(f"{len(source)} of {len(found)} images have sides within --min-side and --max-side")

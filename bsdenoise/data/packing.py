@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -43,16 +44,18 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Record:
-    """One image: its name, its bytes, height and width; notes if the bytes are its pixels, `None` if a file.
+    """One image: its name, its bytes, height and width, and if the bytes are its pixels what else is known of them.
 
-    Of pixels also the value that stands for no measurement; a file says it by itself.
+    Attributes:
+        notes: What was changed on reading; `None` if the bytes are a file.
+        meaning: What `shards.MEANING` names of a `Picture`.
     """
 
     name: str
     data: bytes
     size: tuple[int, int]
     notes: tuple[str, ...] | None
-    no_data: float | None = None
+    meaning: tuple[Any, ...] = ()
 
 
 def pack(
@@ -133,13 +136,15 @@ class _Index:
         self.no_data = no_data
         self.names = bytearray()
         self.records = bytearray()
-        self.notes: dict[tuple[tuple[str, ...], float | None], int] = {}
+        self.notes: dict[tuple[tuple[str, ...], tuple[Any, ...]], int] = {}
         self.shards: list[tuple[str, int, int]] = []
 
     def add(self, record: _Record) -> None:
         notes = shards.IS_FILE
         if record.notes is not None:
-            notes = self.notes.setdefault((record.notes, record.no_data), len(self.notes))
+            # NaN is not equal to itself: each would be another.
+            meaning = tuple(None if value != value else value for value in record.meaning)
+            notes = self.notes.setdefault((record.notes, meaning), len(self.notes))
         self.names += record.name.encode("utf-8", "surrogateescape") + b"\0"
         facts = (*record.size, len(record.data), zlib.crc32(record.data), notes)
         self.records += np.array([facts], shards.RECORDS).tobytes()
@@ -148,16 +153,15 @@ class _Index:
         return len(self.records) // shards.RECORDS.itemsize
 
     def write(self, path: Path, with_file_names: bool) -> None:
-        has_no_data = self.no_data is not None or any(no_data is not None for _, no_data in self.notes)
         header = {
-            "format": shards.FORMAT_WITH_NO_DATA if has_no_data else shards.FORMAT,
+            "format": shards.FORMAT,
             "package": f"bsdenoise {bsdenoise.__version__}",
             "has_file_names": with_file_names,
             "shards": self.shards,
             "notes": [notes for notes, _ in self.notes],
+            "meanings": [meaning for _, meaning in self.notes],
+            "files_no_data": self.no_data,
         }
-        if has_no_data:
-            header |= {"no_data": [no_data for _, no_data in self.notes], "files_no_data": self.no_data}
         with files.replacing(path) as temporary:
             np.savez(
                 temporary,
@@ -238,7 +242,8 @@ def _record(source: Source, index: int, no_data: float | None) -> _Record:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(picture.array), allow_pickle=False)
     size = (picture.shape[0], picture.shape[1])
-    return _Record(source.short_name(index), buffer.getvalue(), size, picture.notes, picture.no_data)
+    meaning = tuple(getattr(picture, name) for name in shards.MEANING)
+    return _Record(source.short_name(index), buffer.getvalue(), size, picture.notes, meaning)
 
 
 def _check_measured(picture: Picture) -> None:

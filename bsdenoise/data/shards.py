@@ -21,14 +21,14 @@ import numpy as np
 from bsdenoise import images
 from bsdenoise.images import PREPARED_INDEX, Picture
 
-# The second has values that stand for no measurement, for which an earlier version would take them.
-FORMAT, FORMAT_WITH_NO_DATA = 1, 2
+FORMAT = 1
 SHARD_NAME = "images-{:05}.arrayrecord"
 SHARD_PATTERN = "images-*.arrayrecord"
 # Of one image: height and width, bytes of its record and their CRC-32, and which of the index's lists of notes goes
 # with it. With IS_FILE its record is an image file, of which reading tells the notes; else its pixels as `.npy`.
 RECORDS = np.dtype([("height", "<i4"), ("width", "<i4"), ("bytes", "<i8"), ("crc32", "<u4"), ("notes", "<i4")])
 IS_FILE = -1
+MEANING = ("bits", "independent_channels", "no_data")  # of a `Picture`, kept beside pixels
 MOST_OPEN = 256  # shards; systems allow a process 1024 files, unless told otherwise
 # For reading in any order, as array_record's documentation advises.
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
@@ -60,10 +60,11 @@ class ShardSource:
         self.records = records
         self.has_file_names = bool(header["has_file_names"])
         self._notes = [tuple(notes) for notes in header["notes"]]
-        self._no_data = header.get("no_data", [None] * len(self._notes))
-        self._files_no_data = header.get("files_no_data")
-        if no_data is not None:
-            self._no_data, self._files_no_data = [no_data] * len(self._notes), no_data
+        # Folders that were prepared before it was kept have none.
+        meanings = header.get("meanings") or [()] * len(self._notes)
+        self._meanings = [dict(zip(MEANING, meaning, strict=False)) for meaning in meanings]
+        self._no_data = no_data
+        self._files_no_data = header.get("files_no_data") if no_data is None else no_data
         self._shards = [folder / name for name, _, _ in header["shards"]]
         self._starts = [0, *itertools.accumulate(number for _, number, _ in header["shards"])]
         self._ends = np.flatnonzero(np.frombuffer(names, np.uint8) == 0)
@@ -106,7 +107,8 @@ class ShardSource:
         if notes == IS_FILE:
             return decode(data, self.name(index), self._files_no_data)
         array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-        return Picture(array, "NPY", notes=self._notes[notes], no_data=self._no_data[notes])
+        picture = Picture(array, "NPY", notes=self._notes[notes], **self._meanings[notes])
+        return picture if self._no_data is None else dataclasses.replace(picture, no_data=self._no_data)
 
     def content(self, index: int) -> bytes | None:
         """Gives the bytes of the image file that went in; `None` if it was no file of its own."""
@@ -201,13 +203,12 @@ def _read_index(folder: Path) -> tuple[dict[str, Any], bytes, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             header = json.loads(content["header"].tobytes())
             version = header["format"]
-            if version in (FORMAT, FORMAT_WITH_NO_DATA):
+            if version == FORMAT:
                 names, records = content["names"].tobytes(), content["records"]
     except Exception as error:  # of zip, NumPy and JSON, which answer damage with errors of every type
         raise ValueError(f"{path}: the index of what was prepared cannot be read. {AGAIN}") from error
-    if version not in (FORMAT, FORMAT_WITH_NO_DATA):
-        expected = f"{FORMAT} or {FORMAT_WITH_NO_DATA}"
-        raise ValueError(f"{path}: expected format {expected}, received {version}, of another bsdenoise. {AGAIN}")
+    if version != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT}, received {version}, of another bsdenoise. {AGAIN}")
     numbers = {len(records), names.count(b"\0"), sum(number for _, number, _ in header["shards"])}
     if records.dtype != RECORDS or len(numbers) > 1:
         raise ValueError(f"{path}: the index contradicts itself. {AGAIN}")

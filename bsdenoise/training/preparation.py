@@ -221,8 +221,8 @@ def provenance(
 def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Source, Source | None]:
     """Opens the source, and what its images are compared with; keeps the images of the wanted sizes."""
     no_data = ignored.parse_no_data(config.no_data)
-    found = open_source(config.source, no_data)
-    targets = open_source(config.targets, no_data) if config.targets else None
+    found = open_source(config.source, config.axes, no_data)
+    targets = open_source(config.targets, config.axes, no_data) if config.targets else None
     if targets is not None:
         check_partners(found, targets)
     source = select(found, config.min_side, config.max_side, lambda line: say(f"warning: {line}"))
