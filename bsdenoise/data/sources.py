@@ -53,10 +53,11 @@ class ArraySource:
     array: np.ndarray
     layout: Layout
     axes: str | None = None
+    no_data: float | None = None
 
     @classmethod
-    def open(cls, path: Path, axes: str | None = None) -> "ArraySource":
-        """Maps the file into memory; `axes` as for `images.read`."""
+    def open(cls, path: Path, axes: str | None = None, no_data: float | None = None) -> "ArraySource":
+        """Maps the file into memory; `axes` as for `images.read`, `no_data` as for `images.opened`."""
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
@@ -87,7 +88,8 @@ class ArraySource:
         """Reads one image."""
         part = self.layout.to_image(self.array[self.layout.place(index, slice(None), slice(None))])
         array = np.array(part, part.dtype.newbyteorder("="), order="C", subok=False)
-        return Picture(array, "NPY", notes=self.layout.notes, independent_channels=self.layout.independent)
+        notes, independent = self.layout.notes, self.layout.independent
+        return Picture(array, "NPY", notes=notes, independent_channels=independent, no_data=self.no_data)
 
     def size(self, index: int) -> tuple[int, int]:
         """Gives height and width, the same for all."""
@@ -172,12 +174,18 @@ def _check_other(path: Path, target: Path) -> None:
         raise ValueError(f"--targets must be other images than those of SOURCE. Received: {path} for both.")
 
 
-def open_source(source: str, axes: str | None = None, say: Callable[[str], object] | None = None) -> Source:
+def open_source(
+    source: str,
+    axes: str | None = None,
+    no_data: float | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Source:
     """Opens what SOURCE names: a folder (searched recursively, or prepared), a glob, an image file or stack, `tfds:`.
 
     Args:
         source: What SOURCE may be.
         axes: Letters of the axes of `.npy` files and plain Zarr arrays, as for `images.read`.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
         say: As for `images.find`.
 
     Raises:
@@ -191,12 +199,12 @@ def open_source(source: str, axes: str | None = None, say: Callable[[str], objec
             f"{array_axes.FLAG} names the axes of .npy files and Zarr arrays; {source} holds images. Leave it away."
         )
     if source.startswith(tfds_source.PREFIX):
-        return tfds_source.open_tfds(source)
+        return tfds_source.open_tfds(source, no_data)
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".npy":
-        return ArraySource.open(path, axes)
+        return ArraySource.open(path, axes, no_data)
     if source and shards.is_prepared(path):
-        return ShardSource.open(path)
+        return ShardSource.open(path, no_data)
     if source and path.is_dir() and not images.is_store(path):
         index = file_index.of_folder(path, axes)
         index.save()
@@ -204,9 +212,9 @@ def open_source(source: str, axes: str | None = None, say: Callable[[str], objec
             for line in index.left_out.notes(source):
                 if say is not None:
                     say(line)
-            return FileSource(index, axes)
+            return FileSource(index, axes, no_data)
         shards.check_finished(path)
-    return FileSource(file_index.of_files(images.find(source, say), images.base_of(source)), axes)
+    return FileSource(file_index.of_files(images.find(source, say), images.base_of(source)), axes, no_data)
 
 
 def select(
