@@ -23,6 +23,7 @@ from bsdenoise.formats.pixels import (
     ImageFile,
     Picture,
     check_channels,
+    check_single_precision,
     from_unit,
     full_scale,
     parts_for,
@@ -36,6 +37,7 @@ __all__ = [
     "Picture",
     "base_of",
     "check_channels",
+    "check_single_precision",
     "check_writable",
     "count",
     "decode",
@@ -388,6 +390,7 @@ def _checked(found: ImageFile, name: str | Path) -> ImageFile:
     def check_pixels(array: np.ndarray) -> np.ndarray:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError("it holds NaN or infinite values")
+        check_single_precision(array)
         return array
 
     def check_index(index: int) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from bsdenoise import images
-from bsdenoise.data.sources import MAX_REPORTS, Source
+from bsdenoise.data.sources import MAX_REPORTS, Source, named
 from bsdenoise.methods import Crop, Method
 from bsdenoise.noise import GaussianNoise
 
@@ -74,6 +74,7 @@ class TrainingImages:
     remarked: set[str] = field(default_factory=set)
     failure: ValueError | None = None
     _left_out: set[int] = field(default_factory=set)
+    _first_problem: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self):
@@ -175,13 +176,15 @@ class TrainingImages:
                 images_of_one = self._read(index)
                 height, width = images_of_one[0].shape[:2]
                 if min(height, width) < self.crop:
-                    raise ValueError(f"{width}×{height} pixels are less than the crop of {self.crop}×{self.crop}")
+                    raise ValueError(
+                        f"{width}×{height} pixels are less than the crop of {self.crop}×{self.crop} (--crop)"
+                    )
                 return images_of_one
             except (ValueError, OSError) as error:
                 self._leave_out(index, error)
         self.failure = ValueError(
-            f"None of the {len(order)} images can be used for training. Are they whole, and at least "
-            f"{self.crop}×{self.crop} pixels (--crop)?"
+            f"None of the {len(order)} images can be used for training; the first that was left out is "
+            f"{self._first_problem}"
         )
         raise self.failure
 
@@ -192,9 +195,10 @@ class TrainingImages:
                 return
             self._left_out.add(index)
             count = len(self._left_out)
-        name = self.source.name(index)
+            problem = named(self.source.name(index), error)
+            self._first_problem = self._first_problem or problem
         if count <= MAX_REPORTS:
-            self.report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
+            self.report(f"left out {problem}")
         if count == MAX_REPORTS:
             self.report("whatever else is left out will not be named")
 
@@ -217,10 +221,14 @@ class TrainingImages:
             kinds = ("integers", "floats") if self.fractional else ("floats", "integers")
             raise ValueError(f"it holds {kinds[1]}, the others {kinds[0]}; they have no common units")
         array = array if array.ndim == 3 else array[..., np.newaxis]
+        if picture.independent_channels and array.shape[2] != self.channels:
+            raise ValueError(f"it has {array.shape[2]} independent channels, not {self.channels}")
         images.to_channels(array[:1, :1], self.channels)  # raises if it cannot be done; the whole is not needed
-        full_scale = images.full_scale(array.dtype)
-        if self.full_scale and full_scale != self.full_scale:
+        if self.full_scale and picture.full_scale != self.full_scale:
             raise ValueError("its bit depth differs from the others'; the noise SPEC is in the files' own units")
+        if picture.bits is not None:  # whoever normalises a crop of it knows the type alone
+            array = images.to_unit(array, picture.bits)
+        images.check_single_precision(array)
         if array.dtype.kind == "f":
             # In double precision there are finite numbers that are infinite in single.
             array = images.to_unit(images.to_channels(array, self.channels))

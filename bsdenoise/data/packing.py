@@ -23,7 +23,7 @@ import bsdenoise
 from bsdenoise import files
 from bsdenoise.data import shards
 from bsdenoise.data.looking import BAR_DELAY
-from bsdenoise.data.sources import MAX_REPORTS, Source, has_file_names
+from bsdenoise.data.sources import MAX_REPORTS, Source, has_file_names, named
 from bsdenoise.images import PREPARED_INDEX
 
 # Images are compressed already; and each record has to be readable without its neighbours.
@@ -96,7 +96,8 @@ def check_out(out: Path) -> None:
 
 def _pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], None], written: list[Path]) -> Packed:
     found = _Index()
-    records = _records(source, report)
+    problems: list[str] = []
+    records = _records(source, report, problems)
     first = next(records, None)
     while first is not None:
         path = out / shards.SHARD_NAME.format(len(written))
@@ -106,7 +107,7 @@ def _pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], N
             first = _write_shard(temporary, itertools.chain([first], records), shard_bytes, found)
         found.shards.append((path.name, len(found) - before, path.stat().st_size))
     if not len(found):
-        raise ValueError(f"None of the {len(source)} images can be read.")
+        raise ValueError(f"None of the {len(source)} images could be read; the first is {problems[0]}")
     found.write(out / PREPARED_INDEX, has_file_names(source))
     total = sum(size for _, _, size in found.shards)
     return Packed(len(found), len(source) - len(found), len(written), total)
@@ -177,8 +178,8 @@ def _checked(write: Callable[..., None], *data: bytes) -> None:
         raise OSError(errno.EIO, shards.reason_of(error)) from error
 
 
-def _records(source: Source, report: Callable[[str], None]) -> Iterator[_Record]:
-    """Reads all images in their order, in threads; says which cannot be read."""
+def _records(source: Source, report: Callable[[str], None], problems: list[str]) -> Iterator[_Record]:
+    """Read all images in their order, in threads; say which cannot be read, and put the first of them in `problems`."""
     num_threads = os.cpu_count() or 1
     pool = concurrent.futures.ThreadPoolExecutor(num_threads)
     waiting: collections.deque[tuple[int, concurrent.futures.Future[_Record]]] = collections.deque()
@@ -197,9 +198,11 @@ def _records(source: Source, report: Callable[[str], None]) -> Iterator[_Record]
                     yield future.result()
                 except (ValueError, OSError) as error:
                     left_out += 1
+                    problem = named(source.name(index), error)
+                    if not problems:
+                        problems.append(problem)
                     if left_out <= MAX_REPORTS:
-                        name = source.name(index)
-                        report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
+                        report(f"left out {problem}")
                     if left_out == MAX_REPORTS:
                         report("whatever else is left out will not be named")
                 progress.update()

@@ -126,6 +126,20 @@ class Selection:
         return self.source.size(int(self.indices[index]))
 
 
+def named(name: str, error: Exception) -> str:
+    """Return the name of an image and what is wrong with it, the name once, as for "left out NAME: REASON".
+
+    Args:
+        name: As a source gives it: a path, with "[k]" behind it for image k of a stack.
+        error: What reading raised; its message may begin with the file's path itself.
+    """
+    reason = str(error)
+    for prefix in (name, name.rpartition("[")[0]):
+        if prefix:
+            reason = reason.removeprefix(f"{prefix}: ")
+    return f"{name}: {reason or type(error).__name__}"
+
+
 def check_partners(source: Source, targets: Source) -> None:
     """Checks that two sets hold the same images by their numbers: as many, and files under the same names.
 
@@ -221,11 +235,13 @@ def select(
         return source
     sizes, failures = _sizes(source)
     for index, error in itertools.islice(sorted(failures.items()), MAX_REPORTS):
-        name = source.name(index)
-        report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
+        report(f"left out {named(source.name(index), error)}")
     is_kept = (sizes.min(axis=1) >= (min_side or 1)) & (sizes.max(axis=1) <= (np.inf if max_side is None else max_side))
     is_kept[list(failures)] = False
     kept = np.flatnonzero(is_kept)
+    if len(failures) == len(source):
+        index, error = min(failures.items())
+        raise ValueError(f"None of the images could be read; the first is {named(source.name(index), error)}")
     if not len(kept):
         wanted = " and ".join(
             f"{'at least' if name == '--min-side' else 'at most'} {value} ({name})"

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 NUM_COLOURS = 3
+LOST_SHARE = 0.1  # of the difference of neighbouring pixels: rounding of more than this spoils the noise
+DOUBLE_ROUNDING = 1e-12  # relative; what sums in double precision leave is no image content
 REC_601 = (0.299, 0.587, 0.114)  # ITU-R BT.601: weights of red, green and blue in the luminance
 # What may be changed on reading, in the words that users get to see.
 ALPHA_DROPPED = "its alpha channel is dropped"
@@ -144,6 +146,32 @@ def full_scale(dtype: Any, bits: int | None = None) -> float:
     if dtype in (np.uint8, np.uint16):
         return float(np.iinfo(dtype).max if bits is None else 2**bits - 1)
     raise ValueError(f"Pixels must be uint8, uint16 or floats. Received: dtype={dtype}.")
+
+
+def check_single_precision(array: np.ndarray) -> None:
+    """Refuse float64 pixels whose noise single precision, in which images are computed, would round away.
+
+    Args:
+        array: (H, W) or (…, H, W, C) of any type; pixels that are not finite do not count.
+
+    Raises:
+        ValueError: If a usual pixel is rounded by more than a tenth of what it differs from its neighbour.
+    """
+    if array.dtype.kind != "f" or array.dtype.itemsize <= np.dtype(np.float32).itemsize or array.size == 0:
+        return
+    axis = array.ndim - 2 if array.ndim > 2 else array.ndim - 1
+    with np.errstate(invalid="ignore", over="ignore"):
+        differences, rounding = np.abs(np.diff(array, axis=axis)), np.abs(array - array.astype(np.float32))
+    differences = differences[np.isfinite(differences) & (differences > 0)]
+    rounding = rounding[np.isfinite(rounding)]
+    if not len(differences) or not len(rounding):
+        return
+    usual, level = float(np.median(differences)), float(np.median(np.abs(array[np.isfinite(array)])))
+    if float(np.median(rounding)) > LOST_SHARE * usual > LOST_SHARE * DOUBLE_ROUNDING * level:
+        raise ValueError(
+            f"its float64 values lie around {level:.3g} and neighbours differ by about {usual:.2g}, which single "
+            "precision, in which images are computed, would round away: subtract the offset from all images first"
+        )
 
 
 def to_unit(array: np.ndarray, bits: int | None = None) -> np.ndarray:

@@ -11,6 +11,7 @@ import bsdenoise
 from bsdenoise import methods
 from bsdenoise import noise as noise_models
 from bsdenoise.config import TrainConfig
+from bsdenoise.data import noise_floor
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.data.manifest import manifest
 from bsdenoise.data.sampling import Sample, look_at
@@ -22,8 +23,13 @@ from bsdenoise.noise import GaussianNoise
 
 _MASKING_FLAGS = ("n2v_fraction", "n2v_radius", "n2v_center")
 FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
+# More than this times the declared σ in three quarters of the images' blocks is more than estimates are wrong by.
+TOO_LITTLE_DECLARED_RATIO = 1.25
+# Noise of the quietest parts over what --corrupt adds, above which images are hardly clean. Clean photographs have
+# 0.5 to 1.5 grey levels there, fine texture everywhere up to 3.
+ALREADY_NOISY_RATIO = 0.3
 MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
-_NO_LIMIT = 2.0**100  # a full scale that no σ exceeds; by a power of two nothing is rounded
+_NO_LIMIT = 2.0**200  # a full scale that no σ of a float image exceeds; by a power of two nothing is rounded
 
 
 def check(config: TrainConfig) -> None:
@@ -103,7 +109,7 @@ def open_data(
     offset, scale = sample.offset, sample.scale
     if earlier is not None:
         offset, scale = float(earlier.get("offset", 0.0)), float(earlier.get("scale", 1.0))
-    noise = _normalised_noise(config.noise, sample.full_scale, offset, scale)
+    noise = _normalised_noise(config.noise, sample, offset, scale)
     channels = sample.channels if config.channels is None else config.channels
     if not config.corrupt and channels == 1 and sample.channels == 3:
         raise ValueError(
@@ -134,7 +140,7 @@ def open_data(
         remarked=set(sample.notes),
     )
     _announce_range(data, sample, say)
-    _warn_of_clean_images(config, data, sample, say)
+    _judge_noise(config, data, sample, say)
     return data, sample
 
 
@@ -227,18 +233,22 @@ def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Sou
     return source, targets
 
 
-def _normalised_noise(spec: str, full_scale: float, offset: float, scale: float) -> GaussianNoise:
+def _normalised_noise(spec: str, sample: Sample, offset: float, scale: float) -> GaussianNoise:
     """Reads a noise SPEC in units of `scale`, a pixel value.
 
     Raises:
         ValueError: If it cannot be read, or σ is more than `scale`: there would be nothing to see in such noise.
     """
+    full_scale, fractional = sample.full_scale, sample.fractional
     low, high = _sigmas(spec, full_scale)
     if high > scale:
+        cure = ""
+        if not fractional and not noise_models.is_relative(spec):
+            cure = " Of floats it is no grey level: of images from 0 to 1, 25 of 255 levels are gaussian:25/255."
         raise ValueError(
             f"--noise {spec} has a sigma of {high * full_scale:.5g}, and the images span only "
             f"{scale * full_scale:.5g} (from {offset * full_scale:.5g} to {(offset + scale) * full_scale:.5g}), both "
-            "in the files' own units."
+            f"in the files' own units.{cure}"
         )
     return GaussianNoise(low / scale, high / scale)
 
@@ -269,17 +279,52 @@ def _announce_range(data: TrainingImages, sample: Sample, say: Callable[[str], N
     )
 
 
-def _warn_of_clean_images(
-    config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]
-) -> None:
-    """Says so if the images show far less noise than was declared."""
-    declared = data.noise.low * data.scale
-    if config.corrupt or sample.median_sigma is None or sample.median_sigma >= FORGOTTEN_CORRUPT_RATIO * declared:
+def _judge_noise(config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
+    """Say so if the noise that the images show is not what the flags say of it.
+
+    What is seen of noise is an estimate, which fine texture raises; so the quiet parts of images speak for there being
+    noise, and whole images for there being little.
+    """
+    floor = noise_floor.median(sample.floors)
+    # Pairs of noisy copies may have whatever noise they like, as long as their noises are two.
+    is_correlated = data.targets is None and noise_floor.is_correlated(sample.floors, data.scale)
+    unit = sample.full_scale
+    if config.corrupt:
+        added = 0.5 * (data.noise.low + data.noise.high) * data.scale
+        if floor is not None and max(floor.quiet, floor.shared * is_correlated) > ALREADY_NOISY_RATIO * added:
+            say(
+                f"warning: the images look noisy already (sigma of about {floor.low * unit:.3g}), and --corrupt "
+                f"{config.corrupt} adds noise to them: the model will take the noise that they have for image content. "
+                "To train on them as they are, leave --corrupt out (--corrupt None where --config sets it), and say "
+                "by --noise what noise they have."
+            )
         return
-    say(
-        f"warning: the images show noise of about {sample.median_sigma * sample.full_scale:.3g} where "
-        f"--noise {config.noise} says {declared * sample.full_scale:.3g}. If they are clean, add --corrupt fresh."
-    )
+    declared = data.noise.low * data.scale
+    declares = f"--noise {config.noise} says {declared * unit:.3g}"
+    if floor is not None and is_correlated:
+        say(
+            "warning: neighbouring pixels seem to share their noise, as in camera JPEGs, scaled or compressed images "
+            f"(sigma of about {floor.low * unit:.3g} pixel by pixel and {floor.shared * unit:.3g} on every third "
+            f"pixel; {declares}). White noise does not describe it, and a model that is trained so keeps most of it. "
+            "Use the unprocessed images."
+        )
+    elif sample.median_sigma is not None and sample.median_sigma < FORGOTTEN_CORRUPT_RATIO * declared:
+        say(
+            f"warning: the images show noise of about {sample.median_sigma * unit:.3g} where {declares}. If they are "
+            "clean, add --corrupt fresh; if they are noisy, declare what they have."
+        )
+    elif floor is not None and floor.low > TOO_LITTLE_DECLARED_RATIO * declared:
+        say(
+            f"warning: the images show noise of about {floor.low * unit:.3g} where {declares}. If that is no fine "
+            f"texture, the model will keep the rest of the noise: declare what they have{_in_own_units(config, data)}."
+        )
+
+
+def _in_own_units(config: TrainConfig, data: TrainingImages) -> str:
+    """Say what a fraction means of floats, whose full scale is 1 whatever they count."""
+    if data.fractional or not noise_models.is_relative(config.noise):
+        return ""
+    return ", without a slash: the full scale of floats is 1, and these have units of their own"
 
 
 def _warn(line: str) -> None:
