@@ -16,12 +16,14 @@ BLOCK = 16  # side of a block in pixels: 256 details, whose median is within som
 STRIDE = 3  # correlation of camera files and of averaging detectors has mostly gone at this distance
 MAX_SIDE = 1024  # of the part of an image that is looked at, its middle
 QUIET, LOW, MIDDLE = 0.05, 0.25, 0.5  # quantiles over blocks
+QUIET_IMAGES = 0.1  # quantile over images
 DETAIL_GAIN = 6.0  # √36: second differences along both axes of white noise of σ = 1 have this standard deviation
 # By what correlated noise is told from clean images, whose finest details are weaker than coarser ones as well.
-# Measured on clean photographs (spread 2.6 to 3.2), on files of a camera and of an averaging detector (spread 1.2 to
-# 1.7, growth 3.3 to 4.5), on photographs with white noise (growth 1.0 to 1.4) and with blurred noise (from 3.5 on).
+# Measured on clean photographs (contrast 4 to 11), on files of a camera and of an averaging detector (contrast 1.4 to
+# 2.2, growth 3.2 to 4.5), on photographs with white noise (growth 1.0 to 1.5) and with blurred noise (from 3.7 on).
 MIN_GROWTH = 2.0  # of the quiet blocks' noise, on every third pixel over all pixels
 MAX_SPREAD = 2.1  # of a usual block over a quiet one, on every third pixel: noise is everywhere, texture is not
+MAX_CONTRAST = 3.0  # of a usual block over the quiet ones of the quietest tenth of the images
 MIN_SHARED = 0.005  # σ on every third pixel below which there is nothing to tell, as the range of intensities is 1
 
 
@@ -84,8 +86,10 @@ def is_correlated(floors: Sequence[NoiseFloor], scale: float) -> bool:
         return False
     growth = np.median([floor.shared / floor.quiet if floor.quiet else np.inf for floor in floors])
     spread = np.median([floor.shared_usual / floor.shared if floor.shared else np.inf for floor in floors])
-    shared = np.median([floor.shared for floor in floors])
-    return bool(growth >= MIN_GROWTH and spread <= MAX_SPREAD and shared >= MIN_SHARED * scale)
+    shared = np.array([floor.shared for floor in floors])
+    usual = np.median([floor.shared_usual for floor in floors])
+    is_everywhere = spread <= MAX_SPREAD and usual <= MAX_CONTRAST * np.quantile(shared, QUIET_IMAGES)
+    return bool(growth >= MIN_GROWTH and is_everywhere and np.median(shared) >= MIN_SHARED * scale)
 
 
 def _block_sigmas(image: np.ndarray, stride: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from bsdenoise.noise import SIGMA_MEDIAN
 
@@ -20,6 +21,11 @@ FLAT_QUANTILE, FLAT_SHARE = 0.25, 0.87
 # Brightness is divided at these quantiles: finely at the upper end, where noise is strongest and images are few.
 QUANTILES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 MIN_BLOCKS = 24  # of one brightness, for a quartile to mean something
+NEIGHBOURHOOD = 5  # side of the square of neighbours whose mean is a pixel's brightness
+# A declared variance does not fit if a tenth of the pixels has less than this share of it, as where noise depends on
+# the brightness or is clipped; or half of them more than this multiple: fine texture is taken for noise as well.
+LESS, LESS_SHARE = 0.6, 0.1
+MORE, MORE_SHARE = 1.7, 0.5
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,20 @@ def fit(images: Sequence[np.ndarray]) -> NoiseCurve | None:
         flat = np.array([np.quantile(sigma[part], FLAT_QUANTILE) for part in parts])
         variances.append(np.square(flat / FLAT_SHARE))
     return NoiseCurve(levels, variances)
+
+
+def brightness(image: np.ndarray) -> np.ndarray:
+    """Return the mean of the neighbours of each pixel of (H, W, C), in which its own noise has no part."""
+    number = NEIGHBOURHOOD**2
+    around = ndimage.uniform_filter(image.astype(np.float64), (NEIGHBOURHOOD, NEIGHBOURHOOD, 1), mode="nearest")
+    return (number * around - image) / (number - 1)
+
+
+def fits(variances: Sequence[np.ndarray], declared: Sequence[float]) -> bool:
+    """Tell whether measured noise variances of images, maps (H, W, C), agree with one declared for each image."""
+    ratios = [(measured / expected).ravel() for measured, expected in zip(variances, declared, strict=True)]
+    ratio = np.concatenate(ratios)
+    return bool(np.mean(ratio < LESS) < LESS_SHARE and np.mean(ratio > MORE) < MORE_SHARE)
 
 
 def _blocks(image: np.ndarray) -> np.ndarray:
