@@ -32,7 +32,7 @@ def run(config: DenoiseConfig) -> int:
     if config.concurrency < 1:
         raise ValueError(f"--concurrency must be at least 1. Received: {config.concurrency}.")
     denoise_model.check_flags(config)
-    jobs = paths.plan(config.inputs, config.out, std=config.std, overwrite=config.overwrite)
+    jobs = paths.plan(config.inputs, config.out, std=config.std, overwrite=config.overwrite, axes=config.axes)
     is_default = config.model is None and config.server is None
     named = None if is_default else denoise_model.load(config)
     tasks = [future.result() for _, future in in_order(surveyed, jobs, SURVEYORS)]
@@ -65,7 +65,7 @@ def _by_default(config: DenoiseConfig, tasks: list[Task]) -> list[tuple[Model, l
     groups: dict[int, list[Task]] = {}
     for task in tasks:
         alike = task if task.shape is not None else readable[0]  # it will fail, with whatever model
-        groups.setdefault(denoise_model.default_channels(alike.channels), []).append(task)
+        groups.setdefault(denoise_model.default_channels(alike.joint_channels), []).append(task)
     return [(denoise_model.load_default(config, channels), groups[channels]) for channels in sorted(groups)]
 
 

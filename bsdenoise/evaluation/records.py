@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import bsdenoise
-from bsdenoise.evaluation.cases import Case, Item, read_clean, read_pair
+from bsdenoise.evaluation.cases import Case, Item, are_independent, read_clean, read_pair
 from bsdenoise.evaluation.contestants import Contestant
 from bsdenoise.evaluation.metrics import psnr, rounded, ssim
 from bsdenoise.levels import parse_level
@@ -220,9 +220,9 @@ def _in_order(attempt: Callable[[Item], Any], items: Iterable[Item], contestant:
 
 def read_case(item: Item, channels: int, protocol: Protocol) -> Case:
     """Reads an image, and adds noise where the protocol says so."""
-    if protocol.noise is None:
-        return read_pair(item, channels)
-    return read_clean(item, channels, protocol.noise)
+    independent = are_independent(item, channels)
+    case = read_pair(item, channels) if protocol.noise is None else read_clean(item, channels, protocol.noise)
+    return replace(case, independent_channels=independent)
 
 
 def told_sigma(case: Case, protocol: Protocol) -> float | None:
@@ -291,9 +291,17 @@ def _calibration(denoised: np.ndarray, std: np.ndarray, clean: np.ndarray) -> fl
 def _key(digests: list[str], item: Item, protocol: Protocol) -> str:
     """Gives a checksum of all that a record depends on, this package's version included."""
     parts = [bsdenoise.__version__, digests, item.index, item.draw, asdict(protocol)]
+    if item.axes is not None:
+        parts.append(item.axes.lower())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _file_digest(path: Path) -> str:
+    """Gives a checksum of a file, or of all files of a Zarr store."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for one in sorted(one for one in path.rglob("*") if one.is_file()):
+            digest.update(f"{one.relative_to(path).as_posix()} {_file_digest(one)}\0".encode())
+        return digest.hexdigest()[:16]
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
