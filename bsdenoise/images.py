@@ -27,6 +27,7 @@ from bsdenoise.formats.pixels import (
     ImageFile,
     Picture,
     check_channels,
+    check_single_precision,
     from_unit,
     full_scale,
     measured_unit,
@@ -45,6 +46,7 @@ __all__ = [
     "base_of",
     "check_axes",
     "check_channels",
+    "check_single_precision",
     "check_writable",
     "count",
     "decode",
@@ -522,10 +524,12 @@ def _checked(found: ImageFile, name: str | Path, no_data: float | None) -> Image
         found = dataclasses.replace(found, no_data=no_data)
 
     def check_pixels(array: np.ndarray) -> np.ndarray:
-        if array.dtype.kind == "f" and np.isinf(array).any():
-            gaps = ignored.where(array, found.no_data)
-            if gaps is None or np.isinf(array[~gaps]).any():
-                raise ValueError("it holds infinite values")
+        if array.dtype.kind != "f":
+            return array
+        gaps = ignored.where(array, found.no_data)
+        if np.isinf(array if gaps is None else array[~gaps]).any():
+            raise ValueError("it holds infinite values")
+        check_single_precision(ignored.with_nan(array, gaps))
         return array
 
     def check_index(index: int) -> None:

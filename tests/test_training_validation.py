@@ -21,7 +21,8 @@ def test_validation_equals_a_twin(config):
     """Validation numbers against what the denoiser and plain NumPy give for the same images."""
     data, _ = preparation.open_data(config)
     state = TrainingState(config, data, tf.distribute.get_strategy())
-    values, moments = Validation(state.denoiser, data, 16, 30)()
+    validated = Validation(state.denoiser, data, 16, 30)()
+    values, moments = validated.values, validated.moments
     crop = data.validation_crop(int(data.held_out[0]), 30)
     noisy, sigma, clean = crop.noisy(0), crop.sigma, crop.clean
     result = state.denoiser.posterior(noisy, sigma=float(sigma))
@@ -29,6 +30,7 @@ def test_validation_equals_a_twin(config):
     assert values["psnr"] == pytest.approx(-10 * np.log10(np.mean((result.denoised - clean) ** 2)), abs=1e-3)
     assert values["psnr_mean"] == pytest.approx(-10 * np.log10(np.mean((result.mean - clean) ** 2)), abs=1e-3)
     assert values["sure_psnr"] == pytest.approx(result.estimated_psnr, abs=1e-3)
+    assert validated.error == pytest.approx(10 ** (-values["sure_psnr"] / 10), rel=1e-6)
     expected = -10 * np.log10(np.mean((result.mean - noisy) ** 2) - sigma**2)
     assert values["sure_psnr_mean"] == pytest.approx(expected, abs=1e-3)
 
@@ -39,7 +41,8 @@ def test_validation_of_point_estimates_equals_a_twin(config, name):
     data, _ = preparation.open_data(dataclasses.replace(config, method=name, **settings))
     state = TrainingState(config, data, tf.distribute.get_strategy())
     validation = Validation(state.denoiser, data, 16, 30)
-    values, moments = validation()
+    validated = validation()
+    values, moments = validated.values, validated.moments
     crop = data.validation_crop(int(data.held_out[0]), 30)
     shown, target = data.method.example(crop)
     noisy, clean, variance = crop.noisy(0), crop.clean, float(crop.sigma) ** 2

@@ -133,6 +133,10 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
         if stop.code:
             print(f"bsdenoise: error: {_one_line(mistakes.getvalue())}", file=sys.stderr)
         raise
+    if parsed.config is not None:
+        said = config_file.in_words(COMMANDS[command], parsed.config, arguments[1:])
+        if said is not None:
+            print(f"bsdenoise: note: {said}", file=sys.stderr)
     return command, parsed.settings
 
 

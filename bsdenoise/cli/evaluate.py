@@ -80,9 +80,9 @@ def run(config: EvaluateConfig) -> int:
     items = _list_items(config)
     sets = _recognise(config)
     contestants = _open(config, items)
-    images, num_failed = _measure(config, contestants, items)
+    images, num_failed, first_problem = _measure(config, contestants, items)
     if not images:
-        raise ValueError("No image could be measured.")
+        raise ValueError(f"No image could be measured; the first is {first_problem}")
     results = _summarise(config, contestants, sets, images, num_failed)
     _print(results)
     _write(config, results)
@@ -154,8 +154,8 @@ def _open(config: EvaluateConfig, items: "list[Item]") -> "list[Contestant]":
 
 def _measure(
     config: EvaluateConfig, contestants: "list[Contestant]", items: "list[Item]"
-) -> "tuple[list[Record], int]":
-    """Gives the records, and how many are missing; says which, and how far it is."""
+) -> "tuple[list[Record], int, str]":
+    """Gives the records, how many are missing, and why the first is; says which are, and how far it is."""
     from bsdenoise.data.faults import Faults
     from bsdenoise.evaluation import records
 
@@ -186,7 +186,7 @@ def _measure(
                 _note(f"{len(found) + num_failed} of {bar.total} measured; {record.model} is at work")
             bar.set_postfix_str(f"{record.model}: {record.psnr:.2f} dB", refresh=False)
             bar.update()
-    return found, num_failed
+    return found, num_failed, faults.first
 
 
 def _summarise(
@@ -228,7 +228,7 @@ def _print(results: Results) -> None:
 
     parts = [] if results.table1 is None else [table1.as_text(results.table1)]
     parts += [table.as_text(part) for part in (results.rows, results.differences) if part]
-    print("\n\n".join([*parts, "\n".join(results.protocols)]))
+    print("\n\n".join([*parts, "\n".join([*results.protocols, *table.footnotes(results.rows)])]))
     if results.num_failed:
         total = len(results.images) + results.num_failed
         print(f"{results.num_failed} of {total} measurements failed and do not count", file=sys.stderr)
@@ -259,7 +259,8 @@ def _as_markdown(results: Results) -> str:
 
     parts = [] if results.table1 is None else [table1.as_markdown(results.table1)]
     parts += [table.as_text(part, "github") for part in (results.rows, results.differences) if part]
-    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in results.protocols)]) + "\n"
+    lines = [*results.protocols, *table.footnotes(results.rows)]
+    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in lines)]) + "\n"
 
 
 def _as_json(config: EvaluateConfig, results: Results) -> dict[str, Any]:

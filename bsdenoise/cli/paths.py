@@ -34,7 +34,7 @@ class Job:
     @property
     def is_beside(self) -> bool:
         """Whether the names alone tell that the targets are results."""
-        return self.target == self.source.with_name(f"{results.DENOISED}{self.source.name}")
+        return self.target.parent == self.source.parent and self.target.name == f"{results.DENOISED}{self.source.name}"
 
 
 def plan(

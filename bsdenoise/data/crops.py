@@ -199,13 +199,15 @@ class TrainingImages:
                 images_of_one = self._read(index)
                 height, width = images_of_one[0].shape[:2]
                 if min(height, width) < self.crop:
-                    raise ValueError(f"{width}×{height} pixels are less than the crop of {self.crop}×{self.crop}")
+                    raise ValueError(
+                        f"{width}×{height} pixels are less than the crop of {self.crop}×{self.crop} (--crop)"
+                    )
                 return images_of_one
             except (ValueError, OSError) as error:
                 self._leave_out(index, error)
         self.failure = ValueError(
-            f"None of the {len(order)} images can be used for training. Are they whole, and at least "
-            f"{self.crop}×{self.crop} pixels (--crop)?"
+            f"None of the {len(order)} images can be used for training; the first that was left out is "
+            f"{self._reports.first}"
         )
         raise self.failure
 
@@ -236,14 +238,16 @@ class TrainingImages:
             kinds = ("integers", "floats") if self.fractional else ("floats", "integers")
             raise ValueError(f"it holds {kinds[1]}, the others {kinds[0]}; they have no common units")
         array = array if array.ndim == 3 else array[..., np.newaxis]
+        if picture.independent_channels and array.shape[2] != self.channels:
+            raise ValueError(f"it has {array.shape[2]} independent channels, not {self.channels}")
         images.to_channels(array[:1, :1], self.channels)  # raises if it cannot be done; the whole is not needed
-        full_scale = images.full_scale(array.dtype)
-        if self.full_scale and full_scale != self.full_scale:
+        if self.full_scale and picture.full_scale != self.full_scale:
             raise ValueError("its bit depth differs from the others'; the noise SPEC is in the files' own units")
         mask = None if self.masks is None else self.masks.of(self.source.short_name(index), array.shape)
         gaps = ignored.where(array, picture.no_data, mask)
-        if array.dtype.kind == "f" or gaps is not None:
-            array = images.measured_unit(array, gaps, self.channels)
+        # Whoever normalises a crop of integers knows their type alone.
+        if array.dtype.kind == "f" or gaps is not None or picture.bits is not None:
+            array = images.measured_unit(array, gaps, self.channels, picture.bits)
         self._remark_on(index, picture.notes)
         return array
 

@@ -9,10 +9,28 @@ _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 _PLACE = re.compile(r"\[\d+\]$")  # of an image in its stack
 
 
+def named(name: str, error: Exception) -> str:
+    """Return the name of an image and what is wrong with it, the name once.
+
+    Args:
+        name: As a source gives it: a path, with "[k]" behind it for image k of a stack.
+        error: What reading raised; its message may begin with the file's path itself.
+    """
+    reason = str(error)
+    for prefix in (name, _PLACE.sub("", name)):
+        reason = reason.removeprefix(f"{prefix}: ")
+    return f"{name}: {reason or type(error).__name__}"
+
+
 class Faults:
-    """Puts faults of images into words. Threads may share it."""
+    """Puts faults of images into words. Threads may share it.
+
+    Attributes:
+        first: What is wrong with the first of them; "" if nothing is with any.
+    """
 
     def __init__(self) -> None:
+        self.first = ""
         self._told: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
@@ -27,15 +45,16 @@ class Faults:
             The name and the reason; `None` if that was said of the image before, or of another one of the same stack,
             whatever numbers the message holds.
         """
-        file = _PLACE.sub("", name)
-        reason = str(error).removeprefix(f"{name}: ").removeprefix(f"{file}: ")
+        file, line = _PLACE.sub("", name), named(name, error)
+        reason = line.removeprefix(f"{name}: ")
         with self._lock:
+            self.first = self.first or line
             key = file, _NUMBER.sub("0", reason.replace(name, "").replace(file, ""))
             if key in self._told:
                 return None
             self._told.add(key)
         others = "" if file == name else " (others of this stack with the same fault are not named)"
-        return f"{name}: {reason}{others}"
+        return f"{line}{others}"
 
 
 class Reports:
@@ -50,6 +69,11 @@ class Reports:
         self._faults = Faults()
         self._count = 0
         self._lock = threading.Lock()
+
+    @property
+    def first(self) -> str:
+        """What is wrong with the first image; "" if nothing is with any."""
+        return self._faults.first
 
     def left_out(self, name: str, error: Exception) -> None:
         """Reports an image."""

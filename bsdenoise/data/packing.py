@@ -113,8 +113,8 @@ def _pack(
     written: list[Path],
     no_data: float | None,
 ) -> Packed:
-    found = _Index(no_data)
-    records = _records(source, report, no_data)
+    found, reports = _Index(no_data), Reports(report)
+    records = _records(source, reports, no_data)
     first = next(records, None)
     while first is not None:
         path = out / shards.SHARD_NAME.format(len(written))
@@ -124,7 +124,7 @@ def _pack(
             first = _write_shard(temporary, itertools.chain([first], records), shard_bytes, found)
         found.shards.append((path.name, len(found) - before, path.stat().st_size))
     if not len(found):
-        raise ValueError(f"None of the {len(source)} images can be read.")
+        raise ValueError(f"None of the {len(source)} images could be read; the first is {reports.first}")
     found.write(out / PREPARED_INDEX, has_file_names(source))
     total = sum(size for _, _, size in found.shards)
     return Packed(len(found), len(source) - len(found), len(written), total)
@@ -202,12 +202,11 @@ def _checked(write: Callable[..., None], *data: bytes) -> None:
         raise OSError(errno.EIO, shards.reason_of(error)) from error
 
 
-def _records(source: Source, report: Callable[[str], None], no_data: float | None) -> Iterator[_Record]:
+def _records(source: Source, reports: Reports, no_data: float | None) -> Iterator[_Record]:
     """Reads all images in their order, in threads; says which cannot be read."""
     num_threads = os.cpu_count() or 1
     pool = concurrent.futures.ThreadPoolExecutor(num_threads)
     waiting: collections.deque[tuple[int, concurrent.futures.Future[_Record]]] = collections.deque()
-    reports = Reports(report)
     numbers = iter(range(len(source)))
     progress = tqdm(total=len(source), desc="preparing", unit="img", delay=BAR_DELAY, disable=None, leave=False)
     try:

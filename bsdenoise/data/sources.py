@@ -248,6 +248,8 @@ def select(
     is_kept = (sizes.min(axis=1) >= (min_side or 1)) & (sizes.max(axis=1) <= (np.inf if max_side is None else max_side))
     is_kept[list(failures)] = False
     kept = np.flatnonzero(is_kept)
+    if len(failures) == len(source):
+        raise ValueError(f"None of the images could be read; the first is {reports.first}")
     if not len(kept):
         wanted = " and ".join(
             f"{'at least' if name == '--min-side' else 'at most'} {value} ({name})"

@@ -170,7 +170,7 @@ def usual_channels(items: Sequence[Item]) -> int:
     counts = Counter({RGB: 0})
     for path, index, axes in dict.fromkeys((item.noisy_path or item.path, item.index, item.axes) for item in items):
         with contextlib.suppress(ValueError, OSError):  # to be named when it is measured, beside those that can be
-            counts[_read(path, index, axes)[0].shape[-1]] += 1
+            counts[_read(path, index, axes).shape[-1]] += 1
     return counts.most_common(1)[0][0]
 
 
@@ -196,18 +196,19 @@ def read_clean(item: Item, channels: int, spec: str) -> Case:
         ValueError: If the file is broken, or has other channels.
         OSError: If it cannot be opened.
     """
-    array, notes = _read(item.path, item.index, item.axes)
+    picture = _read(item.path, item.index, item.axes)
+    array, notes = picture.array, picture.notes
     if channels == RGB and array.shape[-1] == GREY:
         # The noise is added afterwards, so it is independent in each of the three.
         array, notes = np.repeat(array, RGB, axis=-1), (*notes, "grey, taken as RGB with three equal channels")
     array = images.to_channels(array, channels)
-    clean = images.to_unit(array)
+    clean = images.to_unit(array, picture.bits)
     # Floats have units of their own, of which σ may be many.
     limit = _NO_LIMIT if array.dtype.kind == "f" and not noise.is_relative(spec) else 1.0
-    model = noise.parse(spec, limit * images.full_scale(array.dtype))
+    model = noise.parse(spec, limit * picture.full_scale)
     rng = np.random.default_rng([*_seed(array), item.draw])
     sigma = float(np.float32(limit * model.draw_sigma(rng)))
-    return Case(model.corrupt(clean, np.float32(sigma), rng), clean, sigma, _levels(array), notes)
+    return Case(model.corrupt(clean, np.float32(sigma), rng), clean, sigma, _levels(picture), notes)
 
 
 def read_pair(item: Item, channels: int) -> Case:
@@ -219,17 +220,17 @@ def read_pair(item: Item, channels: int) -> Case:
     """
     if item.noisy_path is None:
         raise ValueError(f"{item.path}: has no noisy partner.")
-    noisy, notes = _read(item.noisy_path, item.index, item.axes)
-    clean, _ = _read(item.path, item.index, item.axes)
+    noisy, clean = _read(item.noisy_path, item.index, item.axes), _read(item.path, item.index, item.axes)
     if noisy.shape[-1] != channels:
         # Neither luminance nor repeated channels would have the noise that the method expects.
         raise ValueError(f"{item.noisy_path}: has {noisy.shape[-1]} channel(s); the model takes {channels}.")
-    if noisy.shape != clean.shape or images.full_scale(noisy.dtype) != images.full_scale(clean.dtype):
+    if noisy.shape != clean.shape or noisy.full_scale != clean.full_scale:
         raise ValueError(
             f"{item.noisy_path}: its partner has another size or bit depth. "
-            f"Received: {noisy.shape} {noisy.dtype} and {clean.shape} {clean.dtype}."
+            f"Received: {noisy.shape} {noisy.array.dtype} and {clean.shape} {clean.array.dtype}."
         )
-    return Case(images.to_unit(noisy), images.to_unit(clean), None, _levels(clean), notes)
+    in_units = [images.to_unit(picture.array, picture.bits) for picture in (noisy, clean)]
+    return Case(in_units[0], in_units[1], None, _levels(clean), noisy.notes)
 
 
 def are_independent(item: Item, channels: int) -> bool:
@@ -275,14 +276,14 @@ def _stem(item: Item) -> str:
     return (path.parent / path.name.removesuffix(path.suffix)).as_posix() + (f"[{item.index}]" if item.index else "")
 
 
-def _read(path: Path, index: int, axes: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Reads (H, W, C), and what was done to the pixels on the way."""
+def _read(path: Path, index: int, axes: str | None) -> images.Picture:
+    """Read an image, (H, W, C)."""
     picture = images.read_image(path, index, axes)
-    return picture.array[..., np.newaxis] if picture.array.ndim == 2 else picture.array, picture.notes
+    return replace(picture, array=picture.array[..., np.newaxis]) if picture.array.ndim == 2 else picture
 
 
-def _levels(array: np.ndarray) -> int | None:
-    return None if array.dtype.kind == "f" else int(images.full_scale(array.dtype))
+def _levels(picture: images.Picture) -> int | None:
+    return None if picture.array.dtype.kind == "f" else int(picture.full_scale)
 
 
 def _seed(array: np.ndarray) -> list[int]:

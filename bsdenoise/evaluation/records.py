@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,7 +60,8 @@ class Record:
         psnr_mean: PSNR of the prediction from the surroundings alone, not rounded; `None` for methods without one.
         ssim: Structural similarity of the rounded result; `None` for images under 11 pixels.
         sure_psnr: What the contestant itself expects `psnr_unrounded` to be, without the clean image; `None` if its
-            method cannot tell, and where σ was estimated.
+            method cannot tell, where σ was estimated, and where the estimate is withheld.
+        sure_withheld: Whether it is withheld, because the noise is not what the contestant was told.
         calibration: Squared error over the posterior variance, 1 for a model that knows how sure it is; `None` without
             a posterior.
         seconds: Time to denoise, when it was computed.
@@ -80,6 +82,7 @@ class Record:
     psnr_mean: float | None
     ssim: float | None
     sure_psnr: float | None
+    sure_withheld: bool
     calibration: float | None
     seconds: float
 
@@ -249,6 +252,7 @@ def measure(contestant: Contestant, item: Item, case: Case, protocol: Protocol) 
     estimate = contestant.estimate(case.noisy, told_sigma(case, protocol), protocol.tile, item.label)
     seconds = time.perf_counter() - start if estimate.seconds is None else estimate.seconds
     clean, peak = case.clean, case.peak
+    is_withheld = estimate.estimated_psnr is not None and math.isnan(estimate.estimated_psnr)
     final, expected = rounded(estimate.denoised, case.levels), rounded(clean, case.levels)
     height, width, channels = clean.shape
     record = Record(
@@ -266,7 +270,8 @@ def measure(contestant: Contestant, item: Item, case: Case, protocol: Protocol) 
         psnr_unrounded=psnr(estimate.denoised, clean, peak),
         psnr_mean=None if estimate.mean is None else psnr(estimate.mean, clean, peak),
         ssim=ssim(final, expected, peak),
-        sure_psnr=_for_peak(estimate.estimated_psnr, peak / contestant.scale),
+        sure_psnr=None if is_withheld else _for_peak(estimate.estimated_psnr, peak / contestant.scale),
+        sure_withheld=is_withheld,
         calibration=None if estimate.std is None else _calibration(estimate.denoised, estimate.std, clean),
         seconds=seconds,
     )

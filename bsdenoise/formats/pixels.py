@@ -9,6 +9,8 @@ import numpy as np
 from bsdenoise import ignored
 
 NUM_COLOURS = 3
+LOST_SHARE = 0.1  # of the difference of neighbouring pixels: rounding of more than this spoils the noise
+DOUBLE_ROUNDING = 1e-12  # relative; what sums in double precision leave is no image content
 REC_601 = (0.299, 0.587, 0.114)  # ITU-R BT.601: weights of red, green and blue in the luminance
 # What may be changed on reading, in the words that users get to see.
 ALPHA_DROPPED = "its alpha channel is dropped"
@@ -149,6 +151,32 @@ def full_scale(dtype: Any, bits: int | None = None) -> float:
     raise ValueError(f"Pixels must be uint8, uint16 or floats. Received: dtype={dtype}.")
 
 
+def check_single_precision(array: np.ndarray) -> None:
+    """Refuse float64 pixels whose noise single precision, in which images are computed, would round away.
+
+    Args:
+        array: (H, W) or (…, H, W, C) of any type; pixels that are not finite do not count.
+
+    Raises:
+        ValueError: If a usual pixel is rounded by more than a tenth of what it differs from its neighbour.
+    """
+    if array.dtype.kind != "f" or array.dtype.itemsize <= np.dtype(np.float32).itemsize or array.size == 0:
+        return
+    axis = array.ndim - 2 if array.ndim > 2 else array.ndim - 1
+    with np.errstate(invalid="ignore", over="ignore"):
+        differences, rounding = np.abs(np.diff(array, axis=axis)), np.abs(array - array.astype(np.float32))
+    differences = differences[np.isfinite(differences) & (differences > 0)]
+    rounding = rounding[np.isfinite(rounding)]
+    if not len(differences) or not len(rounding):
+        return
+    usual, level = float(np.median(differences)), float(np.median(np.abs(array[np.isfinite(array)])))
+    if float(np.median(rounding)) > LOST_SHARE * usual > LOST_SHARE * DOUBLE_ROUNDING * level:
+        raise ValueError(
+            f"its float64 values lie around {level:.3g} and neighbours differ by about {usual:.2g}, which single "
+            "precision, in which images are computed, would round away: subtract the offset from all images first"
+        )
+
+
 def to_unit(array: np.ndarray, bits: int | None = None) -> np.ndarray:
     """Convert pixels to float32, integers scaled so that full scale is 1; floats keep their values.
 
@@ -161,19 +189,22 @@ def to_unit(array: np.ndarray, bits: int | None = None) -> np.ndarray:
     return unit if scale == 1 else unit / scale
 
 
-def measured_unit(array: np.ndarray, gaps: np.ndarray | None, channels: int | None = None) -> np.ndarray:
+def measured_unit(
+    array: np.ndarray, gaps: np.ndarray | None, channels: int | None = None, bits: int | None = None
+) -> np.ndarray:
     """Convert pixels as `to_unit`, with NaN where there is no measurement.
 
     Args:
         array: Pixels of a file, (H, W) or (H, W, C).
         gaps: Which values are none, bool, of that shape; `None` if all are.
         channels: As for `to_channels`; `None` for those that the image has.
+        bits: As for `to_unit`.
 
     Returns:
         float32 (H, W, C).
 
     Raises:
-        ValueError: If no value is a measurement, one is infinite, or as `to_channels`.
+        ValueError: If no value is a measurement, one is infinite, or as `to_channels` and `check_single_precision`.
     """
     array = array if array.ndim == 3 else array[..., np.newaxis]
     if gaps is not None:
@@ -181,9 +212,10 @@ def measured_unit(array: np.ndarray, gaps: np.ndarray | None, channels: int | No
             raise ValueError(ignored.NOTHING_MEASURED)
         gaps = gaps.reshape(array.shape)
         array = np.where(gaps, 0, array)  # whatever stands there may be too large for float32
+    check_single_precision(ignored.with_nan(array, gaps) if array.dtype.kind == "f" else array)
     with np.errstate(over="ignore"):
         # In double precision there are finite numbers that are infinite in single.
-        unit = to_unit(to_channels(array, channels or array.shape[-1]))
+        unit = to_unit(to_channels(array, channels or array.shape[-1]), bits)
     if np.isinf(unit).any():
         raise ValueError("holds infinite values")
     if gaps is not None and unit.shape != gaps.shape:

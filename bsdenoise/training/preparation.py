@@ -21,11 +21,11 @@ from bsdenoise.masking import Masking
 from bsdenoise.masks import Masks
 from bsdenoise.methods import Method, NoiseToVoid
 from bsdenoise.noise import GaussianNoise
+from bsdenoise.training import noise_words
 
 _MASKING_FLAGS = ("n2v_fraction", "n2v_radius", "n2v_center")
-FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
 MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
-_NO_LIMIT = 2.0**100  # a full scale that no σ exceeds; by a power of two nothing is rounded
+_NO_LIMIT = 2.0**200  # a full scale that no σ of a float image exceeds; by a power of two nothing is rounded
 
 
 def check(config: TrainConfig) -> None:
@@ -106,7 +106,7 @@ def open_data(
     offset, scale = sample.offset, sample.scale
     if earlier is not None:
         offset, scale = float(earlier.get("offset", 0.0)), float(earlier.get("scale", 1.0))
-    noise = _normalised_noise(config.noise, sample.full_scale, offset, scale)
+    noise = _normalised_noise(config.noise, sample, offset, scale)
     channels = sample.channels if config.channels is None else config.channels
     if not config.corrupt and channels == 1 and sample.channels == 3:
         raise ValueError(
@@ -139,7 +139,7 @@ def open_data(
     )
     _announce_ignored(config, data, sample, say)
     _announce_range(data, sample, say)
-    _warn_of_clean_images(config, data, sample, say)
+    noise_words.say_what_is_wrong(config, data, sample, say)
     return data, sample
 
 
@@ -187,7 +187,7 @@ def provenance(
     config: TrainConfig,
     data: TrainingImages,
     step: int,
-    score: dict[str, float],
+    score: dict[str, float | None],
     started_from: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Says how a model came about, for whoever is given it: no paths, and of the source only a public name.
@@ -196,7 +196,7 @@ def provenance(
         config: The run's flags.
         data: The training images.
         step: The step of its weights.
-        score: Its estimated PSNR in validation in dB, by the name of the estimate.
+        score: Its estimated PSNR in validation in dB, by the name of the estimate; `None` if that is withheld.
         started_from: How the weights that it started from had been trained; `None` if they were random.
     """
     return {
@@ -212,7 +212,7 @@ def provenance(
         "started_from": started_from,
         "precision": config.precision,
         "seed": config.seed,
-        **{name: round(float(value), 3) for name, value in score.items()},
+        **{name: None if value is None else round(float(value), 3) for name, value in score.items()},
         "date": datetime.now(UTC).date().isoformat(),
         "package": f"bsdenoise {bsdenoise.__version__}",
     }
@@ -237,18 +237,22 @@ def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Sou
     return source, targets
 
 
-def _normalised_noise(spec: str, full_scale: float, offset: float, scale: float) -> GaussianNoise:
+def _normalised_noise(spec: str, sample: Sample, offset: float, scale: float) -> GaussianNoise:
     """Reads a noise SPEC in units of `scale`, a pixel value.
 
     Raises:
         ValueError: If it cannot be read, or σ is more than `scale`: there would be nothing to see in such noise.
     """
+    full_scale, fractional = sample.full_scale, sample.fractional
     low, high = _sigmas(spec, full_scale)
     if high > scale:
+        cure = ""
+        if not fractional and not noise_models.is_relative(spec):
+            cure = " Of floats it is no grey level: of images from 0 to 1, 25 of 255 levels are gaussian:25/255."
         raise ValueError(
             f"--noise {spec} has a sigma of {high * full_scale:.5g}, and the images span only "
             f"{scale * full_scale:.5g} (from {offset * full_scale:.5g} to {(offset + scale) * full_scale:.5g}), both "
-            "in the files' own units."
+            f"in the files' own units.{cure}"
         )
     return GaussianNoise(low / scale, high / scale)
 
@@ -298,19 +302,6 @@ def _announce_range(data: TrainingImages, sample: Sample, say: Callable[[str], N
     say(
         f"most pixels lie between {data.offset * unit:.5g} and {(data.offset + data.scale) * unit:.5g}, which the "
         f"network sees as 0 and 1; sigma is {sigma} (all in the files' own units)"
-    )
-
-
-def _warn_of_clean_images(
-    config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]
-) -> None:
-    """Says so if the images show far less noise than was declared."""
-    declared = data.noise.low * data.scale
-    if config.corrupt or sample.median_sigma is None or sample.median_sigma >= FORGOTTEN_CORRUPT_RATIO * declared:
-        return
-    say(
-        f"warning: the images show noise of about {sample.median_sigma * sample.full_scale:.3g} where "
-        f"--noise {config.noise} says {declared * sample.full_scale:.3g}. If they are clean, add --corrupt fresh."
     )
 
 
