@@ -32,7 +32,8 @@ class HalvingDenoiser:
     channels = 3
     method = SimpleNamespace(name="full")
     has_posterior = True
-    noise = SimpleNamespace(is_known=True)
+    noise = SimpleNamespace(is_known=True, low=0.1, high=0.1)
+    scale = 1.0
 
     def own_sigma(self, image):
         return np.full(len(image), 0.1, np.float32)
