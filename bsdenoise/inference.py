@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from bsdenoise import ensemble, memory, stages, tiling
+from bsdenoise import ensemble, memory, progress, stages, tiling
 
 # Smaller batches are computed op by op, which needs no tracing of a second or more; but a functional model that runs
 # so takes several times as long, and keeps the results of all layers. (By size, not by turn: the same image has the
@@ -53,7 +53,8 @@ class Inference:
         number, height, width = batch.shape[:3]
         pixels = tiling.padded_pixels(height, width, self._denoiser.grid)
         if tile is None and number * pixels <= self._most_pixels():
-            return ensemble.average(lambda images: self._in_one_pass(images, sigma), batch, tta)
+            with progress.part(number * height * width, of=tta):
+                return ensemble.average(lambda images: self._in_one_pass(images, sigma), batch, tta)
         results: list[np.ndarray] = []
         for index in range(number):
             windows = self.windows(
@@ -86,7 +87,9 @@ class Inference:
             block = read(*piece.window)[np.newaxis]
             # Copies of a self-ensemble lie in other ways; what they need is not worth the bookkeeping.
             kept = piece.inner if tta == 1 else None
-            moments = ensemble.average(lambda images, kept=kept: self._block(images, sigma, kept), block, tta)
+            rows, columns = piece.target
+            with progress.part((rows.stop - rows.start) * (columns.stop - columns.start), of=tta):
+                moments = ensemble.average(lambda images, kept=kept: self._block(images, sigma, kept), block, tta)
             yield piece.target, [moment[0, *piece.inner] for moment in moments]
 
     def _plan(self, height, width, tile, overlap) -> Iterator[tiling.Tile]:
@@ -115,8 +118,11 @@ class Inference:
 
     def _in_one_pass(self, batch, sigma) -> list[np.ndarray]:
         if batch.size // batch.shape[-1] <= MAX_EAGER_PIXELS:
-            return [ops.convert_to_numpy(moment) for moment in self._denoiser.moments(batch, sigma)]
-        return self._whole(batch, sigma)
+            moments = [ops.convert_to_numpy(moment) for moment in self._denoiser.moments(batch, sigma)]
+        else:
+            moments = self._whole(batch, sigma)
+        progress.advance(1)
+        return moments
 
     def _most_pixels(self) -> int:
         """Counts the pixels that are computed in one pass at most."""
