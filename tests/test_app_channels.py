@@ -1,5 +1,8 @@
 """Which model takes a file on the page, in which units, and what is told while it works."""
 
+import threading
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import tifffile
@@ -52,6 +55,15 @@ def test_a_model_that_was_named_takes_the_channels_that_it_was_trained_for(tmp_p
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 16, 20), np.uint16), imagej=True, metadata={"axes": "CYX"})
     facts = Workshop(Halving(3), MANY).inspect(tmp_path / "a.tif")
     assert (facts.one_by_one, facts.is_picture) == (False, False)
+
+
+@pytest.mark.parametrize(("preset", "is_refused"), [("rgb-gaussian5-50-small", True), ("of one's own", False)])
+def test_a_shipped_model_for_rgb_refuses_other_channels(tmp_path, preset, is_refused):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 16, 20), np.uint16), imagej=True, metadata={"axes": "CYX"})
+    model = Halving(3)
+    model.provenance = {"preset": preset}
+    with pytest.raises(ValueError, match="its 3 channels are independent, not RGB") if is_refused else nullcontext():
+        Workshop(model, MANY).inspect(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
@@ -142,8 +154,6 @@ def test_one_who_waits_for_another_is_told(tmp_path):
     def tell(step):
         told.append(step.doing)
         if step.doing == "denoising" and not others:
-            import threading
-
             waits = threading.Event()
             other = threading.Thread(
                 target=workshop.look,

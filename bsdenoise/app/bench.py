@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from bsdenoise import images, progress
+from bsdenoise import images, presets, progress
 from bsdenoise.app.facts import Denoised
+from bsdenoise.formats.pixels import NUM_COLOURS
 from bsdenoise.levels import parse_level
 
 
@@ -28,6 +29,12 @@ class Bench:
         if not (self.denoiser.has_posterior and self._is_known):
             return None
         return self._own_sigma(np.zeros((1, 1, self.denoiser.channels), np.float32))
+
+    @property
+    def is_for_rgb(self) -> bool:
+        """Whether it is a shipped model for RGB pictures; of others nobody knows what their channels are."""
+        preset = (getattr(self.denoiser, "provenance", None) or {}).get("preset")
+        return preset in presets.names() and self.denoiser.channels == NUM_COLOURS
 
     @property
     def trained(self) -> tuple[float, float] | None:
@@ -95,8 +102,9 @@ class Bench:
         return self._joined(_watched(compute, parts, advance), noisy.dtype)
 
     def _pixels(self, noisy: np.ndarray) -> np.ndarray:
-        """Give pixels as the model takes them: integers as they are, for it knows the full scale of their type."""
-        return noisy if self._bits is None else images.to_unit(noisy, self._bits)
+        """Give pixels as the model takes them: integers with a full scale of their own as fractions of it."""
+        takes_fractions = getattr(self.denoiser, "fractional", True)  # else it refuses integers in words of its own
+        return noisy if self._bits is None or not takes_fractions else images.to_unit(noisy, self._bits)
 
     def _joined(self, parts: list[Any], dtype: np.dtype) -> np.ndarray:
         return images.from_unit(np.concatenate([np.asarray(part) for part in parts], axis=-1), dtype, self._bits)

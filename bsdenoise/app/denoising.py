@@ -118,6 +118,11 @@ class Workshop:
         """Read the headers, and refuse what does not fit."""
         bench = self._bench(file)
         images.check_channels(file.channels, bench.denoiser.channels)
+        if file.independent_channels and bench.is_for_rgb:
+            raise ValueError(
+                f"{path}: its {file.channels} channels are independent, not RGB, and the model of this page is for RGB "
+                "pictures. Start the page without --model, or with one for grey images, which takes each by itself."
+            )
         sides = file.shape[:3] if len(file.shape) == 4 else file.shape[:2]
         if math.prod(sides) > self.max_pixels:
             raise ValueError(
