@@ -86,6 +86,12 @@ def exif_block(value):
     return exif.tobytes()
 
 
+def test_broken_exif_is_passed_over_silently(recwarn):
+    """Of this block Pillow warns."""
+    assert orientation.read({"exif": b"MM\0*" + b"\xff" * 20}) == 1
+    assert list(recwarn) == []
+
+
 @pytest.mark.parametrize(
     "block",
     [b"", b"no EXIF", b"II*\0\xff\xff\xff\xff", exif_block(0), exif_block(9), exif_block(65535), exif_block(6)[:12]],

@@ -120,6 +120,17 @@ def test_an_error_is_told_in_the_units_of_the_file_and_for_the_peak_of_the_model
     assert told == "40.0 dB for a peak of 2000: an RMS error of 20.0 counts"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(np.uint16, "black is 64, white is 63935"), (np.float64, "black is 64, white is 6.394e+04")],
+)
+def test_black_and_white_are_told_as_the_file_holds_them(dtype, expected):
+    pixels = np.linspace(0, 64_000, 100_000).reshape(1000, 100, 1).astype(dtype)
+    facts = changed(FACTS, dtype=np.dtype(dtype), shape=(1000, 100))
+    told = rows(words.describe_result(facts, changed(RESULT, noisy=pixels, denoised=pixels), 1.0, 0))
+    assert told["Display"] == f"full size, {expected}"
+
+
 def test_channels_that_are_no_colours_are_said_to_be_none():
     facts = changed(FACTS, independent_channels=True, one_by_one=True, dtype=np.dtype(np.uint16))
     pixels = np.zeros((9, 9, 3), np.uint16) + np.array([10, 200, 3000], np.uint16)

@@ -3,6 +3,7 @@
 Only what the screen shows is turned. Files keep their pixels and their orientation, which viewers apply.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,9 @@ def read(metadata: dict[str, Any]) -> int:
     """
     exif = Image.Exif()
     try:
-        exif.load(metadata.get("exif", b""))
-        value = exif.get(TAG)
+        with warnings.catch_warnings(action="ignore"):  # broken EXIF is no news to whoever looks at the picture
+            exif.load(metadata.get("exif", b""))
+            value = exif.get(TAG)
     except Exception:  # broken EXIF raises errors of every type, and is no reason not to show a picture
         return UPRIGHT
     return value if isinstance(value, int) and value in _MOVES else UPRIGHT

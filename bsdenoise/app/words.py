@@ -184,21 +184,26 @@ def _display(facts: Facts, result: Denoised) -> str:
         parts.append(f"{turned}, as the file's orientation tag says (the download keeps its pixels and its tag)")
     windows = views.windows(result.denoised, facts.is_picture, facts.no_data)
     if not facts.is_picture:
-        return ", ".join([*parts, _false_colours(windows)])
+        return ", ".join([*parts, _false_colours(windows, facts)])
     if facts.dtype != np.uint8:
-        parts.append("black is {:.4g}, white {:.4g}".format(*windows[0]))
+        parts.append(f"black is {_window(windows[0], facts, ', white is ')}")
     return ", ".join(parts)
 
 
-def _false_colours(windows: views.Windows) -> str:
+def _false_colours(windows: views.Windows, facts: Facts) -> str:
     """Say how channels that are no colours are drawn."""
     if len(windows) not in FALSE_COLOURS:
         return "the mean of the channels, each from its own black to its own white"
     drawn = (
-        f"channel {number} in {colour} ({low:.4g} to {high:.4g})"
-        for number, (colour, (low, high)) in enumerate(zip(FALSE_COLOURS[len(windows)], windows, strict=True), start=1)
+        f"channel {number} in {colour} ({_window(window, facts, ' to ')})"
+        for number, (colour, window) in enumerate(zip(FALSE_COLOURS[len(windows)], windows, strict=True), start=1)
     )
     return f"false colours: {', '.join(drawn)}"
+
+
+def _window(window: tuple[float, float], facts: Facts, between: str) -> str:
+    """Write the intensities of black and white."""
+    return between.join(f"{value:.4g}" if facts.dtype.kind == "f" else f"{value:.0f}" for value in window)
 
 
 def _duration(seconds: float) -> str:
