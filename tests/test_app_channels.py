@@ -6,26 +6,13 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import tifffile
-from denoise_command import HalvingDenoiser
+from page_denoiser import PageDenoiser
 
 from bsdenoise import images
 from bsdenoise.app.denoising import Workshop
 from bsdenoise.app.steps import Meter, Step
 
 MANY = 2**20
-
-
-class Halving(HalvingDenoiser):
-    """Estimates a PSNR as well, of its own for each call."""
-
-    def __init__(self, channels, psnrs=(30.0,), **options):
-        super().__init__(channels, **options)
-        self._psnrs = list(psnrs)
-
-    def posterior(self, noisy, sigma):
-        found = super().posterior(noisy, sigma)
-        found.estimated_psnr = self._psnrs.pop(0) if len(self._psnrs) > 1 else self._psnrs[0]
-        return found
 
 
 FILES = {
@@ -41,7 +28,7 @@ FILES = {
 def test_only_what_the_file_calls_rgb_is_rgb(tmp_path, options, shape, name, is_rgb):
     pixels = np.random.default_rng(0).integers(0, 60_000, shape, np.uint16)
     tifffile.imwrite(tmp_path / name, pixels, **options)
-    rgb, grey = Halving(3), Halving(1)
+    rgb, grey = PageDenoiser(3), PageDenoiser(1)
     facts, chosen, _ = Workshop(rgb, MANY, grey).denoise(tmp_path / name, tmp_path / f"out-{name}", None, 0)
     assert (rgb.shapes, grey.shapes) == (([(16, 20, 3)], []) if is_rgb else ([], [(16, 20, 1)] * 3))
     assert (facts.is_picture, facts.one_by_one, len(chosen.sigmas)) == (is_rgb, not is_rgb, 1 if is_rgb else 3)
@@ -53,14 +40,14 @@ def test_only_what_the_file_calls_rgb_is_rgb(tmp_path, options, shape, name, is_
 def test_a_model_that_was_named_takes_the_channels_that_it_was_trained_for(tmp_path):
     """Whoever trained it on three channels of a microscope names it."""
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 16, 20), np.uint16), imagej=True, metadata={"axes": "CYX"})
-    facts = Workshop(Halving(3), MANY).inspect(tmp_path / "a.tif")
+    facts = Workshop(PageDenoiser(3), MANY).inspect(tmp_path / "a.tif")
     assert (facts.one_by_one, facts.is_picture) == (False, False)
 
 
 @pytest.mark.parametrize(("preset", "is_refused"), [("rgb-gaussian5-50-small", True), ("of one's own", False)])
 def test_a_shipped_model_for_rgb_refuses_other_channels(tmp_path, preset, is_refused):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 16, 20), np.uint16), imagej=True, metadata={"axes": "CYX"})
-    model = Halving(3)
+    model = PageDenoiser(3)
     model.provenance = {"preset": preset}
     with pytest.raises(ValueError, match="its 3 channels are independent, not RGB") if is_refused else nullcontext():
         Workshop(model, MANY).inspect(tmp_path / "a.tif")
@@ -72,7 +59,7 @@ def test_packed_bits_have_a_full_scale_of_their_own(tmp_path, bits):
     full = 2**bits - 1
     pixels = np.random.default_rng(0).integers(0, full, (16, 20), np.uint16, endpoint=True)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", bitspersample=bits)
-    model = Halving(1)
+    model = PageDenoiser(1)
     facts, chosen, _ = Workshop(model, MANY).denoise(tmp_path / "a.tif", tmp_path / "b.tif", None, 0)
     assert facts.full_scale == full
     assert facts.own_sigma == pytest.approx(0.1 * full)
@@ -88,14 +75,14 @@ def test_packed_bits_have_a_full_scale_of_their_own(tmp_path, bits):
 
 def test_a_psnr_that_one_channel_withholds_is_withheld_for_all(tmp_path):
     np.save(tmp_path / "a.npy", np.full((16, 20, 3), 100, np.uint8))
-    _, chosen, _ = Workshop(Halving(1, (30.0, np.nan, 30.0)), MANY).look(tmp_path / "a.npy", "10", 0)
+    _, chosen, _ = Workshop(PageDenoiser(1, (30.0, np.nan, 30.0)), MANY).look(tmp_path / "a.npy", "10", 0)
     assert np.isnan(chosen.estimated_psnr)
 
 
 def test_steps_are_told_from_the_first_to_the_last(tmp_path):
     np.save(tmp_path / "a.npy", np.full((4, 16, 20, 3), 100, np.uint8))
     told = []
-    Workshop(Halving(1), MANY).denoise(tmp_path / "a.npy", tmp_path / "b.npy", "10", 2, told.append)
+    Workshop(PageDenoiser(1), MANY).denoise(tmp_path / "a.npy", tmp_path / "b.npy", "10", 2, told.append)
     assert [told[0].doing, told[-1].doing] == ["reading", "writing"]
     denoising = told[1:-1]
     assert {step.doing for step in denoising} == {"denoising"}
@@ -108,7 +95,7 @@ def test_steps_are_told_from_the_first_to_the_last(tmp_path):
 def test_blocks_within_an_image_are_told_by_a_model_that_counts_them(tmp_path):
     from bsdenoise import progress
 
-    class Counting(Halving):
+    class Counting(PageDenoiser):
         def denoise(self, noisy, sigma, **options):
             for _ in range(5):
                 progress.advance(16 * 20 / 5)
@@ -124,7 +111,7 @@ def test_a_wrong_sigma_is_told_before_anything_is_read(tmp_path):
     np.save(tmp_path / "a.npy", np.full((16, 20), 100, np.uint8))
     told = []
     with pytest.raises(ValueError, match="A sigma must be positive"):
-        Workshop(Halving(1), MANY).look(tmp_path / "a.npy", "0", 0, told.append)
+        Workshop(PageDenoiser(1), MANY).look(tmp_path / "a.npy", "0", 0, told.append)
     assert told == []
 
 
@@ -148,7 +135,7 @@ def test_the_time_left_is_that_of_the_work_that_is_left(monkeypatch):
 
 def test_one_who_waits_for_another_is_told(tmp_path):
     np.save(tmp_path / "a.npy", np.full((16, 20), 100, np.uint8))
-    workshop = Workshop(Halving(1), MANY)
+    workshop = Workshop(PageDenoiser(1), MANY)
     told, others = [], []
 
     def tell(step):

@@ -234,7 +234,7 @@ def test_one_computation_runs_at_a_time(tmp_path, model):
             self.inner, self.running, self.most = denoiser, 0, 0
             self.changing, self.met = threading.Lock(), threading.Event()
 
-        def posterior(self, noisy, sigma):
+        def posterior(self, noisy, sigma=None):
             with self.changing:
                 self.running += 1
                 self.most = max(self.most, self.running)

@@ -1,12 +1,11 @@
 """Photographs stand upright on the page and stay as they are in the file; Pillow says which way is up."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
-from denoise_command import HalvingDenoiser
+from page_denoiser import PageDenoiser
 from PIL import Image, ImageOps
 
 from bsdenoise import images
@@ -35,13 +34,6 @@ def save(path, number, pixels):
     return path
 
 
-class Halving(HalvingDenoiser):
-    """Estimates a PSNR as well."""
-
-    def posterior(self, noisy, sigma):
-        return SimpleNamespace(**vars(super().posterior(noisy, sigma)), estimated_psnr=30.0)
-
-
 def by_pillow(path):
     with Image.open(path) as image:
         return np.asarray(ImageOps.exif_transpose(image))
@@ -50,7 +42,7 @@ def by_pillow(path):
 @pytest.mark.parametrize(("suffix", "number"), [*itertools.product((".jpg", ".png", ".tif"), ALL)])
 def test_pictures_stand_upright(tmp_path, suffix, number):
     path = save(tmp_path / f"a{suffix}", number, picture())
-    facts = Workshop(HalvingDenoiser(3), 10_000).inspect(path)
+    facts = Workshop(PageDenoiser(3), 10_000).inspect(path)
     assert facts.orientation == number
     upright = orientation.upright(images.read_array(path), facts.orientation)
     np.testing.assert_array_equal(upright, by_pillow(path))
@@ -65,7 +57,7 @@ def test_all_views_are_turned_and_the_file_is_not(tmp_path, suffix, number):
 
     path = save(tmp_path / f"a{suffix}", number, picture())
     stored = images.read_array(path)
-    handlers = page.Handlers(Workshop(Halving(3), 10_000), tmp_path)
+    handlers = page.Handlers(Workshop(PageDenoiser(3), 10_000), tmp_path)
     _, facts, (noisy, denoised), uncertainty, download = handlers.denoise(str(path), "", 1)
     upright = by_pillow(path)
     np.testing.assert_array_equal(noisy, upright)

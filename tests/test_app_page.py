@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import tifffile
-from denoise_command import HalvingDenoiser
+from page_denoiser import PageDenoiser
 from PIL import Image, ImageOps
 
 from bsdenoise import cli, images
@@ -148,19 +148,17 @@ def test_a_photograph_of_a_phone_stands_upright(watched, model_path, tmp_path):
 
 def test_what_is_done_is_told_from_the_first_second(window, tmp_path):
     """By a model that takes its time: the bar is half full in the middle of its work."""
-    from types import SimpleNamespace
-
     from bsdenoise import progress
     from bsdenoise.app import server
 
     middle, end = threading.Event(), threading.Event()
 
-    class Slow(HalvingDenoiser):
-        def posterior(self, noisy, sigma):
+    class Slow(PageDenoiser):
+        def posterior(self, noisy, sigma=None):
             progress.advance(noisy.shape[0] * noisy.shape[1] / 2)
             middle.set()
             assert end.wait(60)
-            return SimpleNamespace(**vars(super().posterior(noisy, sigma)), estimated_psnr=30.0)
+            return super().posterior(noisy, sigma)
 
     with server.running(Workshop(Slow(3), 2**20), "A slow model.", "127.0.0.1", 0) as address:
         watched = browser.Watched(window, address)

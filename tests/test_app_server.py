@@ -39,8 +39,9 @@ class HalvingDenoiser:
         return np.full(len(image), 0.1, np.float32)
 
     def posterior(self, noisy, sigma):
+        sigma = 0.1 if sigma is None else sigma
         halved = images.to_unit(noisy) / 2
-        return SimpleNamespace(denoised=halved, std=np.full_like(halved, sigma / 2), estimated_psnr=30.0)
+        return SimpleNamespace(denoised=halved, std=np.full_like(halved, sigma / 2), estimated_psnr=30.0, sigma=sigma)
 
     denoise = None  # not needed for single images
 

@@ -96,6 +96,11 @@ def test_white_means_that_nothing_was_gained():
     assert drawn[1].tolist() == pytest.approx(views.COLOURS[3], abs=1)
 
 
+def test_what_was_not_measured_is_grey_in_the_map_of_uncertainty():
+    assert views.uncertainty(np.array([[np.nan, 0.0]]))[0].tolist() == [[128, 128, 128], list(views.COLOURS[0])]
+    assert min(np.ptp(views.colour_table().astype(int), axis=1)[1:-4]) > 0, "no colour of the scale is grey"
+
+
 def test_the_lightness_of_the_colours_rises_evenly():
     lightness = rgb2lab(views.colour_table()[np.newaxis] / 255)[0, :, 0]
     assert (np.diff(lightness) > -0.2).all()  # 8-bit rounding aside

@@ -47,6 +47,17 @@ def test_a_result_tells_size_depth_sigma_quality_and_time():
     }
 
 
+def test_without_any_noise_there_is_no_uncertainty():
+    told = rows(words.describe_result(FACTS, changed(RESULT, origin="estimated", sigmas=(0.0,)), 1.0, 0))
+    assert told["σ used"] == "0 grey levels, estimated from the image"
+    assert told["Uncertainty"] == "none, for no noise was found"
+
+
+def test_pixels_without_a_measurement_do_not_count_in_the_median():
+    ratio = np.array([[np.nan, 0.2, 0.3, 0.9]])
+    assert rows(words.describe_result(FACTS, changed(RESULT, ratio=ratio), 1.0, 0))["Uncertainty"].startswith("0.30 σ")
+
+
 def test_an_estimated_sigma_gives_no_psnr():
     result = changed(RESULT, origin="estimated", sigmas=(20.04, 26.0, 23.0), estimated_psnr=None)
     told = rows(words.describe_result(FACTS, result, 1.0, 0))

@@ -75,12 +75,14 @@ class Bench:
 
         def compute(part: np.ndarray) -> tuple[float, Any]:
             given = self._given_sigma(part, sigma)
-            used = self._own_sigma(images.to_unit(part, self._bits)) if given is None else given
-            return used, self.denoiser.posterior(self._pixels(part), sigma=used)
+            found = self.denoiser.posterior(self._pixels(part), sigma=given)
+            used = found.sigma if given is None else given
+            return self._own_sigma(images.to_unit(part, self._bits)) if used is None else float(used), found
 
         found = _watched(compute, images.parts_for(noisy, self.denoiser.channels), advance)
         sigmas, posteriors = zip(*found, strict=True)
-        ratios = [np.asarray(one.std) / np.float32(own) for one, own in zip(posteriors, sigmas, strict=True)]
+        # Without any noise, σ and the standard deviation are 0.
+        ratios = [np.asarray(one.std) / np.float32(own or 1) for one, own in zip(posteriors, sigmas, strict=True)]
         origin = "given" if sigma is not None else "known" if self._is_known else "estimated"
         return Denoised(
             noisy,

@@ -12,6 +12,7 @@ FALSE_COLOURS = {
     2: np.array([[1, 0, 1], [0, 1, 0]], np.float32),
     3: np.eye(3, dtype=np.float32),
 }
+GREY = 128  # of the uncertainty where nothing was measured: no colour of the scale is grey
 # Colours of the uncertainty from 0 to 1, evenly spaced. Their CIE lightness rises evenly from 6 to 100, so that the map
 # reads in grey too, and whatever colours its reader can tell apart.
 COLOURS = (
@@ -84,14 +85,14 @@ def uncertainty(ratio: np.ndarray) -> np.ndarray:
     """Colour a map of posterior standard deviation over σ, 0 dark to 1 white.
 
     Args:
-        ratio: (H, W).
+        ratio: (H, W); NaN, where nothing was measured, is drawn in grey.
 
     Returns:
         uint8 (h, w, 3).
     """
     table = colour_table()
-    index = np.rint(np.clip(ratio, 0, 1) * (len(table) - 1)).astype(np.uint8)
-    return shrunk(table[index])
+    index = np.rint(np.clip(np.nan_to_num(ratio), 0, 1) * (len(table) - 1)).astype(np.uint8)
+    return shrunk(np.where(np.isnan(ratio)[..., np.newaxis], np.uint8(GREY), table[index]))
 
 
 def colour_table() -> np.ndarray:

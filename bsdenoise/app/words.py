@@ -102,7 +102,7 @@ def describe_result(facts: Facts, result: Denoised, seconds: float, index: int) 
         rows |= _trained(facts)
         rows["Estimated PSNR"] = _psnr(result, facts)
     if result.ratio is not None:
-        rows["Uncertainty"] = f"{float(np.median(result.ratio)):.2f} σ at the median pixel"
+        rows["Uncertainty"] = _uncertainty(result)
     rows["Display"] = _display(facts, result)
     rows["Time"] = f"{seconds:.1f} s"
     return _table(rows)
@@ -173,6 +173,12 @@ def _psnr(result: Denoised, facts: Facts) -> str:
     error = peak * 10 ** (-result.estimated_psnr / 20)
     told = f"{result.estimated_psnr:.1f} dB for a peak of {peak:.6g}: an RMS error of {units.in_units(error, facts)}"
     return told + (f"; {PSNR_OF_ROUNDED}" if facts.dtype == np.uint8 else "")
+
+
+def _uncertainty(result: Denoised) -> str:
+    if max(result.sigmas) == 0:
+        return "none, for no noise was found"
+    return f"{float(np.nanmedian(result.ratio)):.2f} σ at the median pixel"
 
 
 def _display(facts: Facts, result: Denoised) -> str:
