@@ -11,6 +11,7 @@ from keras import ops
 
 # The text alone needs no Keras; whoever has it finds all about noise here.
 from bsdenoise.levels import is_relative, parse_level, parse_range
+from bsdenoise.risk import MIN_PILE, MIN_PILE_SHARE
 
 __all__ = [
     "DB2_LENGTH",
@@ -23,20 +24,20 @@ __all__ = [
     "parse_level",
     "parse_range",
     "refine_sigma",
+    "untrained_variance",
 ]
 SIGMA_MEDIAN = 0.6744897501960817  # median of |N(0, 1)|, Donoho and Johnstone 1994
 # Daubechies wavelet of two vanishing moments, high-pass: these two taps applied to second differences, so that it is
 # blind to constant and linear image content. In this form a constant gives an exact zero.
 DB2_TAPS = ((3.0**0.5 - 1.0) / (4.0 * 2.0**0.5), (3.0**0.5 + 1.0) / (4.0 * 2.0**0.5))
 DB2_LENGTH = 4
-# Noise is taken for clipped at a value that at least so many pixels have, and this share of all.
-MIN_PILE, MIN_PILE_SHARE = 8, 1e-3
 CLIPPED_REACH = 2.5  # standard deviations within which clipping tells: 0.6 % of the noise is beyond
 MIN_CLEAR = 0.02  # share of the coefficients that must be left beyond that
 MIN_WHOLE = 0.25  # share that must touch no lost pixel, to be good enough although some are within
 BLOCK = 8  # side in pixels of blocks whose brightness is taken for constant
 MIN_CLIPPED = 0.1  # least share of clipped and of other pixels in a block that says what σ is
 SCORING_STEPS = 8  # from twice the true σ, five reach it to a percent
+UNTRAINED_ERROR = 0.35  # of the least σ of the training; see `untrained_variance`
 OUTLIER = 3.0  # standard deviations at which residuals are cut, so that hot pixels are not taken for noise
 CUT_VARIANCE = 0.9950  # of N(0, 1) whose square is cut at OUTLIER²
 MIN_VARIANCE = 1e-10  # as full scale is 1: keeps weights within float32
@@ -162,17 +163,36 @@ def estimate_sigma(image, counts=None):
     return ops.mean(ops.where(share >= MIN_CLEAR, clear, fallback), axis=-1)
 
 
-def refine_sigma(squared_residual, prior_variance, sigma, counts=None):
+def untrained_variance(variance, low):
+    """Compute the variance that predictions have beside Σ_p where there is less noise than a network was trained for.
+
+    In training, an error of the prediction far below σ changed nothing, so the network does not know of it: of an image
+    with hardly any noise it claims to predict pixels better than it does. `UNTRAINED_ERROR` was measured: with it,
+    neither preset made any of eight photographs worse, with σ from 0 to 4 grey levels where the training began at 5.
+
+    Args:
+        variance: σ², a tensor of any shape.
+        low: Least σ of the training.
+
+    Returns:
+        A variance for each σ², 0 from `low` on.
+    """
+    return (UNTRAINED_ERROR * low) ** 2 * ops.maximum(1.0 - variance / low**2, 0.0)
+
+
+def refine_sigma(squared_residual, prior_variance, sigma, low, counts=None):
     """Lower estimates of σ to what the predictions of a blind-spot network leave unexplained.
 
     What the network cannot predict of a pixel has the variance Σ_p + σ²: fine texture raises Σ_p, and noise alone
     σ². So σ² is that of greatest likelihood, each channel by itself, found by Fisher scoring,
-    σ² ← Σ w (r² − Σ_p) / Σ w with w = (Σ_p + σ²)⁻². Squared residuals are cut at `OUTLIER`² times their variance.
+    σ² ← Σ w (r² − Σ_p) / Σ w with w = (Σ_p + σ²)⁻². Squared residuals are cut at `OUTLIER`² times their variance, and
+    Σ_p includes `untrained_variance`.
 
     Args:
         squared_residual: (x̃ − μ)², (B, H, W, C).
         prior_variance: Diagonal of Σ_p, (B, H, W, C).
         sigma: Where to start, such as what `estimate_sigma` gives, (B,), in the same units.
+        low: Least σ that the network was trained for.
         counts: Which pixels count, (B, H, W, C); `None` for all.
 
     Returns:
@@ -183,9 +203,10 @@ def refine_sigma(squared_residual, prior_variance, sigma, counts=None):
     counts = 1.0 if counts is None else ops.cast(counts, "float32")
     variance = start
     for _ in range(SCORING_STEPS):
-        total = ops.maximum(prior_variance + variance, MIN_VARIANCE)
+        known = prior_variance + untrained_variance(variance, low)
+        total = ops.maximum(known + variance, MIN_VARIANCE)
         weight = counts / ops.square(total)
-        excess = ops.minimum(squared_residual, OUTLIER**2 * total) / CUT_VARIANCE - prior_variance
+        excess = ops.minimum(squared_residual, OUTLIER**2 * total) / CUT_VARIANCE - known
         sums = (ops.sum(weight * part, axis=axes, keepdims=True) for part in (excess, ops.ones_like(excess)))
         variance = ops.maximum(ops.divide_no_nan(*sums), 0.0)
     # Where no pixel counts, the estimate is left as it was.

@@ -33,20 +33,18 @@ class Stages:
     Args:
         network: A network that `blind_spot_network` built.
         compile_fn: Makes a function of arrays, that gives arrays, out of one of tensors.
-        normalize: Function from images to what the network is given, on tensors.
         finish: Function from network outputs, images and σ to a tuple of tensors (B, H, W, C).
     """
 
-    def __init__(self, network, compile_fn: Callable, normalize: Callable, finish: Callable):
+    def __init__(self, network, compile_fn: Callable, finish: Callable):
         self._branch = branch = networks.Branch.of(network)
         head = _head(network)
 
         def enter(image, level, turns):
-            return branch.enter(normalize(image) if level == 0 else image, level, turns)
+            return branch.enter(image, level, turns)
 
         def leave_all(image, sigma, *coarse):
-            normalized = normalize(image)
-            return finish(head([branch.leave(normalized, coarse[t], 0, t) for t in _TURNS]), image, sigma)
+            return finish(head([branch.leave(image, coarse[t], 0, t) for t in _TURNS]), image, sigma)
 
         @functools.cache
         def compiled(function, *place):
