@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bsdenoise import posterior
 from bsdenoise.app import orientation, units, views
 from bsdenoise.app.facts import Denoised, Facts
 from bsdenoise.app.steps import DENOISING, READING, WAITING, WRITING, Step
+from bsdenoise.posterior import WITHHELD
 
 # What the methods are, for somebody who has a model of one; of others the name must do.
 METHODS = {
@@ -168,7 +168,7 @@ def _psnr(result: Denoised, facts: Facts) -> str:
     if result.estimated_psnr is None:
         return NO_PSNR
     if not math.isfinite(result.estimated_psnr):
-        return f"withheld, because {getattr(posterior, 'WITHHELD', '')}"
+        return f"withheld, because {WITHHELD}"
     peak = facts.full_scale if facts.peak is None else facts.peak
     error = peak * 10 ** (-result.estimated_psnr / 20)
     told = f"{result.estimated_psnr:.1f} dB for a peak of {peak:.6g}: an RMS error of {units.in_units(error, facts)}"
