@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from bsdenoise import files, ignored, results
+from bsdenoise.accepted import check_single_precision
 from bsdenoise.formats import jpeg, not_kept, npy, ome_zarr, png, tiff, zarr_store, zarr_writing
 from bsdenoise.formats.axes import NOT_USED
 from bsdenoise.formats.axes import check as check_axes
@@ -27,7 +28,6 @@ from bsdenoise.formats.pixels import (
     ImageFile,
     Picture,
     check_channels,
-    check_single_precision,
     from_unit,
     full_scale,
     measured_unit,
@@ -46,7 +46,6 @@ __all__ = [
     "base_of",
     "check_axes",
     "check_channels",
-    "check_single_precision",
     "check_writable",
     "count",
     "decode",

@@ -5,6 +5,7 @@ import os
 import sys
 import textwrap
 import traceback
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def describe_result(facts: Facts, result: Denoised, seconds: float, index: int) 
         rows |= _trained(facts)
         rows["Estimated PSNR"] = _psnr(result, facts)
     if result.ratio is not None:
-        rows["Uncertainty"] = _uncertainty(result)
+        rows["Uncertainty"] = _uncertainty(result.ratio, result.sigmas)
     rows["Display"] = _display(facts, result)
     rows["Time"] = f"{seconds:.1f} s"
     return _table(rows)
@@ -175,10 +176,10 @@ def _psnr(result: Denoised, facts: Facts) -> str:
     return told + (f"; {PSNR_OF_ROUNDED}" if facts.dtype == np.uint8 else "")
 
 
-def _uncertainty(result: Denoised) -> str:
-    if max(result.sigmas) == 0:
+def _uncertainty(ratio: np.ndarray, sigmas: Sequence[float]) -> str:
+    if max(sigmas) == 0:
         return "none, for no noise was found"
-    return f"{float(np.nanmedian(result.ratio)):.2f} σ at the median pixel"
+    return f"{float(np.nanmedian(ratio)):.2f} σ at the median pixel"
 
 
 def _display(facts: Facts, result: Denoised) -> str:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from bsdenoise import ignored
+from bsdenoise.accepted import check_single_precision
 
 NUM_COLOURS = 3
-LOST_SHARE = 0.1  # of the difference of neighbouring pixels: rounding of more than this spoils the noise
-DOUBLE_ROUNDING = 1e-12  # relative; what sums in double precision leave is no image content
 REC_601 = (0.299, 0.587, 0.114)  # ITU-R BT.601: weights of red, green and blue in the luminance
 # What may be changed on reading, in the words that users get to see.
 ALPHA_DROPPED = "its alpha channel is dropped"
@@ -151,32 +150,6 @@ def full_scale(dtype: Any, bits: int | None = None) -> float:
     raise ValueError(f"Pixels must be uint8, uint16 or floats. Received: dtype={dtype}.")
 
 
-def check_single_precision(array: np.ndarray) -> None:
-    """Refuse float64 pixels whose noise single precision, in which images are computed, would round away.
-
-    Args:
-        array: (H, W) or (…, H, W, C) of any type; pixels that are not finite do not count.
-
-    Raises:
-        ValueError: If a usual pixel is rounded by more than a tenth of what it differs from its neighbour.
-    """
-    if array.dtype.kind != "f" or array.dtype.itemsize <= np.dtype(np.float32).itemsize or array.size == 0:
-        return
-    axis = array.ndim - 2 if array.ndim > 2 else array.ndim - 1
-    with np.errstate(invalid="ignore", over="ignore"):
-        differences, rounding = np.abs(np.diff(array, axis=axis)), np.abs(array - array.astype(np.float32))
-    differences = differences[np.isfinite(differences) & (differences > 0)]
-    rounding = rounding[np.isfinite(rounding)]
-    if not len(differences) or not len(rounding):
-        return
-    usual, level = float(np.median(differences)), float(np.median(np.abs(array[np.isfinite(array)])))
-    if float(np.median(rounding)) > LOST_SHARE * usual > LOST_SHARE * DOUBLE_ROUNDING * level:
-        raise ValueError(
-            f"its float64 values lie around {level:.3g} and neighbours differ by about {usual:.2g}, which single "
-            "precision, in which images are computed, would round away: subtract the offset from all images first"
-        )
-
-
 def to_unit(array: np.ndarray, bits: int | None = None) -> np.ndarray:
     """Convert pixels to float32, integers scaled so that full scale is 1; floats keep their values.
 
@@ -212,7 +185,8 @@ def measured_unit(
             raise ValueError(ignored.NOTHING_MEASURED)
         gaps = gaps.reshape(array.shape)
         array = np.where(gaps, 0, array)  # whatever stands there may be too large for float32
-    check_single_precision(ignored.with_nan(array, gaps) if array.dtype.kind == "f" else array)
+    if array.dtype.kind == "f":
+        check_single_precision(ignored.with_nan(array, gaps))
     with np.errstate(over="ignore"):
         # In double precision there are finite numbers that are infinite in single.
         unit = to_unit(to_channels(array, channels or array.shape[-1]), bits)
