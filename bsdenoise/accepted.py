@@ -136,7 +136,8 @@ def check_single_precision(pixels: np.ndarray) -> None:
     differences = differences[np.isfinite(differences) & (differences > 0)]
     if not is_finite.any() or not differences.size:
         return
-    usual, low, high = np.median(differences), *np.percentile(pixels[is_finite], RANGE_PERCENTILES)
+    usual = np.median(differences)
+    low, high = np.percentile(pixels[is_finite], RANGE_PERCENTILES)
     if np.median(lost[is_finite]) > max(LOST_OF_DIFFERENCE * usual, LOST_OF_RANGE * (high - low)):
         raise ValueError(
             "float32 cannot hold this float64 image: neighbouring pixels differ by about "

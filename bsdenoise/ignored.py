@@ -110,6 +110,15 @@ class Gaps:
         """Whether nothing was measured at all."""
         return bool(self.where.all())
 
+    @property
+    def counts(self) -> np.ndarray:
+        """Which values are measurements, bool."""
+        return ~self.where
+
+    def part(self, *window: slice) -> "Gaps":
+        """Give those of some rows and columns of an image."""
+        return Gaps(self.where[window], self.before[window], self.is_masked)
+
     def restored(self, result: np.ndarray) -> np.ndarray:
         """Put back into denoised images what stood there; integers as fractions of their type's maximum.
 

@@ -3,12 +3,14 @@
 import itertools
 import sys
 
+from bsdenoise import ignored
 from bsdenoise.cli import denoise_local, denoise_model, denoise_served, paths, report, terminal
 from bsdenoise.cli.denoise_model import Model
 from bsdenoise.cli.denoise_progress import Progress
 from bsdenoise.cli.denoise_task import Task, Writes, surveyed
 from bsdenoise.client.many import in_order
 from bsdenoise.config import DenoiseConfig
+from bsdenoise.masks import Masks
 
 EXIT_SOME_FAILED = 2
 SURVEYORS = 4  # threads that read headers, which is mostly waiting for the disk
@@ -30,8 +32,17 @@ def run(config: DenoiseConfig) -> int:
     denoise_model.check_flags(config)
     with terminal.status("looking for images"):
         jobs = paths.plan(
-            config.inputs, config.out, std=config.std, overwrite=config.overwrite, axes=config.axes, say=_note
+            config.inputs,
+            config.out,
+            std=config.std,
+            overwrite=config.overwrite,
+            axes=config.axes,
+            no_data=ignored.parse_no_data(config.no_data),
+            masks=None if config.mask is None else Masks(config.mask),
+            say=_note,
         )
+    if config.mask is not None and not any(job.mask for job in jobs):
+        raise ValueError(f"{config.mask}: holds no mask under the name of an input, such as {jobs[0].source.name}.")
     is_default = config.model is None and config.server is None
     named = None if is_default else denoise_model.load(config)
     with terminal.status("reading headers"):

@@ -50,4 +50,5 @@ def _denoise(model: Model, advance: Callable[[Task, float], None], writes: Write
         task.sigmas = sigmas
         if sigmas and model.estimates_sigma:
             task.tell_sigma(model.most_sigma)
+        task.tell_gaps(collected.gaps)
         collected.write(writes)

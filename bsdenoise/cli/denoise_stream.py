@@ -41,8 +41,11 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, float], None], wr
 
             with progress.watched_by(advance_image):
                 for rows, columns, maps in _windows(image, sigmas):
-                    for (output, target), pixels in zip(written, maps, strict=True):
-                        target.write_window(index, rows, columns, output.pixels(pixels))
+                    parts = [output.pixels(pixels) for (output, _), pixels in zip(written, maps, strict=True)]
+                    file.gaps.put_back(index, rows, columns, parts[0], parts[1] if len(parts) > 1 else None)
+                    for (_, target), part in zip(written, parts, strict=True):
+                        target.write_window(index, rows, columns, part)
+    task.tell_gaps(file.gaps)
     task.sigmas = sigmas
     if sigmas and model.estimates_sigma:
         is_part = max(height_and_width(file.shape)) > tiling.MIDDLE
