@@ -18,7 +18,9 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from bsdenoise import files
-from bsdenoise.formats import jpeg, not_kept, npy, png, tiff, zarr_store
+from bsdenoise.formats import jpeg, not_kept, npy, ome_zarr, png, tiff, zarr_store, zarr_writing
+from bsdenoise.formats.axes import NOT_USED
+from bsdenoise.formats.axes import check as check_axes
 from bsdenoise.formats.pixels import (
     ImageFile,
     Picture,
@@ -29,12 +31,14 @@ from bsdenoise.formats.pixels import (
     to_channels,
     to_unit,
 )
+from bsdenoise.formats.zarr_store import has_metadata, is_store
 
 __all__ = [
     "SUFFIXES",
     "ImageFile",
     "Picture",
     "base_of",
+    "check_axes",
     "check_channels",
     "check_writable",
     "count",
@@ -42,6 +46,7 @@ __all__ = [
     "find",
     "from_unit",
     "full_scale",
+    "has_metadata",
     "is_store",
     "is_supported",
     "not_kept_in",
@@ -51,6 +56,7 @@ __all__ = [
     "read",
     "read_array",
     "read_image",
+    "store_root",
     "to_channels",
     "to_unit",
     "walk",
@@ -109,7 +115,7 @@ def find(source: str | Path) -> list[Path]:
     if not str(source):
         raise ValueError("The name of a file, a folder or a glob is empty.")  # else it would mean the current folder
     if is_store(path):
-        return [path]
+        return _images_of_store(path)
     if (path / PREPARED_INDEX).is_file():
         raise ValueError(
             f"{path}: holds images that `bsdenoise prepare` packed for training. Expected image files, such as those "
@@ -117,16 +123,16 @@ def find(source: str | Path) -> list[Path]:
         )
     if path.is_dir():
         found = [Path(parent, name) for parent, _, names in walk(path) for name in names]
+        found = [image for file in found for image in (_images_of_store(file) if is_store(file) else [file])]
     elif path.exists():
         if not is_supported(path):
             raise ValueError(f"{path}: not an image file that can be read. Expected one of {_suffix_list()}.")
         return [path]
     elif glob.has_magic(str(source)):
-        names = map(Path, glob.iglob(str(source), recursive=True))
-        found = [name for name in names if is_store(name) or name.is_file() and not any(map(is_store, name.parents))]
+        found = _match(str(source))
     else:
         raise ValueError(f"{source}: no such file or folder.")
-    found = sorted(file for file in found if is_supported(file))
+    found = sorted(file for file in found if is_supported(file) or is_store(file))
     if not found:
         raise ValueError(f"{source}: no image found there. Expected files ending in one of {_suffix_list()}.")
     return found
@@ -150,28 +156,71 @@ def is_supported(path: str | Path) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
-def is_store(path: Path) -> bool:
-    """Tells whether a folder is a Zarr store, by its name."""
-    return path.suffix.lower() == zarr_store.SUFFIX and path.is_dir()
+def store_root(path: Path) -> Path | None:
+    """Find the store that an image, or an array of one, is in: itself or a folder above; `None` for a file.
+
+    A folder above belongs to it that has a store's name, or that is a store by its files and so are all between.
+    """
+    if not is_store(path):
+        return None
+    whole = Path(os.path.abspath(path))
+    named = [parent for parent in (whole, *whole.parents) if _has_store_name(parent)]
+    root = named[-1] if named else whole
+    while not named and is_store(root.parent):
+        root = root.parent
+    depth = len(whole.parts) - len(root.parts)
+    if depth >= len(path.parts) or ".." in path.parts:
+        return root
+    return path.parents[depth - 1] if depth else path  # as it was written
 
 
-def read_array(path: str | Path) -> np.ndarray:
+def _images_of_store(path: Path) -> list[Path]:
+    """List the images of a store: itself, or those of a plate or a layout of several."""
+    try:
+        names = ome_zarr.image_names(path)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):  # to be named when it is opened
+        names = []
+    return [path / name for name in names] if len(names) > 1 else [path]
+
+
+def _match(pattern: str) -> list[Path]:
+    """List the files and stores that a glob names; of what is in a store only images, and those if it names no more."""
+    names = list(map(Path, glob.iglob(pattern, recursive=True)))
+    stores = {name for name in names if is_store(name) and (_has_store_name(name) or ome_zarr.has_images(name))}
+    outer = [name for name in stores if stores.isdisjoint(name.parents)]
+    known: dict[Path, bool] = {}  # a folder may be above a million files
+
+    def is_inside(path: Path) -> bool:
+        return any(
+            known[above] if above in known else known.setdefault(above, is_store(above)) for above in path.parents
+        )
+
+    found = [name for name in names if name not in stores and name.is_file() and not is_inside(name)]
+    return [*found, *(image for store in outer for image in _images_of_store(store))]
+
+
+def _has_store_name(path: Path) -> bool:
+    return path.suffix.lower() == zarr_store.SUFFIX
+
+
+def read_array(path: str | Path, axes: str | None = None) -> np.ndarray:
     """Reads only the pixels: (H, W), (H, W, C) or (N, H, W, C); uint8, uint16 or float32. Safe in threads.
 
     Raises:
         ValueError: As `read`.
         OSError: If the file cannot be opened.
     """
-    array = read(path).array
+    array = read(path, axes).array
     return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
-def read(path: str | Path) -> Picture:
+def read(path: str | Path, axes: str | None = None) -> Picture:
     """Reads an image file, with all images of a stack.
 
     Args:
         path: PNG (8 or 16 bits), JPEG, TIFF, or `.npy` with (H, W), (H, W, C) or (N, H, W, C); what it is, its first
-            bytes tell.
+            bytes tell. Or a Zarr store.
+        axes: Letters of the axes of `.npy` files and plain Zarr arrays, such as "TZYX"; `None` goes by names and shape.
 
     Returns:
         Pixels, format, metadata and notes.
@@ -180,33 +229,34 @@ def read(path: str | Path) -> Picture:
         ValueError: If the file is broken, or of a kind that is not supported; the message names it.
         OSError: If the file cannot be opened.
     """
-    with opened(path) as file:
+    with opened(path, axes) as file:
         return _picture(file, file.read_all())
 
 
-def read_image(path: str | Path, index: int = 0) -> Picture:
+def read_image(path: str | Path, index: int = 0, axes: str | None = None) -> Picture:
     """Reads one image of a file, (H, W) or (H, W, C), at the cost of one image. Safe in threads.
 
     Args:
         path: As for `read`.
         index: Number of the image in a stack, from 0 up to `count(path)` − 1.
+        axes: As for `read`.
 
     Raises:
         ValueError: As `read`, or if there is no image of that number.
         OSError: If the file cannot be opened.
     """
-    with opened(path) as file:
+    with opened(path, axes) as file:
         return _picture(file, file.read(index))
 
 
-def count(path: str | Path) -> int:
+def count(path: str | Path, axes: str | None = None) -> int:
     """Counts the images in a file, from its headers alone: 1, or the N of a stack.
 
     Raises:
         ValueError: As `read`.
         OSError: If the file cannot be opened.
     """
-    with opened(path) as file:
+    with opened(path, axes) as file:
         return len(file)
 
 
@@ -225,11 +275,12 @@ def decode(data: bytes, name: str) -> Picture:
 
 
 @contextlib.contextmanager
-def opened(path: str | Path) -> Iterator[ImageFile]:
+def opened(path: str | Path, axes: str | None = None) -> Iterator[ImageFile]:
     """Opens an image file for its headers, and for its images one at a time.
 
     Args:
         path: As for `read`.
+        axes: As for `read`.
 
     Yields:
         Shape, type, metadata and notes, with `read(index)` for the pixels of one image.
@@ -240,11 +291,11 @@ def opened(path: str | Path) -> Iterator[ImageFile]:
     """
     if is_store(Path(path)):
         with _naming(path, "Zarr"):
-            store = zarr_store.open_store(Path(path))
+            store = zarr_store.open_store(Path(path), axes)
         yield _checked(store, path)
         return
     with open(path, "rb") as file:
-        yield _open(file, path)
+        yield _open(file, path, axes)
 
 
 def check_writable(path: str | Path, shape: tuple[int, ...], dtype: Any) -> None:
@@ -354,7 +405,8 @@ def writing(
     suffix = path.suffix.lower()
     if suffix == zarr_store.SUFFIX:
         with files.replacing_folder(path) as folder:
-            yield Target(zarr_store.create(folder, shape, dtype, like))
+            with zarr_writing.writing(folder, shape, dtype, like) as write_window:
+                yield Target(write_window)
     elif suffix in _suffixes_of(npy):
         with files.replacing(path) as temporary:
             yield Target(npy.create(temporary, shape, dtype, like))
@@ -385,7 +437,7 @@ def _format_for(path: Path) -> _Format:
     return entry
 
 
-def _open(file: BinaryIO, name: str | Path) -> ImageFile:
+def _open(file: BinaryIO, name: str | Path, axes: str | None = None) -> ImageFile:
     """Reads the headers of a file; errors name it, those of reading its pixels later as well."""
     start = file.read(_NUM_SIGNATURE_BYTES)
     entry = next((entry for entry in _FORMATS if start.startswith(entry.signatures)), None)
@@ -394,7 +446,12 @@ def _open(file: BinaryIO, name: str | Path) -> ImageFile:
         raise ValueError(f"{name}: cannot be read: {what}.")
     file.seek(0)
     with _naming(name, entry.name):
-        found = entry.codec.open_file(file)
+        if entry.codec is npy:
+            found = npy.open_file(file, axes)
+        else:
+            found = entry.codec.open_file(file)
+            if axes is not None:
+                found = dataclasses.replace(found, notes=(*found.notes, NOT_USED))
 
     return _checked(found, name)
 

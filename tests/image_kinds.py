@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def write_all(folder):
-    """Writes files of one image and stacks, of 17 images in all, one of them broken."""
+    """Writes files of one image and stacks, of 19 images in all, one of them broken."""
     rng = np.random.default_rng(0)
 
     def pixels(*shape, dtype="uint8"):
@@ -23,7 +23,10 @@ def write_all(folder):
     (folder / "more" / "broken.png").write_bytes((folder / "a.png").read_bytes()[:500])
     tifffile.imwrite(folder / "one.tif", pixels(25, 30, 3))
     tifffile.imwrite(folder / "stack.tif", pixels(3, 26, 30, dtype="uint16"), photometric="minisblack")
-    np.save(folder / "many-channels.npy", pixels(2, 27, 30, 20))  # alone an image of it would pass for a stack
+    np.save(folder / "channels.npy", pixels(2, 27, 30, 4))
+    names = ("t", "y", "x", "c")  # without them an image of it alone would pass for a stack
+    many = zarr.create_array(folder / "many.zarr", shape=(2, 19, 30, 20), dtype="uint8", dimension_names=names)
+    many[:] = pixels(2, 19, 30, 20)
     np.save(folder / "batch-of-one.npy", pixels(1, 28, 30, 3))
     np.save(folder / "float.npy", rng.normal(size=(29, 30)).astype(">f8"))
     store = zarr.create_array(folder / "store.zarr", shape=(2, 30, 31), dtype="uint8", chunks=(1, 30, 31))

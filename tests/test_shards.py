@@ -21,7 +21,7 @@ from bsdenoise.data import packing, shards, sources
 from bsdenoise.data.shards import ShardSource
 from bsdenoise.data.sources import open_source, select
 
-NUM_IMAGES = 16  # that can be read
+NUM_IMAGES = 18  # that can be read
 
 
 @pytest.fixture(name="folder", scope="module")
@@ -84,7 +84,7 @@ def test_files_are_kept_byte_for_byte(folder, tmp_path):
     files = {after.short_name(index): after.content(index) for index in range(len(after))}
     assert {name for name, data in files.items() if data is None} == {
         *(f"stack.tif[{number}]" for number in range(3)),
-        *(f"{name}[{number}]" for name in ("many-channels.npy", "store.zarr") for number in range(2)),
+        *(f"{name}[{number}]" for name in ("channels.npy", "many.zarr", "store.zarr") for number in range(2)),
     }
     assert all(data is None or data == (folder / name).read_bytes() for name, data in files.items())
     assert after.read(list(files).index("a.png")).format == "PNG"
@@ -106,10 +106,10 @@ def test_a_selection_and_what_is_packed_already(folder, tmp_path):
 
 
 def test_an_npy_file(folder, tmp_path):
-    before = open_source(str(folder / "many-channels.npy"))
+    before = open_source(str(folder / "channels.npy"))
     packing.pack(before, tmp_path / "out", 10**6, print)
     after = open_source(str(tmp_path / "out"))
-    assert [after.short_name(index) for index in range(2)] == ["many-channels.npy[0]", "many-channels.npy[1]"]
+    assert [after.short_name(index) for index in range(2)] == ["channels.npy[0]", "channels.npy[1]"]
     np.testing.assert_array_equal(after.read(1).array, before.read(1).array, strict=True)
     assert not after.has_file_names
 

@@ -97,7 +97,7 @@ def test_arrays_of_foreign_byte_order(tmp_path):
     [
         (b"not numpy", r"a\.npy: not a readable .npy"),
         (np.zeros((4, 4), "int64"), r"a\.npy: Pixels must be"),
-        (np.zeros(9, "uint8"), r"a\.npy: expected images"),
+        (np.zeros(9, "uint8"), r"a\.npy: the shape must be \(H, W\), "),
     ],
     ids=["broken", "type", "rank"],
 )
@@ -120,7 +120,7 @@ def test_more_than_one_image_is_refused(tmp_path, monkeypatch):
     _write(tmp_path / "a.png", 8, 8)
     source = open_source(str(tmp_path / "a.png"))
     stack = sources.Picture(np.zeros((2, 8, 8, 3), "uint8"), "TIFF")
-    monkeypatch.setattr(sources.images, "read_image", lambda path, index: stack)
+    monkeypatch.setattr(sources.images, "read_image", lambda path, index, axes: stack)
     with pytest.raises(ValueError, match="expected one image"):
         source.read(0)
 

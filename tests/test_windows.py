@@ -63,7 +63,7 @@ FILES = {
         (45, 37, 3),
         "uint8",
         lambda path, pixels: np.save(path, np.asfortranarray(pixels)),
-        False,
+        True,
     ),
     "tiff-bare": ("a.tif", (45, 37, 3), "uint8", tiff(photometric="rgb"), True),
     "tiff-bare-big-endian": ("a.tif", (45, 37), "uint16", tiff(byteorder=">"), True),
@@ -163,11 +163,11 @@ def test_ome_zarr_keeps_axes_chunks_and_attributes(tmp_path):
     assert source.shape == (2, 45, 37, 3)
     images.write(tmp_path / "b.zarr", source.array, like=source)
     group = zarr.open_group(str(tmp_path / "b.zarr"), mode="r")
-    np.testing.assert_array_equal(group["0"][:], pixels)
-    assert group["0"].chunks == (2, 3, 16, 16)
+    np.testing.assert_array_equal(group["full"][:], pixels)
+    assert group["full"].chunks == (2, 3, 16, 16)
     image = group.attrs["ome"]["multiscales"][0]
     assert [axis["name"] for axis in image["axes"]] == list("zcyx")
-    assert [dataset["path"] for dataset in image["datasets"]] == ["0"]
+    assert [dataset["path"] for dataset in image["datasets"]] == ["full", "half"]
 
 
 @pytest.mark.parametrize("layout", ["new", "like", "planar"])

@@ -32,7 +32,7 @@ def run(config: DenoiseConfig) -> int:
     if config.concurrency < 1:
         raise ValueError(f"--concurrency must be at least 1. Received: {config.concurrency}.")
     denoise_model.check_flags(config)
-    jobs = paths.plan(config.inputs, config.out, std=config.std, overwrite=config.overwrite)
+    jobs = paths.plan(config.inputs, config.out, std=config.std, overwrite=config.overwrite, axes=config.axes)
     is_default = config.model is None and config.server is None
     named = None if is_default else denoise_model.load(config)
     tasks = [future.result() for _, future in in_order(surveyed, jobs, SURVEYORS)]

@@ -118,7 +118,7 @@ class Local:
         """Reads the image of a file; of a stack and a large file, which are read later, only what else it holds."""
         if task.is_large:
             return None
-        with images.opened(task.job.source) as file:
+        with task.job.opened() as file:
             task.note(file)
             self._model.check_file(file)
             self._files[task] = file
@@ -131,7 +131,7 @@ class Local:
 
     def _read_stack(self, task: Task) -> Iterator[_Image]:
         """Gives the images of a stack, up to the first that fails in any way."""
-        with images.opened(task.job.source) as file:
+        with task.job.opened() as file:
 
             def read(index: int) -> np.ndarray:
                 return self._parts(file, index)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bsdenoise import images
 from bsdenoise.cli.denoise_model import Model, joined, parts_of
 from bsdenoise.cli.denoise_task import Collected, Task, Writes
 from bsdenoise.client.many import in_order
@@ -35,7 +34,7 @@ def run(
 
 def _denoise(model: Model, advance: Callable[[Task, int], None], writes: Writes, task: Task) -> None:
     """Reads, denoises and writes one file, image by image."""
-    with images.opened(task.job.source) as file:
+    with task.job.opened() as file:
         task.note(file)
         model.check_file(file)
         collected = Collected(task.job, file)

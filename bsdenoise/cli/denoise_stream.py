@@ -23,7 +23,7 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, int], None]) -> N
         ValueError: If it cannot be read, denoised, or written in that format.
         OSError: If it cannot be opened or written.
     """
-    with images.opened(task.job.source) as file, contextlib.ExitStack() as targets:
+    with task.job.opened() as file, contextlib.ExitStack() as targets:
         task.note(file)
         model.check_file(file)
         task.job.target.parent.mkdir(parents=True, exist_ok=True)

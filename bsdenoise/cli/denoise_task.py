@@ -97,7 +97,7 @@ class Task:
 
 def surveyed(job: paths.Job) -> Task:
     """Reads the shape of a file from its headers."""
-    with contextlib.suppress(ValueError, OSError), images.opened(job.source) as file:
+    with contextlib.suppress(ValueError, OSError), job.opened() as file:
         return Task(job, file.shape, file.independent_channels)
     return Task(job)
 

@@ -124,8 +124,8 @@ def _list_items(config: EvaluateConfig) -> "list[Item]":
     from bsdenoise.evaluation import cases
 
     if config.data:
-        return cases.clean_items(config.data, config.draws, config.every)
-    return cases.paired_items(str(config.noisy), str(config.clean), config.every)
+        return cases.clean_items(config.data, config.draws, config.every, config.axes)
+    return cases.paired_items(str(config.noisy), str(config.clean), config.every, config.axes)
 
 
 def _recognise(config: EvaluateConfig) -> "dict[str, Finding | None]":

@@ -1,5 +1,6 @@
 """Which file becomes which: inputs and outputs of a command, with every clash found before any work is done."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,7 @@ from bsdenoise import images
 NUMBER_SUFFIXES = (".npy", ".tif", ".tiff", ".zarr")  # of formats that hold the uncertainty as numbers
 PICTURE_SUFFIX = ".png"
 DENOISED = "denoised-"  # before the name of an input where no --out is given, so that endings such as .ome.tif stay
-STORE_SUFFIX = ".zarr"  # of folders that are one image
-STORE_FILES = ("zarr.json", ".zarray", ".zgroup")  # of which each such folder has one: Zarr versions 3 and 2
+STORE_SUFFIX = ".zarr"  # of the stores that are written
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Job:
     source: Path
     target: Path
     std_target: Path | None = None
+    axes: str | None = None
+
+    def opened(self) -> contextlib.AbstractContextManager[images.ImageFile]:
+        """Open the input, as `images.opened` does, with the axes that were named for it."""
+        return images.opened(self.source, self.axes)
 
     @property
     def targets(self) -> tuple[Path, ...]:
@@ -28,12 +33,14 @@ class Job:
         return (self.target,) if self.std_target is None else (self.target, self.std_target)
 
 
-def plan(inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: bool = False) -> list[Job]:
+def plan(
+    inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: bool = False, axes: str | None = None
+) -> list[Job]:
     """Decides which files to read and which to write.
 
     A folder keeps its structure below `out`, and so does a glob from its first wildcard on. Files below `out` are not
     taken as inputs of a folder that holds `out`: they are what an earlier run wrote. A folder that ends in .zarr is one
-    image, like a file.
+    image, like a file; an image in a store gets a store of its own, scan.zarr/0 the name scan-0.zarr.
 
     Args:
         inputs: Files, folders and globs.
@@ -41,6 +48,7 @@ def plan(inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: 
             beside each input file.
         std: Whether the uncertainty is written too.
         overwrite: Whether existing files may be replaced.
+        axes: Letters of the axes of `.npy` files and plain Zarr arrays; `None` goes by their names and shapes.
 
     Returns:
         One job per input file, each file once.
@@ -50,10 +58,12 @@ def plan(inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: 
     """
     if not inputs:
         raise ValueError("Expected at least one image file, folder or glob.")
+    images.check_axes(axes)
     if out is None:
-        pairs = [_beside(source) for source in inputs]
-    elif len(inputs) == 1 and (os.path.isfile(inputs[0]) or _is_store(Path(inputs[0]))):
-        pairs = [(images.find(inputs[0])[0], _single_target(Path(inputs[0]), out))]
+        pairs = [pair for source in inputs for pair in _beside(source)]
+    elif len(inputs) == 1 and _is_single(inputs[0]):
+        (file,) = images.find(inputs[0])
+        pairs = [(file, _single_target(file, out))]
     else:
         if out.is_file() or images.is_supported(out):
             raise ValueError(f"{out}: --out must be a folder where a folder, a glob or several files are denoised.")
@@ -64,36 +74,60 @@ def plan(inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: 
             raise ValueError(f"{out}: cannot be made, because {place} is a file.")
     jobs: dict[tuple[Path, Path], Job] = {}
     for source, target in pairs:
-        jobs.setdefault((_key(source), _key(target)), Job(source, target, _std_target(target) if std else None))
+        job = Job(source, target, _std_target(target) if std else None, axes)
+        jobs.setdefault((_key(source), _key(target)), job)
     _check(list(jobs.values()), overwrite)
     return list(jobs.values())
 
 
-def _beside(source: str) -> tuple[Path, Path]:
-    """Gives an input file, and the name beside it that its output has without `--out`."""
+def _is_single(source: str) -> bool:
+    """Tell whether an input is one file, or a store of one image."""
     path = Path(source)
-    if not (path.is_file() or _is_store(path)) and (path.is_dir() or images.find(source)):
+    return path.is_file() or (images.is_store(path) and len(images.find(path)) == 1)
+
+
+def _beside(source: str) -> list[tuple[Path, Path]]:
+    """Gives the images of an input, and the names beside it that their outputs have without `--out`."""
+    path = Path(source)
+    if not (path.is_file() or images.is_store(path)) and (path.is_dir() or images.find(source)):
         raise ValueError(f"{source}: a folder or a glob needs --out, the folder for the results.")
-    (file,) = images.find(source)
-    return file, path.with_name(f"{DENOISED}{path.name}")
+    return [(file, _place(file).with_name(f"{DENOISED}{_name(file)}")) for file in images.find(source)]
+
+
+def _place(source: Path) -> Path:
+    """Return the file, or the whole store that an input is in."""
+    return images.store_root(source) or source
+
+
+def _name(source: Path) -> str:
+    """Name the result of an input like it; that of an image in a store by the store and its path there."""
+    root = images.store_root(source)
+    if root is None or (root == source and source.suffix.lower() == STORE_SUFFIX):
+        return source.name
+    stem = root.name[: -len(STORE_SUFFIX)] if root.suffix.lower() == STORE_SUFFIX else root.name
+    # Both without links and "..", so that the one is below the other.
+    inner = Path(os.path.abspath(source)).relative_to(os.path.abspath(root)).parts
+    return "-".join((stem, *inner)) + STORE_SUFFIX
 
 
 def _files(source: str, out: Path) -> Iterator[tuple[Path, Path]]:
     """Gives the files of one input, and where each stands relative to that input."""
     path = Path(source)
     found = images.find(source)
-    base = path.parent if _is_store(path) else images.base_of(source)
+    base = images.base_of(source)
     out_is_inside = path.is_dir() and _key(path) in _key(out).parents
     for file in found:
         if out_is_inside and _key(out) in _key(file).parents:
             continue
-        yield file, file.relative_to(base)
+        place = _place(file).parent
+        below = place.relative_to(base) if place.is_relative_to(base) else Path()
+        yield file, below / _name(file)
 
 
 def _single_target(source: Path, out: Path) -> Path:
     """Tells whether `out` names a file or a folder for it."""
-    if (out.is_dir() and not _is_store(out)) or not out.suffix:
-        return out / source.name
+    if (out.is_dir() and not images.is_store(out)) or not out.suffix:
+        return out / _name(source)
     if not images.is_supported(out):
         expected = ", ".join(images.SUFFIXES)
         raise ValueError(f"{out}: unknown kind of image file. Expected a folder, or a file ending in {expected}.")
@@ -110,6 +144,7 @@ def _std_target(target: Path) -> Path:
 def _check(jobs: list[Job], overwrite: bool) -> None:
     """Refuses outputs that meet each other, an input, or a file that exists."""
     sources = {_key(job.source): job.source for job in jobs}
+    stores = {_key(_place(job.source)): _place(job.source) for job in jobs}
     writers: dict[Path, Path] = {}
     for job in jobs:
         for target in job.targets:
@@ -120,25 +155,17 @@ def _check(jobs: list[Job], overwrite: bool) -> None:
             if key in sources and not (overwrite and key == _key(job.source)):
                 advice = "; --overwrite allows it" if key == _key(job.source) else ""
                 raise ValueError(f"{target}: the output would replace the input {sources[key]}{advice}.")
-            inside = next((sources[parent] for parent in key.parents if parent in sources), None)
+            if key in stores.keys() - sources.keys():
+                raise ValueError(f"{target}: the output would replace the store {stores[key]}, which holds the input.")
+            inside = next((stores[parent] for parent in key.parents if parent in stores), None)
             if inside is not None:
                 raise ValueError(f"{target}: the output would be inside the input {inside}.")
-            if target.is_dir() and not _is_store(target):
+            if target.is_dir() and target.suffix.lower() != STORE_SUFFIX:
                 raise ValueError(f"{target}: is a folder; a file of that name would be written.")
-            if target.is_dir() and not _is_plain_store(target):
+            if target.is_dir() and not images.has_metadata(target):
                 raise ValueError(f"{target}: is a folder that is no Zarr store; it would be replaced by one.")
             if target.exists() and not overwrite:
                 raise ValueError(f"{target}: exists already; --overwrite replaces it.")
-
-
-def _is_store(path: Path) -> bool:
-    """Tells from its name whether a folder is one image."""
-    return path.suffix.lower() == STORE_SUFFIX and path.is_dir()
-
-
-def _is_plain_store(path: Path) -> bool:
-    """Tells from its files whether a folder holds what its name says, lest another one be lost."""
-    return any((path / name).is_file() for name in STORE_FILES)
 
 
 def _key(path: Path) -> Path:

@@ -23,7 +23,7 @@ def run(config: PrepareConfig) -> None:
     shard_bytes = parse_size(config.shard_size)
     packing.check_out(config.out)  # before anything takes long
     start = time.monotonic()
-    found = open_source(config.source)
+    found = open_source(config.source, config.axes)
     source = select(found, config.min_side, config.max_side, _warn)
     if source is not found:
         tqdm.write(f"{len(source)} of {len(found)} images have sides within --min-side and --max-side")

@@ -39,6 +39,11 @@ class DenoiseConfig:
     #: With --server, how many files are worked on at once.
     concurrency: int = 2
 
+    #: Axes of .npy files and of Zarr arrays without names, a letter each: Y rows, X columns, C channels or S colours;
+    #: along others, such as T, Z and N, there is one image after the other. For example TZYX or NYXC. By default their
+    #: shapes decide where little else can be meant, and the rest is refused.
+    axes: Annotated[str | None, tyro.conf.arg(metavar="LETTERS")] = None
+
     #: Noise standard deviation, in the files' own units (25 grey levels of 8-bit files, counts of 16-bit files, 25.0
     #: of float files) or as a fraction of full scale (25/255). By default the model's own, estimated per image if it
     #: was trained on a range. The estimates are printed. Models

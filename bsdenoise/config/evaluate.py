@@ -43,6 +43,11 @@ class EvaluateConfig:
     #: Folder of clean images of the same names as those in --noisy.
     clean: str | None = None
 
+    #: Axes of .npy files and of Zarr arrays without names, a letter each: Y rows, X columns, C channels or S colours;
+    #: along others, such as T, Z and N, there is one image after the other. For example TZYX or NYXC. By default their
+    #: shapes decide where little else can be meant, and the rest is refused.
+    axes: Annotated[str | None, tyro.conf.arg(metavar="LETTERS")] = None
+
     #: Noise level that is told, in the files' own units (25) or as a fraction of full scale (25/255). Default: the one
     #: that was added; for pairs the model's own.
     sigma: Annotated[str | None, tyro.conf.arg(metavar="S")] = None

@@ -22,6 +22,11 @@ class PrepareConfig:
     #: Folder for the packed images, empty or not there yet.
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
 
+    #: Axes of .npy files and of Zarr arrays without names, a letter each: Y rows, X columns, C channels or S colours;
+    #: along others, such as T, Z and N, there is one image after the other. For example TZYX or NYXC. By default their
+    #: shapes decide where little else can be meant, and the rest is refused.
+    axes: Annotated[str | None, tyro.conf.arg(metavar="LETTERS")] = None
+
     #: Pack only images of which both sides have at least so many pixels.
     min_side: int | None = None
 

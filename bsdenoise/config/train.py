@@ -39,6 +39,11 @@ class TrainConfig:
     #: other suffixes), or a stack in the same order.
     targets: str | None = None
 
+    #: Axes of .npy files and of Zarr arrays without names, a letter each: Y rows, X columns, C channels or S colours;
+    #: along others, such as T, Z and N, there is one image after the other. For example TZYX or NYXC. By default their
+    #: shapes decide where little else can be meant, and the rest is refused.
+    axes: Annotated[str | None, tyro.conf.arg(metavar="LETTERS")] = None
+
     #: Start from the weights of a trained model instead of random ones: the name of a preset (bsdenoise presets lists
     #: them), a .keras file, or a run folder. Its method, factor and channels must be those of the run, its noise need
     #: not.

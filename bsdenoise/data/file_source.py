@@ -16,10 +16,12 @@ class FileSource:
 
     Args:
         index: The files; one that cannot be counted is kept as one image, to be named when it is met.
+        axes: Letters of the axes of `.npy` files and plain Zarr arrays, as for `images.read`.
     """
 
-    def __init__(self, index: FileIndex):
+    def __init__(self, index: FileIndex, axes: str | None = None):
         self.index = index
+        self.axes = axes
         counts = index.facts("count")
         unknown = np.flatnonzero(counts == 0)
         if len(unknown):
@@ -57,21 +59,22 @@ class FileSource:
     def read(self, index: int) -> Picture:
         """Decodes one image."""
         path, number = self.path(index), self.place(index)[1]
-        picture = images.read_image(path, number or 0)
+        picture = images.read_image(path, number or 0, self.axes)
         if picture.array.ndim > 3:
             raise ValueError(f"{path}: expected one image. Received: shape={picture.array.shape}.")
         return picture
 
     def content(self, index: int) -> bytes | None:
-        """Gives the bytes of a file that holds one image; of others `None`."""
+        """Gives the bytes of a file that holds one image; of others, and where axes must be told, `None`."""
         path, number = self.path(index), self.place(index)[1]
-        return None if number is not None or images.is_store(path) else path.read_bytes()
+        needs_axes = self.axes is not None and path.suffix.lower() not in SINGLE_IMAGE_SUFFIXES
+        return None if number is not None or needs_axes or images.is_store(path) else path.read_bytes()
 
     def size(self, index: int) -> tuple[int, int]:
         """Gives height and width; all images of a stack have one size, so each file is opened once."""
         file = self.place(index)[0]
         if not self.index.fact(file, "height"):
-            height, width = _file_size(self.index.path(file))
+            height, width = _file_size(self.index.path(file), self.axes)
             self.index.learn(file, height=height, width=width)
         return self.index.fact(file, "height"), self.index.fact(file, "width")
 
@@ -82,12 +85,12 @@ class FileSource:
 
     def _open(self, file: int) -> None:
         """Counts the images of a file."""
-        with images.opened(self.index.path(file)) as opened:
+        with images.opened(self.index.path(file), self.axes) as opened:
             height, width = _size(opened)
             self.index.learn(file, count=len(opened), height=height, width=width)
 
 
-def _file_size(path: Path) -> tuple[int, int]:
+def _file_size(path: Path, axes: str | None) -> tuple[int, int]:
     """Gives height and width of the images in a file from its headers."""
     if path.suffix.lower() in SINGLE_IMAGE_SUFFIXES:
         try:
@@ -95,7 +98,7 @@ def _file_size(path: Path) -> tuple[int, int]:
                 return image.height, image.width
         except Exception:  # Pillow's errors are of every type, and say less than those below
             pass
-    with images.opened(path) as file:
+    with images.opened(path, axes) as file:
         return _size(file)
 
 

@@ -188,13 +188,17 @@ def of_files(paths: Iterable[Path], base: Path) -> FileIndex:
     return FileIndex(base, listings, [(number, 0, len(one.facts)) for number, one in enumerate(listings)])
 
 
-def of_folder(folder: Path) -> FileIndex:
+def of_folder(folder: Path, axes: str | None = None) -> FileIndex:
     """Lists the image files below a folder, the same as `images.find`; where nothing changed, from the cache.
+
+    Args:
+        folder: The folder.
+        axes: Letters of the axes with which arrays will be opened; what is known of them holds for the same only.
 
     Raises:
         OSError: If a folder cannot be listed.
     """
-    cache = cache_file(folder)
+    cache = cache_file(folder, axes)
     known = _load(cache, folder)
     try:
         listings, is_changed = _scan(folder, known)
@@ -206,10 +210,11 @@ def of_folder(folder: Path) -> FileIndex:
     return FileIndex(folder, listings, _sorted_segments(listings), cache if is_large else None, is_changed)
 
 
-def cache_file(folder: Path) -> Path:
-    """Names the file that keeps the index of a folder."""
+def cache_file(folder: Path, axes: str | None = None) -> Path:
+    """Names the file that keeps the index of a folder, looked at with those axes."""
     root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_path("bsdenoise")
-    checksum = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()
+    name = os.path.realpath(folder) + (f"\0{axes.lower()}" if axes else "")
+    checksum = hashlib.sha256(os.fsencode(name)).hexdigest()
     return Path(root, "index", f"{checksum[:NAME_LENGTH]}.npz")
 
 

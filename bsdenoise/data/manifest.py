@@ -38,8 +38,10 @@ def manifest(source: Source) -> str:
     if isinstance(source, Selection):
         digest.update(manifest(source.source).encode() + np.asarray(source.indices, "<i8").tobytes())
     elif isinstance(source, FileSource):
+        _add_axes(digest, source.axes)
         _add_files(digest, source)
     elif isinstance(source, ArraySource):
+        _add_axes(digest, source.axes)
         digest.update(f"{source.path.name}\0".encode("utf-8", "surrogateescape"))
         _add_sample(digest, source.path)
     elif isinstance(source, ShardSource):
@@ -51,6 +53,12 @@ def manifest(source: Source) -> str:
     else:
         raise TypeError(f"Expected a source of files, shards or tensorflow_datasets. Received: {kind}.")
     return digest.hexdigest()
+
+
+def _add_axes(digest: Any, axes: str | None) -> None:
+    """Adds the axes that were named, as other ones make other images of the same arrays."""
+    if axes is not None:
+        digest.update(f"axes {axes.lower()}\0".encode())
 
 
 def _add_files(digest: Any, source: FileSource) -> None:

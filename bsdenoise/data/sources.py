@@ -18,7 +18,8 @@ from bsdenoise.data import index as file_index
 from bsdenoise.data import looking, shards, tfds_source
 from bsdenoise.data.file_source import FileSource
 from bsdenoise.data.shards import ShardSource
-from bsdenoise.formats import npy
+from bsdenoise.formats import axes as array_axes
+from bsdenoise.formats.axes import Layout
 from bsdenoise.images import Picture
 
 MAX_REPORTS = 30  # images that are left out with a line each
@@ -52,26 +53,26 @@ class ArraySource:
 
     path: Path
     array: np.ndarray
+    layout: Layout
+    axes: str | None = None
 
     @classmethod
-    def open(cls, path: Path) -> "ArraySource":
-        """Maps the file into memory."""
+    def open(cls, path: Path, axes: str | None = None) -> "ArraySource":
+        """Maps the file into memory; `axes` as for `images.read`."""
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"{path}: not a readable .npy file ({error}).") from error
-        array = array if npy.is_stack(array.shape) else array[np.newaxis]
-        if array.ndim not in (3, 4) or array.size == 0:
-            raise ValueError(f"{path}: expected images (N, H, W) or (N, H, W, C). Received: shape={array.shape}.")
         try:
             images.full_scale(array.dtype)
+            return cls(path, array, array_axes.of_array(array.shape, axes), axes)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        return cls(path, array)
+            raise ValueError(f"{path}: {str(error).rstrip('.')}.") from error
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self.array)
+        shape = self.layout.images_shape
+        return shape[0] if len(shape) == 4 else 1
 
     def name(self, index: int) -> str:
         """Gives the path and the number."""
@@ -86,12 +87,13 @@ class ArraySource:
 
     def read(self, index: int) -> Picture:
         """Reads one image."""
-        array = np.array(self.array[index])
-        return Picture(array.astype(array.dtype.newbyteorder("="), copy=False), "NPY")
+        part = self.layout.to_image(self.array[self.layout.place(index, slice(None), slice(None))])
+        array = np.array(part, part.dtype.newbyteorder("="), order="C", subok=False)
+        return Picture(array, "NPY", notes=self.layout.notes, independent_channels=self.layout.independent)
 
     def size(self, index: int) -> tuple[int, int]:
         """Gives height and width, the same for all."""
-        return self.array.shape[1], self.array.shape[2]
+        return self.array.shape[self.layout.rows], self.array.shape[self.layout.columns]
 
 
 @dataclass(frozen=True)
@@ -172,27 +174,37 @@ def _check_other(path: Path, target: Path) -> None:
         raise ValueError(f"--targets must be other images than those of SOURCE. Received: {path} for both.")
 
 
-def open_source(source: str) -> Source:
+def open_source(source: str, axes: str | None = None) -> Source:
     """Opens what SOURCE names: a folder (searched recursively, or prepared), a glob, an image file or stack, `tfds:`.
 
+    Args:
+        source: What SOURCE may be.
+        axes: Letters of the axes of `.npy` files and plain Zarr arrays, as for `images.read`.
+
     Raises:
-        ValueError: If nothing is there, or no image, or of what was prepared a part is missing.
+        ValueError: If nothing is there, or no image, or of what was prepared a part is missing; or `axes` are no axes
+            of images, or given for what was prepared.
         OSError: If a folder cannot be listed.
     """
+    images.check_axes(axes)
+    if axes and (source.startswith(tfds_source.PREFIX) or (source and shards.is_prepared(Path(source)))):
+        raise ValueError(
+            f"{array_axes.FLAG} names the axes of .npy files and Zarr arrays; {source} holds images. Leave it away."
+        )
     if source.startswith(tfds_source.PREFIX):
         return tfds_source.open_tfds(source)
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".npy":
-        return ArraySource.open(path)
+        return ArraySource.open(path, axes)
     if source and shards.is_prepared(path):
         return ShardSource.open(path)
     if source and path.is_dir() and not images.is_store(path):
-        index = file_index.of_folder(path)
+        index = file_index.of_folder(path, axes)
         index.save()
         if len(index):
-            return FileSource(index)
+            return FileSource(index, axes)
         shards.check_finished(path)
-    return FileSource(file_index.of_files(images.find(source), images.base_of(source)))
+    return FileSource(file_index.of_files(images.find(source), images.base_of(source)), axes)
 
 
 def select(

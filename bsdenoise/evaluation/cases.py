@@ -60,6 +60,7 @@ class Item:
         index: Number of the image in the file.
         noisy_path: The noisy file of a real pair.
         draw: Number of the noise draw.
+        axes: Letters of the axes of `.npy` files and plain Zarr arrays; `None` goes by their names and shapes.
     """
 
     dataset: str
@@ -68,6 +69,7 @@ class Item:
     index: int = 0
     noisy_path: Path | None = None
     draw: int = 0
+    axes: str | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -80,7 +82,9 @@ class Item:
         return f"{self.dataset}/{self.name}/draw-{self.draw}"
 
 
-def clean_items(folders: Sequence[str], draws: Sequence[int] = (1,), every: Sequence[int] = (1,)) -> list[Item]:
+def clean_items(
+    folders: Sequence[str], draws: Sequence[int] = (1,), every: Sequence[int] = (1,), axes: str | None = None
+) -> list[Item]:
     """Lists the images of folders of clean images, each as often as noise is drawn for it.
 
     Args:
@@ -88,6 +92,7 @@ def clean_items(folders: Sequence[str], draws: Sequence[int] = (1,), every: Sequ
         draws: Number of noise draws, one for all sets or one for each.
         every: Only every so many images of a set, in the order of their names, beginning with the first; one number for
             all sets or one for each.
+        axes: Letters of the axes of arrays, as for `images.read`.
 
     Raises:
         ValueError: If a folder holds no image, or the numbers do not fit.
@@ -97,7 +102,7 @@ def clean_items(folders: Sequence[str], draws: Sequence[int] = (1,), every: Sequ
         raise ValueError(f"--data names a set twice. Received: {' '.join(folders)}.")
     items = []
     for folder, name, count, step in zip(folders, set_names(folders), counts, steps, strict=True):
-        found = list(_images_of(folder, name))[::step]
+        found = list(_images_of(folder, name, axes))[::step]
         items += [replace(item, draw=draw) for item in found for draw in range(count)]
     return items
 
@@ -113,15 +118,23 @@ def _for_each(folders: Sequence[str], flag: str, numbers: Sequence[int]) -> list
     return list(numbers) * (len(folders) // len(numbers))
 
 
-def paired_items(noisy_folder: str, clean_folder: str, every: Sequence[int] = (1,)) -> list[Item]:
+def paired_items(
+    noisy_folder: str, clean_folder: str, every: Sequence[int] = (1,), axes: str | None = None
+) -> list[Item]:
     """Lists real pairs: files of the same name, whatever their suffix, below two folders.
+
+    Args:
+        noisy_folder: Folder of the noisy images.
+        clean_folder: Folder of the clean ones.
+        every: As for `clean_items`.
+        axes: As for `clean_items`.
 
     Raises:
         ValueError: If a folder holds no image, or an image has no partner.
     """
     (step,) = _for_each([clean_folder], "--every", every)
     (name,) = set_names([clean_folder])
-    noisy, clean = (_by_stem(folder, name) for folder in (noisy_folder, clean_folder))
+    noisy, clean = (_by_stem(folder, name, axes) for folder in (noisy_folder, clean_folder))
     alone = sorted(noisy.keys() ^ clean.keys())
     if alone:
         folder = noisy_folder if alone[0] in noisy else clean_folder
@@ -145,16 +158,16 @@ def usual_channels(items: Sequence[Item]) -> int:
         items: The images; those that cannot be read do not count. RGB wins a tie.
     """
     counts = Counter({RGB: 0})
-    for path, index in dict.fromkeys((item.noisy_path or item.path, item.index) for item in items):
+    for path, index, axes in dict.fromkeys((item.noisy_path or item.path, item.index, item.axes) for item in items):
         with contextlib.suppress(ValueError, OSError):  # to be named when it is measured, beside those that can be
-            counts[_read(path, index)[0].shape[-1]] += 1
+            counts[_read(path, index, axes)[0].shape[-1]] += 1
     return counts.most_common(1)[0][0]
 
 
-def _by_stem(folder: str, name: str) -> dict[str, Item]:
+def _by_stem(folder: str, name: str, axes: str | None) -> dict[str, Item]:
     """Lists a folder's images by their names without suffix, which must not be the same for two of them."""
     found: dict[str, Item] = {}
-    for item in _images_of(folder, name):
+    for item in _images_of(folder, name, axes):
         other = found.setdefault(_stem(item), item)
         if other is not item:
             raise ValueError(f"{other.path} and {item.path} have the same name: which one is meant is unclear.")
@@ -173,7 +186,7 @@ def read_clean(item: Item, channels: int, spec: str) -> Case:
         ValueError: If the file is broken, or has other channels.
         OSError: If it cannot be opened.
     """
-    array, notes = _read(item.path, item.index)
+    array, notes = _read(item.path, item.index, item.axes)
     if channels == RGB and array.shape[-1] == GREY:
         # The noise is added afterwards, so it is independent in each of the three.
         array, notes = np.repeat(array, RGB, axis=-1), (*notes, "grey, taken as RGB with three equal channels")
@@ -196,8 +209,8 @@ def read_pair(item: Item, channels: int) -> Case:
     """
     if item.noisy_path is None:
         raise ValueError(f"{item.path}: has no noisy partner.")
-    noisy, notes = _read(item.noisy_path, item.index)
-    clean, _ = _read(item.path, item.index)
+    noisy, notes = _read(item.noisy_path, item.index, item.axes)
+    clean, _ = _read(item.path, item.index, item.axes)
     if noisy.shape[-1] != channels:
         # Neither luminance nor repeated channels would have the noise that the method expects.
         raise ValueError(f"{item.noisy_path}: has {noisy.shape[-1]} channel(s); the model takes {channels}.")
@@ -232,16 +245,18 @@ def are_independent(item: Item, channels: int) -> bool:
     return False
 
 
-def _images_of(folder: str, name: str) -> Iterator[Item]:
+def _images_of(folder: str, name: str, axes: str | None) -> Iterator[Item]:
+    images.check_axes(axes)
     base = images.base_of(folder)
     for path in images.find(folder):
         below = path.relative_to(base)
         try:
-            count = images.count(path)
+            count = images.count(path, axes)
         except (ValueError, OSError):
             count = 1  # to be named when it is read, beside those that can be
         for index in range(count):
-            yield Item(name, below.as_posix() + (f"[{index}]" if count > 1 else ""), path, index)
+            name_in_set = below.as_posix() + (f"[{index}]" if count > 1 else "")
+            yield Item(name, name_in_set, path, index, axes=axes)
 
 
 def _stem(item: Item) -> str:
@@ -250,9 +265,9 @@ def _stem(item: Item) -> str:
     return (path.parent / path.name.removesuffix(path.suffix)).as_posix() + (f"[{item.index}]" if item.index else "")
 
 
-def _read(path: Path, index: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def _read(path: Path, index: int, axes: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Reads (H, W, C), and what was done to the pixels on the way."""
-    picture = images.read_image(path, index)
+    picture = images.read_image(path, index, axes)
     return picture.array[..., np.newaxis] if picture.array.ndim == 2 else picture.array, picture.notes
 
 

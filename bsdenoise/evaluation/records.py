@@ -286,9 +286,17 @@ def _calibration(denoised: np.ndarray, std: np.ndarray, clean: np.ndarray) -> fl
 def _key(digests: list[str], item: Item, protocol: Protocol) -> str:
     """Gives a checksum of all that a record depends on, this package's version included."""
     parts = [bsdenoise.__version__, digests, item.index, item.draw, asdict(protocol)]
+    if item.axes is not None:
+        parts.append(item.axes.lower())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _file_digest(path: Path) -> str:
+    """Gives a checksum of a file, or of all files of a Zarr store."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for one in sorted(one for one in path.rglob("*") if one.is_file()):
+            digest.update(f"{one.relative_to(path).as_posix()} {_file_digest(one)}\0".encode())
+        return digest.hexdigest()[:16]
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

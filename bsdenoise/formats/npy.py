@@ -1,4 +1,4 @@
-"""NumPy's `.npy` files, (H, W), (H, W, C), (N, H, W) or (N, H, W, C), read image by image."""
+"""NumPy's `.npy` files, (H, W), (H, W, C), (N, H, W), (N, H, W, C) or of axes with names, read image by image."""
 
 import io
 import math
@@ -8,22 +8,20 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from bsdenoise.formats import axes as array_axes
+from bsdenoise.formats.axes import Layout
 from bsdenoise.formats.pixels import ImageFile, Picture, full_scale
 
-# Of an array with three axes the last one is that of the channels if it has at most so many; else it is a stack of
-# one-channel images. Cameras and microscopes have fewer channels, and nobody denoises images of 16 columns.
-MOST_CHANNELS = 16
 SIGNATURE = b"\x93NUMPY"
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def is_stack(shape: tuple[int, ...]) -> bool:
-    """Tells whether an array holds several images by its shape: (N, H, W, C), or (N, H, W) with many columns."""
-    return len(shape) == 4 or (len(shape) == 3 and shape[-1] > MOST_CHANNELS)
+def open_file(file: BinaryIO, axes: str | None = None) -> ImageFile:
+    """Read the header.
 
-
-def open_file(file: BinaryIO) -> ImageFile:
-    """Reads the header.
+    Args:
+        file: The file.
+        axes: Letters of its axes, as for `axes.of_array`.
 
     Raises:
         ValueError: If it is broken, or the array is not of images.
@@ -34,53 +32,58 @@ def open_file(file: BinaryIO) -> ImageFile:
     shape, is_fortran, dtype = _HEADER_READERS[version](file)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not unpickled")
-    if len(shape) not in (2, 3, 4) or 0 in shape:
-        expected = "(H, W), (H, W, C), (N, H, W) or (N, H, W, C), nothing empty"
-        raise ValueError(f"the shape must be {expected}. Received: {shape}")
+    layout = array_axes.of_array(shape, axes)
     full_scale(dtype)
     start = file.tell()
     size = math.prod(shape) * dtype.itemsize
     if file.seek(0, io.SEEK_END) < start + size:
         raise ValueError(f"it ends early: {size} bytes of pixels were expected")
     native = dtype.newbyteorder("=")
-    stored = shape
-    if len(shape) == 3 and is_stack(shape):
-        shape = (*shape, 1)
-    image_shape = shape[1:] if len(shape) == 4 else shape
-    image_size = math.prod(image_shape) * dtype.itemsize
 
-    def decode(index: int) -> np.ndarray:
-        if is_fortran:  # axes are stored the other way round: an image is not in one piece
-            file.seek(0)
-            array = np.load(file, allow_pickle=False).reshape(shape)
-            return np.ascontiguousarray(array[index] if array.ndim == 4 else array, native)
-        file.seek(start + index * image_size)
-        return np.frombuffer(bytearray(file.read(image_size)), dtype).reshape(image_shape).astype(native, copy=False)
+    def array() -> np.ndarray:
+        # Mapped anew each time, so that what was read does not stay in memory.
+        order: Any = "F" if is_fortran else "C"
+        if isinstance(file, io.BytesIO):
+            return np.ndarray(shape, dtype, file.getbuffer(), start, order=order)
+        mapped: Any = file
+        return np.memmap(mapped, dtype, "r", start, shape, order)
 
-    def decode_window(index: int, rows: slice, columns: slice) -> np.ndarray:
-        row_size = image_size // image_shape[0]
-        file.seek(start + index * image_size + rows.start * row_size)
-        band = np.frombuffer(file.read((rows.stop - rows.start) * row_size), dtype)
-        return band.reshape(-1, *image_shape[1:])[:, columns].astype(native)
+    def window(index: int, rows: slice, columns: slice) -> np.ndarray:
+        part = np.asarray(array()[layout.place(index, rows, columns)])
+        return np.array(layout.to_image(part), native, order="C", subok=False)
+
+    def read(index: int) -> np.ndarray:
+        return window(index, slice(None), slice(None))
 
     return ImageFile(
-        "NPY", shape, native, decode, {"npy_axes": len(stored)}, window=None if is_fortran else decode_window
+        "NPY",
+        layout.images_shape,
+        native,
+        read,
+        {"layout": layout},
+        layout.notes,
+        window,
+        independent_channels=layout.independent,
     )
 
 
 def check(shape: tuple[int, ...], dtype: Any) -> None:
-    """Takes every array."""
+    """Take every array."""
 
 
 def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
-    """Writes an array, with as many axes as that of the file that it was made of."""
-    if like.metadata.get("npy_axes") == 3 and array.ndim == 4 and array.shape[-1] == 1:
-        array = array[..., 0]
+    """Write an array, with the axes of the array that it was made of."""
+    layout = kept_layout(like, array.shape)
+    if layout is not None:
+        images, array = array, np.empty(layout.shape, array.dtype)
+        for index in range(len(images) if images.ndim == 4 else 1):
+            image = images[index] if images.ndim == 4 else images
+            array[layout.place(index, slice(None), slice(None))] = layout.from_image(image)
     np.save(file, array, allow_pickle=False)
 
 
 def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Picture | ImageFile) -> Callable[..., None]:
-    """Makes a file of zeros, and gives the function that writes windows into it.
+    """Make a file of zeros, and return the function that writes windows into it.
 
     Args:
         path: The file.
@@ -91,15 +94,24 @@ def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Picture | Image
     Returns:
         Function of the image's number, rows, columns, and pixels (h, w) or (h, w, C).
     """
-    is_flat = like.metadata.get("npy_axes") == 3 and len(shape) == 4 and shape[-1] == 1
-    stored = shape[:-1] if is_flat else shape
+    layout = kept_layout(like, shape)
+    stored = shape if layout is None else layout.shape
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=stored)
     offset = array.offset
     del array
 
     def write_window(index: int, rows: slice, columns: slice, pixels: np.ndarray) -> None:
         # Mapped anew each time, so that what is written does not stay in memory.
-        array = np.memmap(path, dtype, "r+", offset, stored).reshape(shape)
-        (array[index] if len(shape) == 4 else array)[rows, columns] = pixels
+        array = np.memmap(path, dtype, "r+", offset, stored)
+        if layout is None:
+            (array[index] if len(shape) == 4 else array)[rows, columns] = pixels
+        else:
+            array[layout.place(index, rows, columns)] = layout.from_image(pixels)
 
     return write_window
+
+
+def kept_layout(like: Picture | ImageFile, shape: tuple[int, ...]) -> Layout | None:
+    """Return the layout of the array that was read, if images of this shape can have it too."""
+    layout = like.metadata.get("layout")
+    return layout if isinstance(layout, Layout) and layout.images_shape == shape else None

@@ -215,8 +215,8 @@ def provenance(
 
 def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Source, Source | None]:
     """Opens the source, and what its images are compared with; keeps the images of the wanted sizes."""
-    found = open_source(config.source)
-    targets = open_source(config.targets) if config.targets else None
+    found = open_source(config.source, config.axes)
+    targets = open_source(config.targets, config.axes) if config.targets else None
     if targets is not None:
         check_partners(found, targets)
     source = select(found, config.min_side, config.max_side, lambda line: say(f"warning: {line}"))
