@@ -81,7 +81,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = equality(folder)
-        print(f"| workers | largest loss difference, first {EARLY} steps | all {faults.STEPS} steps | weights | error |")
+        print(
+            f"| workers | largest loss difference, first {EARLY} steps | all {faults.STEPS} steps | weights | error |"
+        )
         print("| --- | --- | --- | --- | --- |")
         for row in rows:
             print(

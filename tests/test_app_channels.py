@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from page_denoiser import PageDenoiser
+from PIL import Image
 
 from bsdenoise import images
 from bsdenoise.app.denoising import Workshop
@@ -49,8 +50,19 @@ def test_a_shipped_model_for_rgb_refuses_other_channels(tmp_path, preset, is_ref
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 16, 20), np.uint16), imagej=True, metadata={"axes": "CYX"})
     model = PageDenoiser(3)
     model.provenance = {"preset": preset}
-    with pytest.raises(ValueError, match="its 3 channels are independent, not RGB") if is_refused else nullcontext():
+    with pytest.raises(ValueError, match=r"a\.tif: its 3 channels are independent") if is_refused else nullcontext():
         Workshop(model, MANY).inspect(tmp_path / "a.tif")
+
+
+def test_what_the_denoised_file_cannot_keep_is_said_at_once(tmp_path):
+    """A JPEG by its content, whose denoised copy is a PNG by its name."""
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png", "JPEG", comment="of a day in May")
+    path = tmp_path / "a.png"
+    data = path.read_bytes()
+    extra = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x05\0\x03day"
+    path.write_bytes(data[:2] + b"\xff\xed" + (len(extra) + 2).to_bytes(2, "big") + extra + data[2:])
+    notes = Workshop(PageDenoiser(3), MANY).inspect(path).notes
+    assert any("not kept in denoised-a.png" in note for note in notes)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])

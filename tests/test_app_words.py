@@ -50,7 +50,7 @@ def test_a_result_tells_size_depth_sigma_quality_and_time():
 def test_without_any_noise_there_is_no_uncertainty():
     told = rows(words.describe_result(FACTS, changed(RESULT, origin="estimated", sigmas=(0.0,)), 1.0, 0))
     assert told["σ used"] == "0 grey levels, estimated from the image"
-    assert told["Uncertainty"] == "none, for no noise was found"
+    assert told["Uncertainty"] == "none, because no noise was found"
 
 
 def test_pixels_without_a_measurement_do_not_count_in_the_median():
@@ -109,6 +109,17 @@ def test_sigma_is_told_in_the_units_in_which_it_was_declared(dtype, bits, sigma,
     fraction = changed(result, given=" 25/255")
     told = rows(words.describe_result(facts, fraction, 1.0, 0))
     assert told["σ used"] == f"25/255 of full scale ({expected}), as given"
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "is_rescaled"), [((30.0,), True), ((1285.0,), False), ((2000.0, 30.0), True), ((15_000.0,), True)]
+)
+def test_a_sigma_beyond_the_training_is_said_to_be_used_as_it_is(sigmas, is_rescaled):
+    facts = changed(FACTS, dtype=np.dtype(np.uint16), trained=(1285.0, 12850.0))
+    result = changed(RESULT, denoised=np.zeros((3, 4, 3), np.uint16), sigmas=sigmas)
+    told = rows(words.describe_result(facts, result, 1.0, 0))["Model trained for σ"]
+    assert told.startswith("1285.0 to 12850.0 counts")
+    assert ("intensities are rescaled" in told) == is_rescaled
 
 
 @pytest.mark.parametrize(

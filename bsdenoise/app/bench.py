@@ -7,7 +7,6 @@ import numpy as np
 
 from bsdenoise import images, presets, progress
 from bsdenoise.app.facts import Denoised
-from bsdenoise.formats.pixels import NUM_COLOURS
 from bsdenoise.levels import parse_level
 
 
@@ -30,11 +29,20 @@ class Bench:
             return None
         return self._own_sigma(np.zeros((1, 1, self.denoiser.channels), np.float32))
 
-    @property
-    def is_for_rgb(self) -> bool:
-        """Whether it is a shipped model for RGB pictures; of others nobody knows what their channels are."""
-        preset = (getattr(self.denoiser, "provenance", None) or {}).get("preset")
-        return preset in presets.names() and self.denoiser.channels == NUM_COLOURS
+    def check_channels(self, count: int, independent: bool) -> None:
+        """Refuse what the model does not take, and independent channels if it is a shipped one for RGB.
+
+        Args:
+            count: Number of channels.
+            independent: Whether they are no colours.
+
+        Raises:
+            ValueError: If it is one of these.
+        """
+        images.check_channels(count, self.denoiser.channels)
+        served = self._served
+        provenance = getattr(self.denoiser, "provenance", None) if served is None else served.get("training")
+        presets.check_channels(provenance, count, independent)
 
     @property
     def trained(self) -> tuple[float, float] | None:
@@ -105,7 +113,9 @@ class Bench:
 
     def _pixels(self, noisy: np.ndarray) -> np.ndarray:
         """Give pixels as the model takes them: integers with a full scale of their own as fractions of it."""
-        takes_fractions = getattr(self.denoiser, "fractional", True)  # else it refuses integers in words of its own
+        # A model of floats refuses integers in words of its own.
+        served = self._served
+        takes_fractions = self.denoiser.fractional if served is None else served["pixels"]["fractional"]
         return noisy if self._bits is None or not takes_fractions else images.to_unit(noisy, self._bits)
 
     def _joined(self, parts: list[Any], dtype: np.dtype) -> np.ndarray:

@@ -17,6 +17,8 @@ from bsdenoise.app.facts import Denoised, Facts
 from bsdenoise.app.steps import READING, WAITING, WRITING, Meter, Step, Tell, to_nobody
 from bsdenoise.levels import parse_level
 
+PREFIX = "denoised-"  # of the name of the denoised file
+
 
 class Workshop:
     """Denoises files.
@@ -117,12 +119,10 @@ class Workshop:
     def _facts(self, path: Path, file: images.ImageFile) -> Facts:
         """Read the headers, and refuse what does not fit."""
         bench = self._bench(file)
-        images.check_channels(file.channels, bench.denoiser.channels)
-        if file.independent_channels and bench.is_for_rgb:
-            raise ValueError(
-                f"{path}: its {file.channels} channels are independent, not RGB, and the model of this page is for RGB "
-                "pictures. Start the page without --model, or with one for grey images, which takes each by itself."
-            )
+        try:
+            bench.check_channels(file.channels, file.independent_channels)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         sides = file.shape[:3] if len(file.shape) == 4 else file.shape[:2]
         if math.prod(sides) > self.max_pixels:
             raise ValueError(
@@ -136,7 +136,7 @@ class Workshop:
             format=file.format,
             shape=file.shape,
             dtype=file.dtype,
-            notes=file.notes,
+            notes=(*file.notes, *images.not_kept_in(result_name(path), file)),
             own_sigma=None if known is None else known * scale,
             bits=file.bits,
             independent_channels=file.independent_channels,
@@ -155,6 +155,11 @@ class Workshop:
     def _check_not_ending(self) -> None:
         if self._is_ending:
             raise ValueError("This page has been ended.")
+
+
+def result_name(path: Path) -> str:
+    """Name the denoised file; its ending, such as .ome.tif, stays whole."""
+    return f"{PREFIX}{path.name}"
 
 
 class _Work:

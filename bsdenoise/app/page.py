@@ -8,13 +8,12 @@ from typing import Any
 import gradio as gr
 
 from bsdenoise.app import looks, orientation, views, words
-from bsdenoise.app.denoising import Workshop
+from bsdenoise.app.denoising import Workshop, result_name
 from bsdenoise.app.facts import Denoised, Facts
 from bsdenoise.app.steps import Tell
 
 TITLE = "bsdenoise"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")  # not those of folders, which no browser uploads
-PREFIX = "denoised-"  # of the download's name; before it, so that endings such as .ome.tif stay whole
 MODEL_QUEUE = "model"  # what has this name waits for each other: one computation at a time
 QUEUE_SIZE = 32  # computations that may wait
 CLEAN_EVERY = 300  # seconds between looks for old files
@@ -115,7 +114,7 @@ class Handlers:
             return *_failed("Please drop an image first."), gr.skip()
 
         path, index = Path(name), int(number) - 1
-        target = Path(tempfile.mkdtemp(dir=self.folder)) / f"{PREFIX}{path.name}"
+        target = Path(tempfile.mkdtemp(dir=self.folder)) / result_name(path)
         try:
             done = self.workshop.denoise(path, target, _given(sigma), index, _teller(progress))
         except Exception as reason:  # whatever it is, the user gets one sentence

@@ -37,6 +37,8 @@ PSNR_OF_ROUNDED = "an approximation, because 8-bit files round and clip their no
 ORIGINS = {"given": "as given", "known": "the model's own", "estimated": "estimated from the image"}
 NO_PSNR = "withheld, because σ was estimated: texture mistaken for noise would make it too high"
 STEPS = {WAITING: "Waiting for another image", READING: "Reading the pixels", WRITING: "Writing the file"}
+RESCALED = "intensities are rescaled for it, so that σ is used as it is"
+ROUNDING = 1e-4  # by which σ may differ from an end of that range, relatively
 MAX_LISTED = 8  # values that are listed one by one
 MINUTE = 60
 
@@ -100,7 +102,7 @@ def describe_result(facts: Facts, result: Denoised, seconds: float, index: int) 
         rows["Shown"] = f"image {index + 1} of {facts.count}"
     if result.origin is not None:
         rows["σ used"] = _sigma(result, facts)
-        rows |= _trained(facts)
+        rows |= _trained(facts, result.sigmas)
         rows["Estimated PSNR"] = _psnr(result, facts)
     if result.ratio is not None:
         rows["Uncertainty"] = _uncertainty(result.ratio, result.sigmas)
@@ -147,10 +149,12 @@ def _channels(facts: Facts) -> dict[str, str]:
     return {} if facts.is_picture else {"Channels": "all denoised together, as the model was trained"}
 
 
-def _trained(facts: Facts) -> dict[str, str]:
+def _trained(facts: Facts, sigmas: tuple[float, ...] = ()) -> dict[str, str]:
     if facts.trained is None:
         return {}
-    return {"Model trained for σ": units.span(facts.trained, facts)}
+    low, high = facts.trained
+    is_outside = sigmas and (min(sigmas) < low * (1 - ROUNDING) or max(sigmas) > high * (1 + ROUNDING))
+    return {"Model trained for σ": units.span(facts.trained, facts) + (f"; {RESCALED}" if is_outside else "")}
 
 
 def _sigma(result: Denoised, facts: Facts) -> str:
@@ -178,7 +182,7 @@ def _psnr(result: Denoised, facts: Facts) -> str:
 
 def _uncertainty(ratio: np.ndarray, sigmas: Sequence[float]) -> str:
     if max(sigmas) == 0:
-        return "none, for no noise was found"
+        return "none, because no noise was found"
     return f"{float(np.nanmedian(ratio)):.2f} σ at the median pixel"
 
 
