@@ -30,7 +30,7 @@ class Task:
         sigmas: Every σ that was the model's own, as a fraction of full scale.
         dtype: Type of its pixels.
         error: Why it could not be denoised.
-        done: How many megapixels of it the progress bar has counted.
+        done: How many pixels of it the progress bar has counted.
     """
 
     job: paths.Job
