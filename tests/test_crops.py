@@ -6,7 +6,8 @@ from PIL import Image
 
 from bsdenoise import methods
 from bsdenoise.data.crops import TrainingImages
-from bsdenoise.data.sources import MAX_REPORTS, FileSource, open_source
+from bsdenoise.data.faults import MAX_REPORTS
+from bsdenoise.data.sources import FileSource, open_source
 from bsdenoise.images import Picture
 from bsdenoise.masks import Masks
 from bsdenoise.noise import GaussianNoise

@@ -17,7 +17,7 @@ from PIL import Image
 from test_tfds_source import BsdenoiseSmall
 
 from bsdenoise import images
-from bsdenoise.data import packing, shards, sources
+from bsdenoise.data import faults, packing, shards, sources
 from bsdenoise.data.shards import ShardSource
 from bsdenoise.data.sources import open_source, select
 
@@ -297,7 +297,7 @@ def test_partners(photos, packed, tmp_path):
 
 
 def test_images_that_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "MAX_REPORTS", 2)
+    monkeypatch.setattr(faults, "MAX_REPORTS", 2)
     (tmp_path / "in").mkdir()
     for number in range(4):
         (tmp_path / "in" / f"{number}.png").write_text("no image")

@@ -6,6 +6,7 @@ The time left follows from all that is done so far: parts of an image take unequ
 import sys
 import threading
 import time
+from typing import Any
 
 from tqdm import tqdm
 
@@ -14,7 +15,13 @@ from bsdenoise.cli.denoise_task import Task
 OWN_BAR_PIXELS = 2**21  # of a file, all images of a stack together; smaller ones are done in seconds
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal
 MEGAPIXEL = 1e6
-_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}{postfix}]"
+# Pixels are counted with their thousands and millions (12.0Mpx).
+_SHAPE: dict[str, Any] = {
+    "unit": "px",
+    "unit_scale": True,
+    "smoothing": 0,
+    "bar_format": "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
+}
 
 
 class Progress:
@@ -26,7 +33,7 @@ class Progress:
 
     def __init__(self, tasks: list[Task]):
         self._tasks = tasks
-        self._totals = {task: task.count * task.image_pixels / MEGAPIXEL for task in tasks}
+        self._totals = {task: task.count * task.image_pixels for task in tasks}
         self._num_ended = 0
         self._own: tuple[Task, tqdm] | None = None
         self._last_line = time.monotonic()
@@ -35,7 +42,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         # `disable=None` hides a bar where stderr is no terminal.
         total = sum(self._totals.values())
-        self._bar = tqdm(total=total, desc=self._name, bar_format=_FORMAT, disable=None, smoothing=0, file=sys.stderr)
+        self._bar = tqdm(total=total, desc=self._name, disable=None, file=sys.stderr, **_SHAPE)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,9 +53,9 @@ class Progress:
     def advance(self, task: Task, pixels: float) -> None:
         """Counts pixels of a file that are denoised; in any thread."""
         with self._lock:
-            amount = min(pixels / MEGAPIXEL, self._totals[task] - task.done)
+            amount = min(pixels, self._totals[task] - task.done)
             self._count(task, amount)
-            if len(self._tasks) > 1 and task.count * task.image_pixels >= OWN_BAR_PIXELS:
+            if len(self._tasks) > 1 and self._totals[task] >= OWN_BAR_PIXELS:
                 self._show_own(task)
 
     def end(self, task: Task) -> None:
@@ -73,15 +80,17 @@ class Progress:
         self._bar.update(amount)
         if self._own is not None and self._own[0] is task:
             self._own[1].update(amount)
-        if not self._bar.disable or time.monotonic() - self._last_line < SECONDS_BETWEEN_LINES:
+        if self._bar.disable:
+            self._say_at_times()
+
+    def _say_at_times(self) -> None:
+        """Writes a line, if the last one was long ago and more are to come."""
+        done, total = sum(task.done for task in self._tasks), sum(self._totals.values())
+        if done >= total or time.monotonic() - self._last_line < SECONDS_BETWEEN_LINES:
             return
         self._last_line = time.monotonic()
-        done = sum(one.done for one in self._tasks)
-        print(
-            f"bsdenoise: note: {done:.1f} of {sum(self._totals.values()):.1f} megapixels are denoised",
-            file=sys.stderr,
-            flush=True,
-        )
+        words = f"{done / MEGAPIXEL:.1f} of {total / MEGAPIXEL:.1f} megapixels are denoised"
+        print(f"bsdenoise: note: {words}", file=sys.stderr, flush=True)
 
     def _show_own(self, task: Task | None) -> None:
         """Shows the bar of a file in the place of another's, or takes it away."""
@@ -95,9 +104,8 @@ class Progress:
                 initial=task.done,
                 total=self._totals[task],
                 desc=task.job.source.name,
-                bar_format=_FORMAT,
                 leave=False,
-                smoothing=0,
                 file=sys.stderr,
+                **_SHAPE,
             )
             self._own = task, bar

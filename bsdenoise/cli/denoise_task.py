@@ -32,7 +32,7 @@ class Task:
         dtype: Type of its pixels.
         bits: Significant bits of its pixels, if they are fewer than those of the type.
         error: Why it could not be denoised.
-        done: How many megapixels of it the progress bar has counted.
+        done: How many pixels of it the progress bar has counted.
     """
 
     job: paths.Job
