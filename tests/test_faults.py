@@ -39,17 +39,17 @@ def test_reports_come_to_an_end(monkeypatch):
 
 @pytest.fixture
 def stack(tmp_path):
-    """A folder with a good image, and a stack all of whose images are too small or hold NaN."""
+    """A folder with a good image, and a stack all of whose images are too small or hold infinite values."""
     (tmp_path / "in").mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 99, (48, 48)).astype("uint8")).save(tmp_path / "in/good.png")
     return tmp_path / "in"
 
 
 def test_prepare_names_a_stack_once(stack, tmp_path, capsys):
-    tifffile.imwrite(stack / "bad.tif", np.full((9, 20, 20), np.nan, "float32"), photometric="minisblack")
+    tifffile.imwrite(stack / "bad.tif", np.full((9, 20, 20), np.inf, "float32"), photometric="minisblack")
     assert cli.main(["prepare", str(stack), "--out", str(tmp_path / "out")]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "bad.tif" in line]
-    assert len(lines) == 1 and "bad.tif[0]: cannot be read as TIFF: it holds NaN" in lines[0]
+    assert len(lines) == 1 and "bad.tif[0]: cannot be read as TIFF: it holds infinite values" in lines[0]
 
 
 def test_evaluate_names_a_stack_once(stack, tiny_denoiser_path, capsys):
