@@ -30,6 +30,7 @@ COMMANDS: dict[str, Any] = {
     "export": config.ExportConfig,
     "prepare": config.PrepareConfig,
     "serve": config.ServeConfig,
+    "guard": config.GuardConfig,
     "app": config.AppConfig,
 }
 EXIT_FAILED = 2
