@@ -187,7 +187,7 @@ def measured_unit(array: np.ndarray, gaps: np.ndarray | None, channels: int | No
     if np.isinf(unit).any():
         raise ValueError("holds infinite values")
     if gaps is not None and unit.shape != gaps.shape:
-        gaps = gaps.any(axis=-1, keepdims=True)
+        gaps = np.asarray(gaps.any(axis=-1, keepdims=True))
     return ignored.with_nan(unit, gaps)
 
 
