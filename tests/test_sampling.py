@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bsdenoise.data.faults import named
 from bsdenoise.data.sampling import SAMPLE_SIZE, fit_range, look_at
-from bsdenoise.data.sources import named, open_source
+from bsdenoise.data.sources import open_source
 from bsdenoise.images import Picture
 
 
