@@ -46,7 +46,7 @@ def test_what_needs_tensorflow(backend, in_file, command, tiny_denoiser_path, tm
     assert cli.main([command, *arguments[command]]) == 2
     lines = capsys.readouterr().err.splitlines()
     where = f'"backend": "jax" in {tmp_path}/keras.json' if in_file else "KERAS_BACKEND=jax"
-    words = f"{where}: `bsdenoise {command}` runs on TensorFlow alone. Set KERAS_BACKEND=tensorflow."
+    words = f"{where}: `bsdenoise {command}` runs on TensorFlow alone: set KERAS_BACKEND=tensorflow."
     assert lines == [f"bsdenoise: error: {words}"]
 
 
@@ -57,8 +57,8 @@ def test_a_backend_that_is_not_installed(backend, without, tiny_denoiser_path, t
     (tmp_path / "a.png").touch()
     assert cli.main(["denoise", *arguments]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "bsdenoise: error: KERAS_BACKEND=torch: This needs the package torch, which is not installed: pip install torch. "
-        "Or: Set KERAS_BACKEND=tensorflow."
+        "bsdenoise: error: KERAS_BACKEND=torch: this needs the package torch, which is not installed: "
+        "pip install torch. Or: set KERAS_BACKEND=tensorflow."
     ]
 
 
@@ -92,7 +92,7 @@ def test_a_package_that_is_missing(module, package, monkeypatch, capsys):
 
     monkeypatch.setattr(cli, "_run", run)
     assert cli.main(["presets"]) == 2
-    words = f"This needs the package {package}, which is not installed: pip install {package}"
+    words = f"this needs the package {package}, which is not installed: pip install {package}"
     assert capsys.readouterr().err == f"bsdenoise: error: {words}\n"
 
 

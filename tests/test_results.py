@@ -63,7 +63,8 @@ def test_what_denoise_writes_beside_an_image_is_no_image(tmp_path, use_model, na
     lines = []
     assert _names(tmp_path / "in", lines) == [name]
     assert lines == [
-        f"{tmp_path / 'in'}: left out 2 results of bsdenoise (denoised-NAME beside NAME, or listed in .bsdenoise-results)"
+        f"{tmp_path / 'in'}: left out 2 results of bsdenoise "
+        "(denoised-NAME beside NAME, or listed in .bsdenoise-results)"
     ]
 
 

@@ -7,8 +7,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from bsdenoise.data import index as file_index
 from bsdenoise.data import faults, looking, sources
+from bsdenoise.data import index as file_index
 from bsdenoise.data.sources import ArraySource, FileSource, open_source, select
 
 

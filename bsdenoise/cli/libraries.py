@@ -29,7 +29,7 @@ def missing(module: str) -> str:
     """Says in a line that a module is not installed, and how it is."""
     top = module.partition(".")[0]
     package = _PACKAGES.get(top, top.replace("_", "-"))
-    return f"This needs the package {package}, which is not installed: pip install {package}"
+    return f"this needs the package {package}, which is not installed: pip install {package}"
 
 
 def check_backend(command: str | None = None) -> None:
@@ -42,11 +42,11 @@ def check_backend(command: str | None = None) -> None:
         ValueError: If it is so; the message says where the backend was chosen.
     """
     name, origin = _backend()
-    otherwise = f"Set {BACKEND_VARIABLE}={TENSORFLOW}."
+    otherwise = f"set {BACKEND_VARIABLE}={TENSORFLOW}."
     if name not in BACKENDS:
-        raise ValueError(f"{origin}: Keras has no such backend. Expected {', '.join(BACKENDS)}. {otherwise}")
+        raise ValueError(f"{origin}: Keras has no such backend. Expected {', '.join(BACKENDS)}: {otherwise}")
     if command is not None and name != TENSORFLOW:
-        raise ValueError(f"{origin}: `bsdenoise {command}` runs on TensorFlow alone. {otherwise}")
+        raise ValueError(f"{origin}: `bsdenoise {command}` runs on TensorFlow alone: {otherwise}")
     if importlib.util.find_spec(name) is None:
         raise ValueError(f"{origin}: {missing(name)}{'' if name == TENSORFLOW else f'. Or: {otherwise}'}")
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bsdenoise import files, images
+from bsdenoise import files, images, results
 from bsdenoise.config import TrainConfig
 from bsdenoise.training import checkpoints
 from bsdenoise.training.initial import PAPER_SIZE
@@ -129,7 +129,9 @@ class RunFolder:
         picture = sample_picture(noisy, moments, sigma)
         folder = self.path / "samples"
         folder.mkdir(exist_ok=True)
-        images.write(folder / f"{step:08d}.png", picture)
+        path = folder / f"{step:08d}.png"
+        results.Lists().add(path)  # lest a later training takes it for an image
+        images.write(path, picture)
         with self._events.as_default():
             tf.summary.image("sample", picture[np.newaxis], step=step)
 
