@@ -588,10 +588,19 @@ def list_folder(folder: str) -> tuple[list[str], Content]:
                 names.append(name)
             elif kind := unreadable_kind(name):
                 kinds[kind] += 1
-    listed = results.listed_in(folder) if has_list else frozenset()
-    is_there = set(names).__contains__
-    its_results = {name for name in names if name in listed or results.is_named_so(name, is_there)}
-    return sorted(folders), Content(sorted(set(names) - its_results), sorted(its_results), kinds)
+    its_results = _results_among(names, results.listed_in(folder) if has_list else frozenset())
+    if its_results:
+        names = [name for name in names if name not in its_results]
+    return sorted(folders), Content(sorted(names), sorted(its_results), kinds)
+
+
+def _results_among(names: list[str], listed: frozenset[str]) -> set[str]:
+    """Finds the results among the images of a folder; quick where there is none among a million."""
+    candidates = [name for name in names if name.startswith(results.DENOISED)]
+    if not candidates and not listed:
+        return set()
+    there = set(names)
+    return there & listed | {name for name in candidates if results.is_named_so(name, there.__contains__)}
 
 
 def walk(

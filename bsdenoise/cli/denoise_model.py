@@ -150,10 +150,12 @@ class Model:
         Raises:
             ValueError: If it is larger than the range of intensities that the model was trained on.
         """
-        if self._config.server is None and self.denoiser.has_posterior and sigma > self.denoiser.scale:
+        is_here = self._config.server is None
+        most = self.denoiser.scale if is_here else float(self.denoiser.description["pixels"]["scale"])
+        if self.denoiser.has_posterior and sigma > most:
             raise ValueError(
                 f"--sigma {self._config.sigma} is more than the model takes: for this file at most "
-                f"{self.denoiser.scale * full_scale:g}, the range of its intensities."
+                f"{most * full_scale:g}, the range of its intensities."
             )
 
     def _note_untrained(self, sigma: float, full_scale: float) -> None:
