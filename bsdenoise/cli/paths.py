@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bsdenoise import images
-from bsdenoise.cli import gaps
+from bsdenoise import gaps, images
 from bsdenoise.masks import Masks
 
 NUMBER_SUFFIXES = (".npy", ".tif", ".tiff", ".zarr")  # of formats that hold the uncertainty as numbers
