@@ -11,7 +11,7 @@ import numpy as np
 
 from bsdenoise import images, results
 from bsdenoise.cli import paths
-from bsdenoise.cli.gaps import FilledFile, Gaps
+from bsdenoise.gaps import FilledFile, Gaps
 
 # Files of more pixels, all images of a stack together, are read, denoised and written in windows: 2^25 RGB pixels are
 # 0.1 GB in 8 bits, and several times as much as float32 on their way through the model.

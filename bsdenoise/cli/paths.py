@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bsdenoise import images, results
-from bsdenoise.cli import gaps
+from bsdenoise import gaps, images, results
 from bsdenoise.masks import Masks
 
 NUMBER_SUFFIXES = (".npy", ".tif", ".tiff", ".zarr")  # of formats that hold the uncertainty as numbers

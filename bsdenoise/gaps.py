@@ -120,11 +120,13 @@ def filled(file: images.ImageFile, mask_path: Path | None = None) -> Iterator[Fi
     """
     with contextlib.ExitStack() as stack:
         shape = file.shape[1:] if len(file.shape) == 4 else file.shape
-        opened: dict[int, MaskReader] = {}
+        opened: dict[int, MaskReader] = {}  # that of one image, which the next one closes
 
         def mask_of(index: int) -> MaskReader:
             assert mask_path is not None
             if index not in opened:
+                stack.close()
+                opened.clear()
                 opened[index] = stack.enter_context(masks.opened(mask_path, index, shape))
             return opened[index]
 
