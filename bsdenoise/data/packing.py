@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import files
+from bsdenoise import files, images
 from bsdenoise.data import shards
 from bsdenoise.data.looking import BAR_DELAY
 from bsdenoise.data.sources import MAX_REPORTS, Source, has_file_names, named
@@ -228,6 +228,7 @@ def _record(source: Source, index: int) -> _Record:
         size = shards.decode(data, source.name(index)).shape[:2]
         return _Record(source.short_name(index), data, (size[0], size[1]), None)
     picture = source.read(index)
+    images.check_single_precision(picture.array)
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(picture.array), allow_pickle=False)
     size = (picture.shape[0], picture.shape[1])
