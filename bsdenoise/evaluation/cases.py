@@ -219,8 +219,8 @@ def read_pair(item: Item, channels: int) -> Case:
             f"{item.noisy_path}: its partner has another size or bit depth. "
             f"Received: {noisy.shape} {noisy.array.dtype} and {clean.shape} {clean.array.dtype}."
         )
-    units = (images.to_unit(picture.array, picture.bits) for picture in (noisy, clean))
-    return Case(*units, None, _levels(clean), noisy.notes)
+    unit, clean_unit = (images.to_unit(picture.array, picture.bits) for picture in (noisy, clean))
+    return Case(unit, clean_unit, None, _levels(clean), noisy.notes)
 
 
 def are_independent(item: Item, channels: int) -> bool:
