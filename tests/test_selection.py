@@ -45,7 +45,7 @@ def in_network_units(clean, data):
 @pytest.mark.parametrize("factor", [0.7, 1.0, 1.4])
 def test_the_error_ranks_models_as_the_truth_does(camera, factor, tmp_path, monkeypatch):
     """Models that differ in how far they trust their own prediction, which is a blurred clean image."""
-    config, clean = stack_config(camera, tmp_path, factor=factor)
+    config, clean = stack_config(camera, tmp_path, count=40, factor=factor, validation_images=8)
     measured, data = validation_of(config)
     assert measured.score == MEASURED
     truths = in_network_units(clean, data)
@@ -68,9 +68,9 @@ def test_the_error_ranks_models_as_the_truth_does(camera, factor, tmp_path, monk
         sure.append(np.mean([np.mean(moved**2) - v + 2 * v * left for _, moved, v, left in found]))
         assert result.values[SURE] is None
     true = np.array(true)
-    assert true[np.argmin(errors)] < 1.03 * true.min()
+    assert true[np.argmin(errors)] < 1.1 * true.min()  # models differ by factors; the noise of few images is not exact
     if factor == 1.4:  # what the declared noise alone makes of it
-        assert true[np.argmin(sure)] > 1.03 * true.min()
+        assert true[np.argmin(sure)] > 1.2 * true.min()
 
 
 def test_white_noise_is_compared_by_the_declared_sigma(tmp_path):

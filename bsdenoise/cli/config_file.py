@@ -168,8 +168,9 @@ def _rank(field: str) -> int:
 
 def _positional(kind: type) -> set[str]:
     """List the fields that a command line gives without a flag."""
+    mark = _metadata(tyro.conf.Positional[int])[0]
     hints = typing.get_type_hints(kind, include_extras=True)
-    return {field for field, hint in hints.items() if typing.get_args(tyro.conf.Positional[int])[1] in _metadata(hint)}
+    return {field for field, hint in hints.items() if mark in _metadata(hint)}
 
 
 def _metadata(hint: Any) -> tuple:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 import bsdenoise
 from bsdenoise import files, ignored
+from bsdenoise.accepted import check_single_precision
 from bsdenoise.data import shards
 from bsdenoise.data.faults import Reports
 from bsdenoise.data.looking import BAR_DELAY
@@ -230,10 +231,10 @@ def _record(source: Source, index: int, no_data: float | None) -> _Record:
     data = source.content(index)
     if data is not None:
         picture = shards.decode(data, source.name(index), no_data)
-        _check_measured(picture)
+        _check(picture)
         return _Record(source.short_name(index), data, (picture.shape[0], picture.shape[1]), None)
     picture = source.read(index)
-    _check_measured(picture)
+    _check(picture)
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(picture.array), allow_pickle=False)
     size = (picture.shape[0], picture.shape[1])
@@ -241,8 +242,10 @@ def _record(source: Source, index: int, no_data: float | None) -> _Record:
     return _Record(source.short_name(index), buffer.getvalue(), size, picture.notes, meaning)
 
 
-def _check_measured(picture: Picture) -> None:
-    """Refuses an image of which no pixel was measured."""
+def _check(picture: Picture) -> None:
+    """Refuses an image of which no pixel was measured, and one whose noise single precision cannot hold."""
     gaps = ignored.where(picture.array, picture.no_data)
     if gaps is not None and gaps.all():
         raise ValueError(ignored.NOTHING_MEASURED)
+    if picture.array.dtype.kind == "f":
+        check_single_precision(ignored.with_nan(picture.array, gaps))

@@ -235,10 +235,10 @@ def read_pair(item: Item, channels: int) -> Case:
             f"{item.noisy_path}: its partner has another size or bit depth. "
             f"Received: {noisy.shape} {noisy.array.dtype} and {clean.shape} {clean.array.dtype}."
         )
-    in_units = [images.to_unit(picture.array, picture.bits) for picture in (noisy, clean)]
+    unit, clean_unit = (images.to_unit(picture.array, picture.bits) for picture in (noisy, clean))
     gaps = noisy_gaps if clean_gaps is None else clean_gaps if noisy_gaps is None else noisy_gaps | clean_gaps
     counts = _counts(gaps, clean.shape)
-    return Case(in_units[0], in_units[1], None, _levels(clean), noisy.notes, counts=counts)
+    return Case(unit, clean_unit, None, _levels(clean), noisy.notes, counts=counts)
 
 
 def are_independent(item: Item, channels: int) -> bool:

@@ -43,7 +43,7 @@ class NoiseCurve:
     def __call__(self, mean: np.ndarray) -> np.ndarray:
         """Return the noise variance of pixels (…, C) of a given mean, of the same shape, float64."""
         curves = zip(np.moveaxis(mean, -1, 0), self.levels, self.variances, strict=True)
-        return np.stack([np.interp(channel, *curve) for channel, *curve in curves], axis=-1)
+        return np.stack([np.interp(channel, levels, variances) for channel, levels, variances in curves], axis=-1)
 
 
 def fit(images: Sequence[np.ndarray]) -> NoiseCurve | None:

@@ -51,10 +51,11 @@ class Selection:
         """
         state, result = self._state, self._validation()
         values, psnr = result.values, result.values[self.score]
-        require(np.isfinite([values["loss"], result.error]).all(), f"The validation loss is {values['loss']}", step)
+        is_finite = all(value is not None and np.isfinite(value) for value in (values["loss"], result.error))
+        require(is_finite, f"The validation loss is {values['loss']}", step)
         self._folder.log("validation", step, values | {"error": result.error})
         first = self._validation.examples[0]
-        self._folder.save_sample(step, first.noisy, result.moments, first.sigma)
+        self._folder.save_sample(step, first.noisy, result.moments, float(first.sigma))
         is_best = result.error < state.best_error
         if is_best:
             state.keep(result.error, psnr)

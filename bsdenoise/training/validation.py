@@ -243,5 +243,5 @@ def _psnr(name: str, terms: list[np.ndarray], sigma: float) -> float | None:
     # What follows from a loss has no spread over pixels to tell how sure it is.
     square = error**2 if name == HELD_OUT else float(np.mean([np.square(term).mean() for term in terms]))
     number = sum(term.size for term in terms)
-    found = risk.psnr(np, np.ones(1), *(np.array([part]) for part in (error, square, sigma)), number)
+    found = risk.psnr(np, np.ones(1), np.array([error]), np.array([square]), np.array([sigma]), number)
     return None if np.isnan(found[0]) else float(found[0])
