@@ -112,7 +112,8 @@ def test_sigma_is_told_in_the_units_in_which_it_was_declared(dtype, bits, sigma,
 
 
 @pytest.mark.parametrize(
-    ("sigmas", "is_rescaled"), [((30.0,), True), ((1285.0,), False), ((2000.0, 30.0), True), ((15_000.0,), True)]
+    ("sigmas", "is_rescaled"),
+    [((30.0,), True), ((1285.0,), False), ((2000.0, 30.0), True), ((15_000.0,), True), ((0.0,), False)],
 )
 def test_a_sigma_beyond_the_training_is_said_to_be_used_as_it_is(sigmas, is_rescaled):
     facts = changed(FACTS, dtype=np.dtype(np.uint16), trained=(1285.0, 12850.0))

@@ -153,7 +153,7 @@ def _trained(facts: Facts, sigmas: tuple[float, ...] = ()) -> dict[str, str]:
     if facts.trained is None:
         return {}
     low, high = facts.trained
-    is_outside = sigmas and (min(sigmas) < low * (1 - ROUNDING) or max(sigmas) > high * (1 + ROUNDING))
+    is_outside = any(0 < sigma < low * (1 - ROUNDING) or sigma > high * (1 + ROUNDING) for sigma in sigmas)
     return {"Model trained for σ": units.span(facts.trained, facts) + (f"; {RESCALED}" if is_outside else "")}
 
 
