@@ -1,5 +1,7 @@
 """`bsdenoise export`: a trained model in, a numbered SavedModel for TF-Serving out."""
 
+import sys
+
 from bsdenoise.cli import models
 from bsdenoise.config import ExportConfig
 
@@ -24,7 +26,12 @@ def run(config: ExportConfig) -> int:
     sizes = [export.parse_size(text) for text in config.warm_up]
     version = export.next_version(config.out) if config.version is None else config.version
     folder = export.export_saved_model(
-        denoiser, config.out / str(version), max_pixels=config.max_pixels, tile=config.tile, warm_up=sizes
+        denoiser,
+        config.out / str(version),
+        max_pixels=config.max_pixels,
+        tile=config.tile,
+        warm_up=sizes,
+        report=_say,
     )
     low, high = denoiser.noise.low * denoiser.scale, denoiser.noise.high * denoiser.scale
     sigma = f"{low:.4g}" if denoiser.noise.is_known else f"estimated per image, {low:.4g} to {high:.4g}"
@@ -37,3 +44,9 @@ def run(config: ExportConfig) -> int:
         for retired in export.retire(config.out, config.keep, but=version):
             print(f"removed: {retired}")
     return 0
+
+
+def _say(step: str) -> None:
+    """Tells whoever waits at a terminal what is done; it takes seconds to minutes."""
+    if sys.stderr.isatty():
+        print(f"bsdenoise: {step} …", file=sys.stderr, flush=True)

@@ -76,6 +76,9 @@ def _serve(config: ServeConfig, models: Sequence["ModelSettings"], limits: "Limi
         retry_seconds=config.retry,
         report=report,
     )
+    if sys.stderr.isatty():
+        names = ", ".join(model.name for model in models)
+        print(f"bsdenoise: loading {names} and answering warm-up requests …", file=sys.stderr, flush=True)
     try:
         server.start()
     except ServingError as error:
