@@ -212,7 +212,7 @@ show_versions() {
   for path in "$1"/*/; do
     path=${path%/}
     name=${path##*/}
-    [[ $name =~ ^[0-9]+$ && ${judged[$name]:-} != whole ]] || continue
+    [[ $name =~ ^[0-9]+$ && ! (${judged[$name]:-} == whole && -L $2/$name) ]] || continue
     state=$(find "$path" -printf '%T@ %s %P\n' 2>/dev/null | cksum) # of what is broken: it may still be on its way
     [[ ${judged[$name]:-} != "$state" ]] || continue
     fault=$(fault_of_version "$path")

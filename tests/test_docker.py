@@ -15,7 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import tyro
 import yaml
+
+from bsdenoise import config
+from bsdenoise.server import guard
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
@@ -302,7 +306,7 @@ def test_what_belongs_to_batching_is_said_to_have_no_effect(machine):
     assert code == 0
     assert f"{machine.models}/denoiser/1/batching_params.pbtxt has no effect: requests are never merged." in said
     assert "MAX_IMAGES_PER_REQUEST has no effect" in said and "REQUESTS_WAITING has no effect" in said
-    batching = [argument for argument in machine.arguments() if "batching" in argument]
+    batching = [argument for argument in machine.arguments() if "batching" in argument.split("=")[0]]
     assert set(batching) == {"--enable_batching=false"}
 
 
@@ -712,7 +716,7 @@ def last(name, keyword):
     return [rest for word, rest in instructions(name) if word == keyword][-1]
 
 
-@pytest.mark.parametrize("name", ["serving.Dockerfile", "training.Dockerfile"])
+@pytest.mark.parametrize("name", ["serving.Dockerfile", "training.Dockerfile", "guard.Dockerfile"])
 def test_images_run_as_a_user_without_rights(name):
     words = [word for word, _ in instructions(name)]
     assert "RUN" not in words[words.index("USER") :]
@@ -720,7 +724,7 @@ def test_images_run_as_a_user_without_rights(name):
     assert user.isdigit() and int(user) > 0  # a number: Kubernetes cannot judge a name
 
 
-@pytest.mark.parametrize("name", ["serving.Dockerfile", "training.Dockerfile"])
+@pytest.mark.parametrize("name", ["serving.Dockerfile", "training.Dockerfile", "guard.Dockerfile"])
 def test_what_images_copy_is_there_and_let_through(name):
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     sources = []
@@ -769,10 +773,30 @@ def compose():
 def test_the_compose_file_is_one(compose):
     compose_spec = pytest.importorskip("compose_spec", reason="compose-spec is not installed")
     names = compose_spec.PyCompose.from_json(json.dumps(compose)).service_names()
-    assert sorted(names) == ["grafana", "prometheus", "server", "server-gpu"]
+    assert sorted(names) == ["grafana", "guard", "prometheus", "server", "server-gpu"]
     compose["services"]["server"]["cap_drop"] = {"ALL": 3}
     with pytest.raises(ValueError, match="expected a set"):
         compose_spec.PyCompose.from_json(json.dumps(compose))
+
+
+def test_rest_is_reached_through_the_guard_alone(compose):
+    published = {name: service["ports"] for name, service in compose["services"].items()}
+    assert published["server"] == published["server-gpu"] == ["127.0.0.1:8500:8500"]
+    assert published["guard"] == ["127.0.0.1:8501:8080"]
+    settings = tyro.cli(config.GuardConfig, args=compose["services"]["guard"]["command"])
+    assert settings.server == "http://model-server:8501"
+    spare = compose["services"]["server"]["environment"]["REST_SPARE_THREADS"]
+    assert spare == guard.STATUS_THREADS
+
+
+def test_the_guards_image_needs_no_tensorflow():
+    """Its list of packages: what `test_server_guard` runs without, and no more than setup.cfg bounds."""
+    lines = (ROOT / "requirements-guard.txt").read_text().splitlines()
+    needed = {line for line in lines if not line.startswith("#")}
+    assert needed <= {line.strip() for line in (ROOT / "setup.cfg").read_text().splitlines()}
+    assert not any(name in line for line in needed for name in ("tensorflow", "keras"))
+    command = json.loads(last("guard.Dockerfile", "ENTRYPOINT"))
+    assert command[:2] == ["bsdenoise", "guard"] and last("guard.Dockerfile", "EXPOSE") == str(config.GuardConfig.port)
 
 
 def test_what_the_compose_file_mounts_is_there(compose):
@@ -789,8 +813,8 @@ def test_what_the_compose_file_mounts_is_there(compose):
 
 
 def test_ports_open_on_this_machine_only(compose):
-    ports = [port for service in compose["services"].values() for port in service["ports"]]
-    assert len(ports) == 6
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert len(ports) == 5
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 

@@ -350,6 +350,22 @@ def test_the_command_says_in_one_line_what_is_wrong(out, arguments, sentence, ru
     assert not (tmp_path / "new").exists()
 
 
+def test_the_steps_are_told_to_a_terminal_alone(run_folder, tmp_path, capsys, monkeypatch):
+    assert cli.main(["export", str(run_folder), "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert cli.main(["export", str(run_folder), "--out", str(tmp_path), "--warm-up", "8x8"]) == 0
+    shown = capsys.readouterr().err
+    steps = re.findall("tracing the signatures|writing the graph|loading what was written|trying the requests", shown)
+    assert list(dict.fromkeys(steps)) == [
+        "tracing the signatures",
+        "writing the graph",
+        "loading what was written",
+        "trying the requests",
+    ]
+    assert "100%" in shown and shown.endswith("\r") and "\n" not in shown  # nothing of it stays
+
+
 def test_the_command_names_a_model_that_is_missing(tmp_path, capsys):
     assert cli.main(["export", str(tmp_path / "no.keras"), "--out", str(tmp_path / "out")]) == 2
     assert "no.keras: no such model" in capsys.readouterr().err

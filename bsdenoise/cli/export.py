@@ -25,9 +25,11 @@ def run(config: ExportConfig) -> int:
     sizes = [export.parse_size(text) for text in config.warm_up]
     version = export.next_version(config.out) if config.version is None else config.version
     folder = config.out / str(version)
-    shown = terminal.bar(f"writing {folder} and warming it up") if sizes else terminal.status(f"writing {folder}")
-    with shown:
-        export.export_saved_model(denoiser, folder, max_pixels=config.max_pixels, tile=config.tile, warm_up=sizes)
+    shown = terminal.bar if sizes else terminal.status
+    with shown(f"writing {folder}") as change:
+        export.export_saved_model(
+            denoiser, folder, max_pixels=config.max_pixels, tile=config.tile, warm_up=sizes, report=change
+        )
     low, high = denoiser.noise.low * denoiser.scale, denoiser.noise.high * denoiser.scale
     sigma = f"{low:.4g}" if denoiser.noise.is_known else f"estimated per image, {low:.4g} to {high:.4g}"
     print(f"{folder}: {denoiser.channels} channel(s); its own sigma: {sigma}")

@@ -77,8 +77,9 @@ def _serve(config: ServeConfig, models: Sequence["ModelSettings"], limits: "Limi
         retry_seconds=config.retry,
         report=report,
     )
+    names = ", ".join(model.name for model in models)
     try:
-        with terminal.status(f"loading {', '.join(model.name for model in models)}"):
+        with terminal.status(f"loading {names} and answering warm-up requests"):
             server.start()
     except ServingError as error:
         raise ValueError(str(error)) from error

@@ -6,7 +6,7 @@ tensors are named as the `TensorSpec`s and the dictionary of results say.
 
 import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -36,6 +36,7 @@ def export_saved_model(
     overlap: int | None = None,
     untiled_pixels: int | None = None,
     warm_up: Sequence[tuple[int, int]] = (),
+    report: Callable[[str], None] = lambda step: None,
 ) -> Path:
     """Writes a denoiser as a TensorFlow SavedModel, whole or not at all.
 
@@ -69,6 +70,7 @@ def export_saved_model(
         untiled_pixels: Images, and batches of images, of at most as many pixels are computed in one pass. By default a
             megapixel, or one tile if `tile` is smaller.
         warm_up: Heights and widths in pixels of images that a server tries before it serves the version.
+        report: Called with what is done, at the beginning of each step.
 
     Returns:
         The folder.
@@ -95,6 +97,7 @@ def export_saved_model(
     tiles = _tiles(denoiser.grid, tile, overlap, untiled_pixels)
     description = describe(denoiser, max_pixels, tiles)
     text = json.dumps(description, indent=2) + "\n"
+    report("tracing the signatures")
     archive = keras.export.ExportArchive()
     for name, (function, specs) in signatures(denoiser, max_pixels, tiles, text).items():
         # Keras traces an endpoint, and TensorFlow does it again to save it: so what they trace is a call of a graph.
@@ -102,21 +105,24 @@ def export_saved_model(
         archive.add_endpoint(name, graph, specs)
     with published(directory) as temporary:
         try:
+            report("writing the graph and the weights")
             archive.write_out(temporary, verbose=False)
             (temporary / FILE_NAME).write_text(text)
-            _try(temporary, directory, description, text, warm_up)
+            _try(temporary, directory, description, text, warm_up, report)
             manifest.write(temporary)
         except tf.errors.ResourceExhaustedError as error:
             raise OSError(errno.ENOSPC, "cannot be written: no space left on device", str(directory)) from error
     return directory
 
 
-def _try(folder, directory, description, text, sizes):
+def _try(folder, directory, description, text, sizes, report):
     """Loads and asks what was written, and stores the warm-up requests."""
+    report("loading what was written, and calling each signature once")
     try:
         with trial.opened(folder) as call:
             trial.check(call, description, text)
             if sizes:
+                report("trying the requests for warm-up")
                 warm_up_requests.write(folder, sizes, description, call)
     except trial.TrialError as error:
         raise ValueError(f"{directory}: not published, because what was written cannot be used: {error}") from error
