@@ -89,7 +89,7 @@ def test_sample_picture(channels):
 
 
 def test_pixels_that_were_not_measured_do_not_count(config, tmp_path):
-    """SURE and PSNR are those of the measured pixels, by plain NumPy on what the denoiser gives for the filled image."""
+    """SURE and PSNR are those of the measured pixels, by NumPy on what the denoiser gives for the filled one."""
     folder = tmp_path / "gaps"
     folder.mkdir()
     for number in range(6):
