@@ -167,9 +167,10 @@ class Denoiser(keras.Model):
         Raises:
             ValueError: If an array is no batch (B, H, W, C), or one that `denoise` refuses.
         """
-        x, gaps = ignored.taken(x) if isinstance(x, _ARRAYS) else (x, None)
-        result = super().predict(self._checked_batch(x), *args, **kwargs)
-        return result if gaps is None else gaps.restored(result)
+        plain, gaps = ignored.taken(x) if isinstance(x, _ARRAYS) else (x, None)
+        checked = self._checked_batch(plain)
+        # σ is estimated without gaps, which Keras knows nothing of.
+        return super().predict(checked, *args, **kwargs) if gaps is None else self.denoise(x).astype("float32")
 
     def call(self, image, sigma=None):
         """Denoises (B, H, W, C); `sigma`, a number or (B,), defaults to the model's own."""

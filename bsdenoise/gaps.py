@@ -90,7 +90,7 @@ class Gaps:
         if not self._ignored:
             return None
         share = 100 * self._ignored / self._all
-        return f"{self._ignored} pixels ({share:.2g} %) hold no data and are left as they are"
+        return f"{self._ignored} pixels ({share:.3g} %) hold no data and are left as they are"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_values_come_out_as_they_went_in(tmp_path, use_model, capsys, dtype, no_
     assert np.isnan(std[holes]).all() and np.isfinite(std[~holes]).all()
     lines = [line for line in capsys.readouterr().err.splitlines() if "hold no data" in line]
     share = 100 * holes.mean()
-    expected = f"{holes.sum()} pixels ({share:.2g} %) hold no data and are left as they are"
+    expected = f"{holes.sum()} pixels ({share:.3g} %) hold no data and are left as they are"
     assert lines == [f"bsdenoise: note: {tmp_path / 'a.tif'}: {expected}"]
     assert len(model.shapes) == (1 if len(shape) == 2 else 3)
 
@@ -119,7 +119,7 @@ def test_images_of_which_nothing_was_measured(tmp_path, use_model, capsys):
     np.save(tmp_path / "a.npy", noisy)
     assert denoise(tmp_path / "a.npy", "--out", tmp_path / "b.npy") == 0
     assert np.load(tmp_path / "b.npy").tobytes() == noisy.tobytes()
-    assert "600 pixels (1e+02 %) hold no data" in capsys.readouterr().err.replace("(100 %)", "(1e+02 %)")
+    assert "600 pixels (100 %) hold no data" in capsys.readouterr().err
 
 
 def test_masks_without_an_image(tmp_path, use_model, capsys):

@@ -424,7 +424,7 @@ def test_empty(rgb, shape):
         rgb.denoise(np.zeros(shape))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300], ids=str)
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300], ids=str)
 def test_not_finite(rgb, value):
     image = np.zeros((9, 7, 3))
     image[4, 3, 1] = value

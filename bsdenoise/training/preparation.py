@@ -277,7 +277,7 @@ def _announce_ignored(config: TrainConfig, data: TrainingImages, sample: Sample,
         ValueError: If there are masks and no image has one: their names do not fit.
     """
     if sample.ignored:
-        say(f"{100 * sample.ignored:.2g} % of the pixels hold no measurement: they are left out")
+        say(f"{100 * sample.ignored:.3g} % of the pixels hold no measurement: they are left out")
     elif config.no_data is not None and not math.isnan(float(config.no_data)):
         say(f"warning: none of the images that were looked at has a pixel of --no-data {config.no_data}")
     if data.masks is None:
