@@ -25,9 +25,7 @@ def run(config: GuardConfig) -> int:
     """
     _check(config)
 
-    import uvicorn  # here, like what follows, so that --help answers at once
-
-    from bsdenoise.server import guard, listening
+    from bsdenoise.server import guard, listening  # here, so that --help answers at once
     from bsdenoise.server.limits import Limits
 
     limits = Limits(
@@ -35,19 +33,11 @@ def run(config: GuardConfig) -> int:
     )
     app = guard.make_app(guard.Upstream(config.server, config.at_once + guard.STATUS_THREADS), limits)
     bound = listening.bound(config.host, config.port)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=config.at_once + config.queue + IDLE_CONNECTIONS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+    server = listening.http_server(
+        app,
+        proxy_headers=False,
+        limit_concurrency=config.at_once + config.queue + IDLE_CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
     bound.listen()  # from here on connections wait until the server accepts them
     address = listening.joined(config.host, bound.getsockname()[1])

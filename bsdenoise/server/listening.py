@@ -1,6 +1,10 @@
-"""The port that a server listens on."""
+"""The port that a server listens on, and the server of HTTP behind it."""
 
 import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -26,3 +30,23 @@ def bound(host: str, port: int) -> socket.socket:
 def joined(host: str, port: int) -> str:
     """Writes HOST:PORT, as it stands in URLs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def http_server(app: Callable, **settings: Any) -> uvicorn.Server:
+    """Makes a server of HTTP for sockets that are bound already, which neither logs nor names itself.
+
+    Args:
+        app: What answers.
+        settings: Further ones of `uvicorn.Config`.
+    """
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        **settings,
+    )
+    return uvicorn.Server(config)

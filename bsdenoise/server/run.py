@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import uvicorn
 from starlette.responses import Response
 
 from bsdenoise.server import json_out, listening, versions
@@ -168,18 +167,7 @@ class _RestServer:
 
     def __init__(self, app: Callable, bound: socket.socket):
         self._socket = bound
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                backlog=_BACKLOG,
-            )
-        )
+        self._server = listening.http_server(app, backlog=_BACKLOG)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [bound]}, name="rest-loop", daemon=True
         )
