@@ -56,7 +56,7 @@ def equality(folder: Path) -> list[dict]:
             "early_loss_difference": float(np.abs(losses[workers] - losses[1])[:EARLY].max()),
             "loss_difference": float(np.abs(losses[workers] - losses[1]).max()),
             "weight_difference": faults.largest_difference(run, runs[1]),
-            "sure_psnr": cluster.logged(run, "validation")[-1]["sure_psnr"],
+            "error": cluster.logged(run, "validation")[-1]["error"],
         }
         for workers, run in runs.items()
     ]
@@ -81,12 +81,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = equality(folder)
-        print(f"| workers | largest loss difference, first {EARLY} steps | all {faults.STEPS} steps | weights | dB |")
+        print(
+            f"| workers | largest loss difference, first {EARLY} steps | all {faults.STEPS} steps | weights | error |"
+        )
         print("| --- | --- | --- | --- | --- |")
         for row in rows:
             print(
                 f"| {row['workers']} | {row['early_loss_difference']:.1e} | {row['loss_difference']:.1e} | "
-                f"{row['weight_difference']:.1e} | {row['sure_psnr']:.3f} |",
+                f"{row['weight_difference']:.1e} | {row['error']:.3e} |",
                 flush=True,
             )
         speeds: dict[int, list[float]] = {1: [], 2: []}

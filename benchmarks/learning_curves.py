@@ -25,7 +25,7 @@ class Config:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders of trainings with --corrupt."""
     value: str = "psnr"
-    """Which number of the log: psnr, psnr_mean, sure_psnr, held_out_psnr or loss."""
+    """Which number of the log: psnr, psnr_mean, sure_psnr, measured_psnr, held_out_psnr, error or loss."""
 
 
 def curve(run: Path, value: str) -> dict[int, float]:
@@ -39,7 +39,7 @@ def curve(run: Path, value: str) -> dict[int, float]:
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{run}: not a run folder with config.json and log.jsonl ({error}).") from error
-    found = {line["step"] * flags["batch"]: round(line[value], 4) for line in lines if value in line}
+    found = {line["step"] * flags["batch"]: round(line[value], 6) for line in lines if line.get(value) is not None}
     if not found:
         raise ValueError(f"{run}: its log has no {value}.")
     return found

@@ -7,7 +7,10 @@ import numpy as np
 
 FULL_SCALES = (np.dtype(np.uint8), np.dtype(np.uint16))  # integer types whose greatest value is a fully lit pixel
 SINGLE_BYTES = 4
-MOST_LOST = 1e-4  # share of the range of an image that rounding to float32 may change a pixel by
+# Rounding to float32 spoils an image if it changes a usual pixel by more than this share of what neighbours differ by,
+# and of the range of most pixels: where neighbours hardly differ, as of noiseless images, there is nothing to lose.
+LOST_OF_DIFFERENCE, LOST_OF_RANGE = 0.1, 1e-4
+RANGE_PERCENTILES = (0.1, 99.9)
 
 
 @dataclass(frozen=True)
@@ -92,17 +95,10 @@ class Accepted:
         """Gives pixels as float32.
 
         Raises:
-            ValueError: If that would lose what distinguishes them, as of float64 images with a large offset.
+            ValueError: As `check_single_precision`.
         """
-        single = pixels.astype(np.float32, copy=False)
-        if pixels.dtype != np.float32:
-            lost = np.abs(pixels - single).max()
-            if lost > MOST_LOST * np.ptp(pixels):
-                raise ValueError(
-                    "float32 cannot hold this float64 image: its offset is too large for its contrast. Subtract the "
-                    f"offset first. Received: pixels from {pixels.min():.9g} to {pixels.max():.9g}."
-                )
-        return single
+        check_single_precision(pixels)
+        return pixels.astype(np.float32, copy=False)
 
     def sigma(self, sigma: Any, count: int) -> np.ndarray:
         """Gives a number, or one per image, as float32 (B,).
@@ -120,3 +116,31 @@ class Accepted:
                 f"`sigma` must be at most {self.max_sigma:g}: its units are {self.units}. Received: sigma={sigma}."
             )
         return np.broadcast_to(sigma, (count,))
+
+
+def check_single_precision(pixels: np.ndarray) -> None:
+    """Refuse float64 pixels of which single precision, in which images are computed, would round the noise away.
+
+    Args:
+        pixels: (H, W) or (…, H, W, C), floats; those that are not finite do not count.
+
+    Raises:
+        ValueError: If it would, as of images whose offset is too large for their contrast.
+    """
+    if pixels.dtype.itemsize <= SINGLE_BYTES:
+        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        differences = np.abs(np.diff(pixels, axis=-2 if pixels.ndim > 2 else -1))
+        lost = np.abs(pixels - pixels.astype(np.float32))
+    is_finite = np.isfinite(lost)
+    differences = differences[np.isfinite(differences) & (differences > 0)]
+    if not is_finite.any() or not differences.size:
+        return
+    usual = np.median(differences)
+    low, high = np.percentile(pixels[is_finite], RANGE_PERCENTILES)
+    if np.median(lost[is_finite]) > max(LOST_OF_DIFFERENCE * usual, LOST_OF_RANGE * (high - low)):
+        raise ValueError(
+            "float32 cannot hold this float64 image: neighbouring pixels differ by about "
+            f"{usual:.2g}, and that is lost beside values such as {np.median(pixels[is_finite]):.9g}. Subtract the "
+            "offset first, from all images alike."
+        )

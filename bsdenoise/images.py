@@ -11,22 +11,26 @@ import dataclasses
 import glob
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from bsdenoise import files
+from bsdenoise import files, ignored, results
+from bsdenoise.accepted import check_single_precision
 from bsdenoise.formats import jpeg, not_kept, npy, ome_zarr, png, tiff, zarr_store, zarr_writing
 from bsdenoise.formats.axes import NOT_USED
 from bsdenoise.formats.axes import check as check_axes
+from bsdenoise.formats.left_out import LeftOut, unreadable_kind
 from bsdenoise.formats.pixels import (
     ImageFile,
     Picture,
     check_channels,
     from_unit,
     full_scale,
+    measured_unit,
     parts_for,
     to_channels,
     to_unit,
@@ -35,7 +39,9 @@ from bsdenoise.formats.zarr_store import has_metadata, is_store
 
 __all__ = [
     "SUFFIXES",
+    "Content",
     "ImageFile",
+    "LeftOut",
     "Picture",
     "base_of",
     "check_axes",
@@ -51,6 +57,7 @@ __all__ = [
     "is_supported",
     "not_kept_in",
     "list_folder",
+    "measured_unit",
     "opened",
     "parts_for",
     "read",
@@ -97,13 +104,30 @@ _FORMATS = (
 SUFFIXES = (*(suffix for entry in _FORMATS for suffix in entry.suffixes), zarr_store.SUFFIX)
 
 
-def find(source: str | Path) -> list[Path]:
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What is directly in a folder, hidden files left out.
+
+    Attributes:
+        names: Image files and Zarr stores, sorted.
+        results: Those that are results of this package, sorted; they are not among `names`.
+        kinds: Number of image files that cannot be read, by suffix.
+    """
+
+    names: list[str]
+    results: list[str]
+    kinds: Counter[str]
+
+
+def find(source: str | Path, say: Callable[[str], object] | None = None) -> list[Path]:
     """Lists the image files that a file name, a folder (searched recursively) or a glob names.
 
-    Hidden files and folders below a folder are skipped, and so are files of other kinds in a folder or a glob.
+    Hidden files and folders below a folder are skipped, and so are in a folder or a glob files of other kinds, and
+    results of this package among other images. Where there is nothing but results, they are what is meant.
 
     Args:
         source: File, folder, or glob such as "scans/**/*.png".
+        say: Called with a line on each sort of files that are left out.
 
     Returns:
         The files, sorted; at least one.
@@ -121,21 +145,48 @@ def find(source: str | Path) -> list[Path]:
             f"{path}: holds images that `bsdenoise prepare` packed for training. Expected image files, such as those "
             "that they were made of."
         )
+    left_out = LeftOut()
     if path.is_dir():
-        found = [Path(parent, name) for parent, _, names in walk(path) for name in names]
-        found = [image for file in found for image in (_images_of_store(file) if is_store(file) else [file])]
+        found, its_results = _in_folder(path, left_out)
     elif path.exists():
         if not is_supported(path):
             raise ValueError(f"{path}: not an image file that can be read. Expected one of {_suffix_list()}.")
         return [path]
     elif glob.has_magic(str(source)):
-        found = _match(str(source))
+        found, its_results = _in_glob(str(source), left_out)
     else:
         raise ValueError(f"{source}: no such file or folder.")
-    found = sorted(file for file in found if is_supported(file) or is_store(file))
+    if not found and not its_results:
+        there = f" It holds {left_out.kinds_in_words()}." if left_out.kinds else ""
+        raise ValueError(f"{source}: no image found there. Expected files ending in one of {_suffix_list()}.{there}")
+    lines = left_out.notes(source)
     if not found:
-        raise ValueError(f"{source}: no image found there. Expected files ending in one of {_suffix_list()}.")
-    return found
+        left_out.results = 0
+        lines = [f"{source}: holds nothing but results of bsdenoise, so they are taken", *left_out.notes(source)]
+    for line in lines:
+        if say is not None:
+            say(line)
+    return sorted(image for file in found or its_results for image in _images_of_file(file))
+
+
+def _in_folder(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
+    """Gives image files, and results, below a folder; counts what is left out."""
+    found: list[Path] = []
+    its_results: list[Path] = []
+    for parent, _, content in walk(folder):
+        found += [Path(parent, name) for name in content.names]
+        its_results += [Path(parent, name) for name in content.results]
+        left_out.add(len(content.results), content.kinds)
+    return found, its_results
+
+
+def _in_glob(pattern: str, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
+    """Gives image files, and results, that a glob names; counts what is left out."""
+    files = _match(pattern)
+    found = [file for file in files if is_supported(file) or is_store(file)]
+    its_results = results.among(found)
+    left_out.add(len(its_results), Counter(filter(None, (unreadable_kind(file.name) for file in files))))
+    return [file for file in found if file not in its_results], list(its_results)
 
 
 def base_of(source: str | Path) -> Path:
@@ -174,8 +225,12 @@ def store_root(path: Path) -> Path | None:
     return path.parents[depth - 1] if depth else path  # as it was written
 
 
+def _images_of_file(path: Path) -> list[Path]:
+    """List the images of a store, of which a plate and some layouts hold several; all else is one."""
+    return _images_of_store(path) if is_store(path) else [path]
+
+
 def _images_of_store(path: Path) -> list[Path]:
-    """List the images of a store: itself, or those of a plate or a layout of several."""
     try:
         names = ome_zarr.image_names(path)
     except (ValueError, KeyError, TypeError, AttributeError, OSError):  # to be named when it is opened
@@ -196,7 +251,7 @@ def _match(pattern: str) -> list[Path]:
         )
 
     found = [name for name in names if name not in stores and name.is_file() and not is_inside(name)]
-    return [*found, *(image for store in outer for image in _images_of_store(store))]
+    return [*found, *outer]
 
 
 def _has_store_name(path: Path) -> bool:
@@ -233,19 +288,20 @@ def read(path: str | Path, axes: str | None = None) -> Picture:
         return _picture(file, file.read_all())
 
 
-def read_image(path: str | Path, index: int = 0, axes: str | None = None) -> Picture:
+def read_image(path: str | Path, index: int = 0, axes: str | None = None, no_data: float | None = None) -> Picture:
     """Reads one image of a file, (H, W) or (H, W, C), at the cost of one image. Safe in threads.
 
     Args:
         path: As for `read`.
         index: Number of the image in a stack, from 0 up to `count(path)` − 1.
         axes: As for `read`.
+        no_data: As for `opened`.
 
     Raises:
         ValueError: As `read`, or if there is no image of that number.
         OSError: If the file cannot be opened.
     """
-    with opened(path, axes) as file:
+    with opened(path, axes, no_data) as file:
         return _picture(file, file.read(index))
 
 
@@ -260,27 +316,32 @@ def count(path: str | Path, axes: str | None = None) -> int:
         return len(file)
 
 
-def decode(data: bytes, name: str) -> Picture:
+def decode(data: bytes, name: str, no_data: float | None = None) -> Picture:
     """Reads the bytes of an image file.
 
     Args:
         data: The file's content.
         name: What error messages call it.
+        no_data: As for `opened`.
 
     Raises:
         ValueError: As `read`.
     """
-    file = _open(io.BytesIO(data), name)
+    file = _open(io.BytesIO(data), name, no_data=no_data)
     return _picture(file, file.read_all())
 
 
 @contextlib.contextmanager
-def opened(path: str | Path, axes: str | None = None) -> Iterator[ImageFile]:
+def opened(path: str | Path, axes: str | None = None, no_data: float | None = None) -> Iterator[ImageFile]:
     """Opens an image file for its headers, and for its images one at a time.
+
+    Pixels may be NaN, which stands for no measurement; infinite ones are refused unless they are its no-data value.
 
     Args:
         path: As for `read`.
         axes: As for `read`.
+        no_data: Value of pixels that hold no measurement, in the file's own units, whatever it declares; NaN if there
+            is no such value. `None` takes what the file declares.
 
     Yields:
         Shape, type, metadata and notes, with `read(index)` for the pixels of one image.
@@ -292,10 +353,10 @@ def opened(path: str | Path, axes: str | None = None) -> Iterator[ImageFile]:
     if is_store(Path(path)):
         with _naming(path, "Zarr"):
             store = zarr_store.open_store(Path(path), axes)
-        yield _checked(store, path)
+        yield _checked(store, path, no_data)
         return
     with open(path, "rb") as file:
-        yield _open(file, path, axes)
+        yield _open(file, path, axes, no_data)
 
 
 def check_writable(path: str | Path, shape: tuple[int, ...], dtype: Any) -> None:
@@ -437,7 +498,7 @@ def _format_for(path: Path) -> _Format:
     return entry
 
 
-def _open(file: BinaryIO, name: str | Path, axes: str | None = None) -> ImageFile:
+def _open(file: BinaryIO, name: str | Path, axes: str | None = None, no_data: float | None = None) -> ImageFile:
     """Reads the headers of a file; errors name it, those of reading its pixels later as well."""
     start = file.read(_NUM_SIGNATURE_BYTES)
     entry = next((entry for entry in _FORMATS if start.startswith(entry.signatures)), None)
@@ -453,15 +514,21 @@ def _open(file: BinaryIO, name: str | Path, axes: str | None = None) -> ImageFil
             if axes is not None:
                 found = dataclasses.replace(found, notes=(*found.notes, NOT_USED))
 
-    return _checked(found, name)
+    return _checked(found, name, no_data)
 
 
-def _checked(found: ImageFile, name: str | Path) -> ImageFile:
+def _checked(found: ImageFile, name: str | Path, no_data: float | None) -> ImageFile:
     """Lets reading pixels refuse what cannot be used, by errors that name the file."""
+    if no_data is not None:
+        found = dataclasses.replace(found, no_data=no_data)
 
     def check_pixels(array: np.ndarray) -> np.ndarray:
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError("it holds NaN or infinite values")
+        if array.dtype.kind != "f":
+            return array
+        gaps = ignored.where(array, found.no_data)
+        if np.isinf(array if gaps is None else array[~gaps]).any():
+            raise ValueError("it holds infinite values")
+        check_single_precision(ignored.with_nan(array, gaps))
         return array
 
     def check_index(index: int) -> None:
@@ -497,27 +564,43 @@ def _picture(file: ImageFile, array: np.ndarray) -> Picture:
     return Picture(array, file.format, file.metadata, file.notes, **kept)
 
 
-def list_folder(folder: str) -> tuple[list[str], list[str]]:
-    """Lists what is directly in a folder, without looking at any file.
+def list_folder(folder: str) -> tuple[list[str], Content]:
+    """Lists what is directly in a folder, without looking at any image.
 
     Returns:
-        Names of the sub-folders to be searched; names of the image files and Zarr stores. Both are sorted, and hidden
-        ones are left out.
+        Names of the sub-folders to be searched, sorted, hidden ones left out; and the content.
 
     Raises:
         OSError: If the folder cannot be listed.
     """
     folders, names = [], []
+    kinds: Counter[str] = Counter()
+    has_list = False
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
             if name.startswith("."):
+                has_list |= name == results.LIST
                 continue
             if _is_folder(entry) and not name.lower().endswith(zarr_store.SUFFIX):
                 folders.append(name)
             elif name.lower().endswith(SUFFIXES):
                 names.append(name)
-    return sorted(folders), sorted(names)
+            elif kind := unreadable_kind(name):
+                kinds[kind] += 1
+    its_results = _results_among(names, results.listed_in(folder) if has_list else frozenset())
+    if its_results:
+        names = [name for name in names if name not in its_results]
+    return sorted(folders), Content(sorted(names), sorted(its_results), kinds)
+
+
+def _results_among(names: list[str], listed: frozenset[str]) -> set[str]:
+    """Finds the results among the images of a folder; quick where there is none among a million."""
+    candidates = [name for name in names if name.startswith(results.DENOISED)]
+    if not candidates and not listed:
+        return set()
+    there = set(names)
+    return there & listed | {name for name in candidates if results.is_named_so(name, there.__contains__)}
 
 
 def walk(

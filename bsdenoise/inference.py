@@ -97,10 +97,12 @@ class Inference:
             Rows and columns, and the moments there, (h, w, C); bands of blocks from top to bottom.
         """
         fit = None
-        level = np.zeros(1, "float32") if sigma is None else np.full(1, sigma, "float32")
-        if self._denoiser.has_posterior and (sigma is None or self._is_untrained(level)):
+        denoiser = self._denoiser
+        level = np.full(1, denoiser.noise.low if sigma is None else sigma, "float32")
+        is_estimated = sigma is None and denoiser.estimates_sigma
+        if denoiser.has_posterior and (is_estimated or self._is_untrained(level)):
             part = read(*middle)[np.newaxis]
-            level = self.own_sigma(part) if sigma is None else level
+            level = self.own_sigma(part) if is_estimated else level
             fit = self._fit(part, level)
         if fit is None:
             yield from self._windows(read, shape, level, tile, overlap, tta)

@@ -63,8 +63,13 @@ def estimate_psnr(
     for index in range(len(noisy)):
         one = slice(index, index + 1)
         counted = None if counts is None else counts[one]
+        if counted is not None and not counted.any():
+            found.append(np.full(1, np.nan))
+            continue
         limits = risk.clip_limits(np, noisy[one], counted)
-        maps = (array[one].astype(np.float64) for array in (denoised, noisy, mean, std))
-        parts = risk.means(np, *maps, sigma[one].astype(np.float64), limits, counted)
-        found.append(risk.psnr(np, *parts, sigma[one].astype(np.float64), noisy[one].size))
+        its_denoised, its_noisy, its_mean, its_std, its_sigma = (
+            array[one].astype(np.float64) for array in (denoised, noisy, mean, std, sigma)
+        )
+        share, first, second = risk.means(np, its_denoised, its_noisy, its_mean, its_std, its_sigma, limits, counted)
+        found.append(risk.psnr(np, share, first, second, its_sigma, noisy[one].size))
     return np.concatenate(found).astype(np.float32)

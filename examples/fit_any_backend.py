@@ -15,8 +15,10 @@ import io
 import json
 import math
 import os
+import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +43,8 @@ PART_BYTES = 15_000_000  # so that every file stays under 16 MB
 PAPER_SIZE = {"width": 48, "depth": 5}
 LEAVING_SHARE = 0.05  # of --minutes: kept back for the last steps under way and for saving
 BATCHES_AHEAD = 16
+SIGNAL_EXIT = 128  # shells report 128 + number for a process that a signal ended
+SECONDS_BETWEEN_LINES = 15.0  # while the first step is compiled
 ORDER, CROPS = 1, 2  # random streams: which images, and what is cut from them
 MAY_CHANGE = ("images", "out", "minutes", "save_every_minutes", "log_every", "call_steps", "workers")
 
@@ -134,6 +138,61 @@ class NoisyTraining(keras.Model):
         return outputs
 
 
+class Starting:
+    """Says that the first step is compiled, which may take minutes, and obeys SIGTERM and Ctrl-C meanwhile.
+
+    Python handles no signal while compiled code is at work, so a thread of its own reads of them. It ends the process:
+    nothing has been computed that is not on disk. Once the first step is done, the handlers of the run are enough.
+
+    Args:
+        what: What is compiled, for the lines that are printed.
+    """
+
+    def __init__(self, what):
+        self.what = what
+        self._began = time.monotonic()
+        self._done = threading.Event()
+        self._before = None
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self):
+        """Begins; the handlers of the signals must be set."""
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        print(f"compiling {self.what}; the first time this may take minutes", flush=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        """Ends the thread, whether the first step was done or not."""
+        self.done(say=False)
+        signal.set_wakeup_fd(self._before)
+        os.write(self._writer, b"\0")  # no signal has this number: it wakes the thread
+        self._thread.join()
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def done(self, say=True):
+        """Tells that the first step is done."""
+        if not self._done.is_set():
+            self._done.set()
+            if say:
+                print(f"compiled in {time.monotonic() - self._began:.0f} s", flush=True)
+
+    def _watch(self):
+        while not self._done.is_set():
+            ready, _, _ = select.select([self._reader], [], [], SECONDS_BETWEEN_LINES)
+            if self._done.is_set():
+                return
+            if not ready:
+                print(f"still compiling, for {time.monotonic() - self._began:.0f} s", flush=True)
+                continue
+            number = os.read(self._reader, 1)[0]
+            print("stopped before the first step of this call was done; what was saved before is whole", flush=True)
+            os._exit(SIGNAL_EXIT + number)
+
+
 class Run(keras.callbacks.Callback):
     """Keeps a run in a folder: logs, saves, stops in time, and goes on from what was saved.
 
@@ -145,13 +204,15 @@ class Run(keras.callbacks.Callback):
         denoiser: The float32 `Denoiser` that is written for use; its provenance lacks the number of crops.
         args: The command line.
         facts: What else must be the same when the run goes on, such as the number of images.
+        starting: Told when the first step is done; `None` if nobody wants to know.
 
     Raises:
         ValueError: If the folder holds a run with other arguments.
     """
 
-    def __init__(self, training, denoiser, args, facts):
+    def __init__(self, training, denoiser, args, facts, starting=None):
         super().__init__()
+        self.starting = starting
         self.training, self.denoiser, self.args = training, denoiser, args
         self.folder = Path(args.out)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -176,6 +237,8 @@ class Run(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         """Counts, and makes the step that begins the last one if it is time."""
         # Not at the end of the step: that would make Keras wait for the device at every step.
+        if self.starting is not None and self.step > self.state["step"]:
+            self.starting.done()
         self.step += 1
         if self.step >= self.last_step or self.interrupted or self._time_is_up():
             self.model.stop_training = True
@@ -186,6 +249,8 @@ class Run(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Logs one line, and saves if it is time."""
+        if self.starting is not None:
+            self.starting.done()
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             saved = self.state["step"]
@@ -398,7 +463,8 @@ def fit(args: argparse.Namespace) -> bsdenoise.Denoiser:
     training.compile(optimizers.make(args.optimizer, rate, args.beta_2, **average))
     training.optimizer.build(training.trainable_variables)
 
-    run = Run(training, denoiser, args, {"num_images": num_images})
+    starting = Starting(f"the step for {keras.backend.backend()}, {args.batch} crops of {args.crop}×{args.crop}")
+    run = Run(training, denoiser, args, {"num_images": num_images}, starting)
     if run.finished:
         print(f"finished: {run.folder / 'denoiser.keras'}")
         return keras.models.load_model(run.folder / "denoiser.keras")
@@ -406,7 +472,10 @@ def fit(args: argparse.Namespace) -> bsdenoise.Denoiser:
     epochs = -(-(run.last_step - run.step) // args.log_every)
     handlers = {number: signal.signal(number, run.interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        training.fit(crops, steps_per_epoch=args.log_every, epochs=epochs, shuffle=False, verbose=0, callbacks=[run])
+        with starting:
+            training.fit(
+                crops, steps_per_epoch=args.log_every, epochs=epochs, shuffle=False, verbose=0, callbacks=[run]
+            )
     finally:
         crops.close()
         for number, handler in handlers.items():

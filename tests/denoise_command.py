@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from bsdenoise import cli, images
+from bsdenoise import cli, images, results
 from bsdenoise.cli import models
 
 OWN_SIGMA = 0.1
@@ -96,7 +96,8 @@ def grey(value=100, dtype=np.uint8, shape=(5, 7)):
 
 
 def written(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != results.LIST)
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def save_tiff(path, shape, dtype=np.uint8, **options):

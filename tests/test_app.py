@@ -77,6 +77,13 @@ def test_the_page_is_opened_and_ctrl_c_ends_it(served, capsys):
     assert capsys.readouterr().out == "http://127.0.0.1:1234  (Ctrl-C ends it)\n"
 
 
+def test_whoever_waits_at_a_terminal_is_told_what_is_done(served, capsys, monkeypatch):
+    pytest.importorskip("gradio")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert app("--model", "run", "--no-browser") == 0
+    assert capsys.readouterr().err == "bsdenoise: loading the model …\nbsdenoise: starting the page …\n"
+
+
 def test_the_browser_is_left_alone_on_request(served):
     pytest.importorskip("gradio")
     assert app("--model", "run", "--no-browser") == 0
@@ -87,7 +94,9 @@ def test_without_a_model_it_takes_a_preset_for_rgb_and_one_for_all_others(served
     pytest.importorskip("gradio")
     assert app("--no-browser") == 0
     assert served[0][0] == "preset rgb-gaussian5-50"
-    assert served[0][2].startswith("Models: rgb-gaussian5-50 for RGB images, grey-gaussian5-50 for all others. Nothing")
+    assert served[0][2].startswith(
+        "Models: rgb-gaussian5-50 for RGB images, grey-gaussian5-50 for all others, channel by channel."
+    )
 
 
 def test_a_server_is_connected_and_left(served, monkeypatch):

@@ -3,11 +3,13 @@
 import base64
 import io
 import re
+import threading
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from page_denoiser import PageDenoiser
+from PIL import Image, ImageOps
 
 from bsdenoise import cli, images
 from bsdenoise.app.denoising import Workshop
@@ -115,7 +117,7 @@ def test_a_dropped_photograph_is_denoised_shown_and_downloaded(watched, model_pa
     facts = page.locator("#facts").inner_text()
     assert "photo.png (PNG): 40 × 24 pixels, RGB, 8 bits" in facts
     assert "25.0 grey levels, the model's own" in facts
-    assert re.search(r"Estimated PSNR\s+\d+\.\d dB, an approximation", facts)
+    assert re.search(r"Estimated PSNR\s+(\d+\.\d dB for a peak of 255: an RMS error of|withheld, because)", facts)
     expected = by_command(source, tmp_path / "out", model_path)
     np.testing.assert_array_equal(shown(page, "Noisy image"), noisy_pixels())
     np.testing.assert_array_equal(shown(page, "Denoised image"), expected)
@@ -123,6 +125,53 @@ def test_a_dropped_photograph_is_denoised_shown_and_downloaded(watched, model_pa
     result = download(page, tmp_path)
     assert result.name == "denoised-photo.png"
     np.testing.assert_array_equal(images.read_array(result), expected)
+
+
+def test_a_photograph_of_a_phone_stands_upright(watched, model_path, tmp_path):
+    page, source = watched.page, tmp_path / "phone.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned clockwise
+    Image.fromarray(noisy_pixels()).save(source, exif=exif)
+    run(page, source)
+    with Image.open(source) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(shown(page, "Noisy image"), expected)
+    stored = by_command(source, tmp_path / "out", model_path)
+    assert shown(page, "Denoised image").shape == (40, 24, 3)
+    assert shown(page, "Map of the uncertainty; the scale below says what its colours mean").shape == (40, 24, 3)
+    assert "turned clockwise by 90°" in page.locator("#facts").inner_text()
+    result = download(page, tmp_path)
+    with Image.open(result) as image:
+        assert (image.size, image.getexif()[0x0112]) == ((40, 24), 6)
+    np.testing.assert_array_equal(images.read_array(result), stored)
+
+
+def test_what_is_done_is_told_from_the_first_second(window, tmp_path):
+    """By a model that takes its time: the bar is half full in the middle of its work."""
+    from bsdenoise import progress
+    from bsdenoise.app import server
+
+    middle, end = threading.Event(), threading.Event()
+
+    class Slow(PageDenoiser):
+        def posterior(self, noisy, sigma=None):
+            progress.advance(noisy.shape[0] * noisy.shape[1] / 2)
+            middle.set()
+            assert end.wait(60)
+            return super().posterior(noisy, sigma)
+
+    with server.running(Workshop(Slow(3), 2**20), "A slow model.", "127.0.0.1", 0) as address:
+        watched = browser.Watched(window, address)
+        page = watched.page
+        drop(page, save(tmp_path / "photo.png", noisy_pixels()))
+        page.locator("#start:enabled").click()
+        assert middle.wait(30)
+        page.get_by_text(re.compile(r"^\s*Denoising: about \d+ s left - 50.0%")).wait_for()
+        assert page.get_by_text("Denoising").count() == 1
+        end.set()
+        page.locator("#download:enabled").wait_for()
+        watched.context.close()
+    assert (watched.complaints, watched.foreign) == ([], [])
 
 
 def test_the_divider_moves_by_mouse_and_by_keyboard(watched, tmp_path):

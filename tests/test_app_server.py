@@ -32,14 +32,16 @@ class HalvingDenoiser:
     channels = 3
     method = SimpleNamespace(name="full")
     has_posterior = True
-    noise = SimpleNamespace(is_known=True)
+    noise = SimpleNamespace(is_known=True, low=0.1, high=0.1)
+    scale = 1.0
 
     def own_sigma(self, image):
         return np.full(len(image), 0.1, np.float32)
 
     def posterior(self, noisy, sigma):
+        sigma = 0.1 if sigma is None else sigma
         halved = images.to_unit(noisy) / 2
-        return SimpleNamespace(denoised=halved, std=np.full_like(halved, sigma / 2), estimated_psnr=30.0)
+        return SimpleNamespace(denoised=halved, std=np.full_like(halved, sigma / 2), estimated_psnr=30.0, sigma=sigma)
 
     denoise = None  # not needed for single images
 

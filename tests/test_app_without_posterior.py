@@ -10,7 +10,8 @@ from denoise_command import HalvingDenoiser
 
 from bsdenoise import images, methods
 from bsdenoise.app import words
-from bsdenoise.app.denoising import Denoised, Facts, Workshop
+from bsdenoise.app.denoising import Workshop
+from bsdenoise.app.facts import Denoised, Facts
 
 FACTS = Facts("cat.png", "PNG", (4, 5, 3), np.dtype(np.uint8), (), None)
 RANGES = pytest.mark.parametrize("is_known", [True, False], ids=["known", "range"])

@@ -153,7 +153,7 @@ def stores(tmp_path, monkeypatch):
         (tmp_path / name / "zarr.json").write_text("{}")
     save(tmp_path / "in/c.png", grey())
     (tmp_path / "in/no.zarr").mkdir()
-    monkeypatch.setattr(images, "find", lambda source: [Path(source)])
+    monkeypatch.setattr(images, "find", lambda source, say=None: [Path(source)])
 
 
 def targets(inputs, out, **options):

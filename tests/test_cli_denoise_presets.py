@@ -105,7 +105,7 @@ def test_a_sigma_that_was_not_trained_is_noted_once(tmp_path, loaded, monkeypatc
     for number in range(3):
         save(tmp_path / f"in/{number}.png", grey(shape=(5, 7 + number)))
     assert denoise(tmp_path / "in", "--out", tmp_path / "out", "--sigma", sigma) == 0
-    note = f"note: the model was trained for a sigma of 5 to 50, and is told {sigma} (grey levels of 8 bits)"
+    note = f"note: the model was trained for a sigma of 5 to 50, and is told {sigma}: its results"
     assert capsys.readouterr().err.count(note) == is_noted
 
 

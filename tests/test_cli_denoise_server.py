@@ -174,7 +174,7 @@ def test_one_bad_file_and_one_that_the_server_refuses(folder, capsys):
         assert lines[number - 1] == (
             f"bsdenoise: error: {folder / f'in/{number}.png'}: {url}/v1/models/denoiser: not this one"
         )
-    assert lines[5] == "2 written, 3 failed; sigma 29.5/255 to 33.5/255 (estimated per image)"
+    assert lines[5] == "2 written, 3 failed; sigma 29.5 to 33.5 (estimated per image)"
 
 
 def test_several_files_are_in_flight_and_reported_in_order(folder, capsys):

@@ -70,7 +70,7 @@ def test_what_was_changed_on_reading_is_noted(tmp_path, use_model, capsys):
     assert (images.read_array(tmp_path / "out/a.png") == 50).all()
 
 
-def test_the_progress_bar_counts_images(tmp_path, use_model, monkeypatch):
+def test_the_progress_bar_counts_pixels_of_all_images(tmp_path, use_model, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -82,7 +82,7 @@ def test_the_progress_bar_counts_images(tmp_path, use_model, monkeypatch):
     (tmp_path / "in/c.png").write_bytes(b"no image")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     assert denoise(tmp_path / "in", "--out", tmp_path / "out") == 2
-    assert "7/7" in terminal.getvalue()  # a broken file counts for one
+    assert "3 of 3 files: 100%" in terminal.getvalue() and "210/210" in terminal.getvalue()  # 6 images of 5×7
 
 
 def test_a_stack_needs_little_more_memory_than_its_result(tmp_path, use_model, monkeypatch):

@@ -122,7 +122,7 @@ def test_sigma_is_estimated_in_the_middle_and_that_is_told(
     else:
         assert lines == [
             f"{source}: sigma 51.0 (estimated in its middle)",
-            "1 written, 0 failed; sigma 51/255 (estimated per image)",
+            "1 written, 0 failed; sigma 51.0 (estimated per image)",
         ]
         assert denoiser.sigmas == pytest.approx([2 * OWN_SIGMA] * len(denoiser.sigmas))
 

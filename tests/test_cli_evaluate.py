@@ -259,7 +259,7 @@ def test_nothing_measured(call, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((4, 4, 2), "float32"))
     code, _, errors = call("--data", tmp_path, "--noise", "gaussian:0.1")
     assert code == 2
-    assert "No image could be measured" in errors
+    assert "No image could be measured; the first is" in errors
 
 
 def test_table_says_why_published_numbers_are_not_comparable(call, folder, tmp_path, quick_bm3d, monkeypatch):

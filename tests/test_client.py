@@ -122,7 +122,7 @@ BAD_INPUT = {
     "channels": (np.zeros((5, 7, 4), "uint8"), None),
     "empty": (np.zeros((0, 7, 3)), None),
     "empty batch": (np.zeros((0, 5, 7, 3)), None),
-    "nan": (np.full((5, 7, 3), np.nan), None),
+    "infinite": (np.full((5, 7, 3), np.inf), None),
     "overflow": (np.full((5, 7, 3), 1e300), None),
     "units": (np.full((5, 7, 3), 300.0), None),
     "sigma of zero": (FLOATS, 0.0),

@@ -208,6 +208,48 @@ def test_folder_that_looks_like_a_file_is_refused():
         config_file.read(TrainConfig, "a.toml")
 
 
+def said(capsys, *arguments):
+    cli._parse(["train", "photos", "--out", "run", *arguments])
+    return capsys.readouterr().err
+
+
+def test_what_a_file_sets_is_said_in_one_line(capsys):
+    write("a.toml", "width = 24\ncorrupt = 'fresh'\naugment = true\ndepth = 4\nseed = 0\nnoise = 'gaussian:25'")
+    assert said(capsys, "--config", "a.toml") == (
+        "bsdenoise: note: --config a.toml sets --corrupt fresh --noise gaussian:25 --width 24 --augment --depth 4\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--corrupt", "fixed"], "--augment"),
+        (["--corrupt=None"], "--augment"),
+        (["--no-augment"], "--corrupt fresh"),
+        (["--no-augment", "--corrupt", "None"], None),
+    ],
+)
+def test_what_the_command_line_sets_is_not_said(capsys, arguments, expected):
+    write("a.toml", "corrupt = 'fresh'\naugment = true")
+    found = said(capsys, "--config", "a.toml", "--noise", "gaussian:25", *arguments)
+    assert found == ("" if expected is None else f"bsdenoise: note: --config a.toml sets {expected}\n")
+
+
+@pytest.mark.parametrize("name", config_file.recipes())
+def test_a_recipe_that_adds_noise_says_so_first(capsys, name):
+    found = said(capsys, "--config", name, "--noise", "gaussian:25")
+    adds = config_file.read(TrainConfig, name).get("corrupt") is not None
+    assert found.startswith(f"bsdenoise: note: --config {name} sets --corrupt fresh ") == adds
+    assert adds or "--corrupt" not in found
+    assert adds == (not name.startswith("presets/"))
+
+
+def test_workers_of_this_machine_do_not_say_it_again(capsys):
+    flags = json.dumps({"config": {"corrupt": "fresh"}, "said": True})
+    write("config.json", flags)
+    assert said(capsys, "--config", "config.json", "--noise", "gaussian:25") == ""
+
+
 def test_flag_may_be_given_once():
     with pytest.raises(ValueError, match="--config may be given once. Received: b, a"):
         config_file.named(["--config", "a", "--config=b"])

@@ -15,7 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import tyro
 import yaml
+
+from bsdenoise import config
+from bsdenoise.server import guard
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
@@ -78,10 +82,30 @@ class Machine:
         assert code == 0, said
         return dict(argument.removeprefix("--").split("=", 1) for argument in self.arguments())
 
-    def batching(self, **settings):
-        """Gives the file that the server is told to read, by its fields."""
-        text = Path(self.flags(**settings)["batching_parameters_file"]).read_text()
-        return dict(re.findall(r"^(\w+) \{ value: (\S+) \}$", text, re.MULTILINE))
+    def at_once(self, **settings):
+        """Gives how many requests are computed at once over REST and gRPC."""
+        flags = self.flags(**settings)
+        return int(flags["rest_api_num_threads"]) - 1, int(flags["grpc_max_threads"]) - 1
+
+    def shown(self):
+        """Names the versions that the server is shown."""
+        return sorted(path.name for path in (self.runtime / "models" / "denoiser").iterdir() if path.is_dir())
+
+    def version(self, number, *, sums=True, model="denoiser", **memory):
+        """Makes a version with all that belongs to one."""
+        folder = self._made(f"models/{model}/{number}")
+        for name, text in {
+            "saved_model.pb": "graph",
+            "variables/variables.index": "index",
+            "variables/variables.data-00000-of-00001": "weights",
+            "serving.json": json.dumps({"limits": {"max_pixels": 2**24}, "memory": memory}, indent=2),
+        }.items():
+            self.write(f"models/{model}/{number}/{name}", text)
+        if sums:
+            files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+            done = subprocess.run(["sha256sum", *files], cwd=folder, capture_output=True, text=True, check=True)
+            (folder / "SHA256SUMS").write_text(done.stdout)
+        return folder
 
 
 @pytest.fixture
@@ -93,29 +117,33 @@ def machine(tmp_path):
 
 
 def test_the_flags_by_default(machine):
+    machine.version(1)
+    message = "grpc.max_receive_message_length=1073741824,grpc.max_send_message_length=1073741824"
     assert machine.flags(MEMORY_MIB="16384") == {
         "port": "8500",
         "rest_api_port": "8501",
         "rest_api_timeout_in_ms": "120000",
-        "rest_api_num_threads": str(3 + 64 + 16),
-        "grpc_max_threads": str(3 + 64 + 16),
-        "grpc_channel_arguments": "grpc.max_receive_message_length=1073741824,grpc.max_send_message_length=1073741824",
+        "rest_api_num_threads": str(2 + 1),
+        "grpc_max_threads": str(1 + 1),
+        "grpc_channel_arguments": f"{message},grpc.max_concurrent_streams=1",
         "enable_grpc_healthcheck_service": "true",
+        "enable_batching": "false",
+        "num_load_threads": "2",
+        "max_num_load_retries": "2",
+        "load_retry_interval_micros": "5000000",
         "file_system_poll_wait_seconds": "1",
         "monitoring_config_file": str(ROOT / "serving" / "monitoring.config"),
         "tensorflow_intra_op_parallelism": "16",
         "tensorflow_inter_op_parallelism": "16",
-        "enable_batching": "true",
-        "batching_parameters_file": str(machine.runtime / "batching_parameters.txt"),
         "model_name": "denoiser",
-        "model_base_path": str(machine.models / "denoiser"),
+        "model_base_path": str(machine.runtime / "models" / "denoiser"),
     }
 
 
 def test_empty_settings_count_as_not_set(machine):
     names = re.findall(r"^#   ([A-Z][A-Z_]+)", ENTRYPOINT.read_text(), re.MULTILINE)
     empty = {name: "" for name in names if name not in machine.settings}
-    assert len(empty) > 15
+    assert len(empty) > 13
     assert machine.flags(MEMORY_MIB="16384") == machine.flags(**empty | {"MEMORY_MIB": "16384"})
 
 
@@ -124,7 +152,7 @@ def test_every_documented_default_is_the_real_one():
     documented = dict(re.findall(r"^#   ([A-Z_]+) +(\S+)(?: {2,}.*)?$", script, re.MULTILINE))
     real = dict(re.findall(r'"\$\{([A-Z_]+):=([^$}]+)\}"', script))
     assert documented == real
-    assert len(real) > 12
+    assert len(real) > 10
 
 
 # How many images at once
@@ -133,18 +161,19 @@ def test_every_documented_default_is_the_real_one():
 @pytest.mark.parametrize(
     "files, settings, at_once",
     [
-        ({}, {}, 14),  # (64 GiB - 2 GiB) / 4300 MiB
-        ({"sys/fs/cgroup/memory.max": f"{12 * GIB}\n"}, {}, 2),
-        ({"sys/fs/cgroup/memory.max": "max\n"}, {}, 14),
-        ({"sys/fs/cgroup/memory.max": f"{999 * GIB}\n"}, {}, 14),
-        ({"sys/fs/cgroup/memory/memory.limit_in_bytes": f"{16 * GIB}\n"}, {}, 3),
-        ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, {}, 14),
-        ({"sys/fs/cgroup/memory.max": f"{12 * GIB}\n"}, {"MEMORY_MIB": "24576"}, 5),
-        ({}, {"MEMORY_MIB": "16384", "MEMORY_PER_REQUEST_MIB": "1000", "MEMORY_RESERVE_MIB": "0"}, 16),
-        ({}, {"MEMORY_MIB": "16384", "MEMORY_PER_REQUEST_MIB": "2000", "MEMORY_RESERVE_MIB": "384"}, 8),
-        ({}, {"CPUS": "4"}, 4),
-        ({}, {"CPUS": "4", "REQUESTS_AT_ONCE": "010"}, 10),
-        ({}, {"MEMORY_MIB": "4000"}, 1),
+        ({}, {}, (7, 6)),  # (64 GiB - 2 GiB) / 4608 MiB
+        ({"sys/fs/cgroup/memory.max": f"{12 * GIB}\n"}, {}, (1, 1)),
+        ({"sys/fs/cgroup/memory.max": "max\n"}, {}, (7, 6)),
+        ({"sys/fs/cgroup/memory.max": f"{999 * GIB}\n"}, {}, (7, 6)),
+        ({"sys/fs/cgroup/memory/memory.limit_in_bytes": f"{16 * GIB}\n"}, {}, (2, 1)),
+        ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, {}, (7, 6)),
+        ({"sys/fs/cgroup/memory.max": f"{12 * GIB}\n"}, {"MEMORY_MIB": "25600"}, (3, 2)),
+        ({}, {"MEMORY_MIB": "16384", "MEMORY_PER_REQUEST_MIB": "1000", "MEMORY_RESERVE_MIB": "0"}, (8, 8)),
+        ({}, {"MEMORY_MIB": "16384", "MEMORY_PER_REQUEST_MIB": "2000", "MEMORY_RESERVE_MIB": "384"}, (4, 4)),
+        ({}, {"CPUS": "4"}, (2, 2)),
+        ({}, {"CPUS": "1"}, (1, 1)),
+        ({}, {"CPUS": "4", "REQUESTS_AT_ONCE": "010"}, (5, 5)),
+        ({}, {"REQUESTS_AT_ONCE": "10", "GRPC_AT_ONCE": "9"}, (1, 9)),
     ],
     ids=[
         "machine",
@@ -157,29 +186,80 @@ def test_every_documented_default_is_the_real_one():
         "cpus",
         "per-request",
         "few-cpus",
+        "one-cpu",
         "set",
-        "little",
+        "shared",
     ],
 )
-def test_images_at_once_are_bounded_by_memory(machine, files, settings, at_once):
+def test_requests_at_once_are_bounded_by_memory(machine, files, settings, at_once):
     for name, text in files.items():
         machine.write(name, text)
-    assert machine.batching(**settings)["num_batch_threads"] == str(at_once)
+    assert machine.at_once(**settings) == at_once
 
 
 @pytest.mark.parametrize(
-    "said, percent, at_once", [("24576\n16384\n", "0", 3), ("24576\n", "50", 2), ("[N/A]\n", "0", 14)]
+    "said, percent, at_once", [("24576\n16384\n", "0", (2, 1)), ("24576\n", "50", (1, 1)), ("[N/A]\n", "0", (7, 6))]
 )
-def test_images_at_once_are_bounded_by_the_smallest_gpu(machine, said, percent, at_once):
+def test_requests_at_once_are_bounded_by_the_smallest_gpu(machine, said, percent, at_once):
     machine.write("said", said)
     machine.write("bin/nvidia-smi", f'#!/bin/bash\ncat "{machine.folder}/said"\n').chmod(0o755)
-    assert machine.batching(GPU_MEMORY_PERCENT=percent)["num_batch_threads"] == str(at_once)
+    assert machine.at_once(GPU_MEMORY_PERCENT=percent) == at_once
 
 
-def test_too_little_memory_is_said(machine):
-    code, said = machine.run(MEMORY_MIB="4000")
-    assert code == 0
-    assert "4000 MiB are less than the reserve of 2048 and 4300 for one request" in said
+def test_without_grpc_all_is_for_rest(machine):
+    flags = machine.flags(MEMORY_MIB="16384", GRPC_PORT="0")
+    assert flags["rest_api_num_threads"] == str(3 + 1)
+    assert (flags["port"], flags["grpc_socket_path"]) == ("0", str(machine.runtime / "grpc.socket"))
+    assert "grpc_max_threads" not in flags
+
+
+def test_threads_to_spare_are_added(machine):
+    assert machine.flags(MEMORY_MIB="16384", REST_SPARE_THREADS="2")["rest_api_num_threads"] == str(2 + 1 + 2)
+
+
+@pytest.mark.parametrize(
+    "memory, settings, cures",
+    [
+        ({}, {"MEMORY_MIB": "4000", "GRPC_PORT": "0"}, "takes 4608 MiB.* give the container 6656 MiB\\.$"),
+        ({}, {"MEMORY_MIB": "8000"}, "one request each; .* give the container 11264 MiB, or switch gRPC off with"),
+        (
+            {"request_mib": 10368, "tile_mib": 2688, "bytes_per_pixel": 120},
+            {"MEMORY_MIB": "12288", "GRPC_PORT": "0"},
+            "up to 16777216 pixels takes 10368 MiB, and of 12288 MiB 2048 .* give the container 12416 MiB, "
+            "or export with --max-pixels 65981644\\.$",
+        ),
+        (
+            {"request_mib": 7296, "tile_mib": 5376, "bytes_per_pixel": 120},
+            {"MEMORY_MIB": "12288"},
+            "give the container 16640 MiB, or switch gRPC off with GRPC_PORT=0\\.$",  # no size of images would do
+        ),
+    ],
+    ids=["one", "two", "pixels", "tile"],
+)
+def test_limits_that_do_not_fit_the_memory_are_refused(machine, memory, settings, cures):
+    machine.version(1, **memory)
+    code, said = machine.run(**settings)
+    assert code == 2 and said.count("\n") == 1
+    assert re.search(cures, said.strip()), said
+    assert not (machine.folder / "arguments").exists()
+
+
+def test_the_cures_that_are_told_do_help(machine):
+    machine.version(1, request_mib=10368, tile_mib=2688, bytes_per_pixel=120)
+    assert machine.flags(MEMORY_MIB="12416", GRPC_PORT="0")["rest_api_num_threads"] == "2"
+    pixels = 65981644
+    machine.version(1, request_mib=2688 + -(-120 * pixels // 2**20), tile_mib=2688, bytes_per_pixel=120)
+    assert machine.flags(MEMORY_MIB="12288", GRPC_PORT="0")["rest_api_num_threads"] == "2"
+
+
+def test_the_version_that_needs_most_decides(machine):
+    machine.version(1, request_mib=1000)
+    machine.version(2, request_mib=6000)
+    machine.version(3, request_mib=2000)
+    assert machine.at_once(MEMORY_MIB=str(2048 + 4 * 6000)) == (2, 2)
+    config = machine.write("models.config", f'config {{ base_path: "{machine.models}/other" }}\n')
+    machine.version(1, model="other", request_mib=3000)
+    assert machine.at_once(MEMORY_MIB=str(2048 + 4 * 3000), MODEL_CONFIG_FILE=str(config)) == (2, 2)
 
 
 @pytest.mark.parametrize("quota, cpus", [("150000 100000", 2), ("1000 100000", 1), ("max 100000", os.cpu_count())])
@@ -189,16 +269,116 @@ def test_threads_follow_the_control_group(machine, quota, cpus):
     assert machine.flags(CPUS="")["tensorflow_intra_op_parallelism"] == expected
 
 
-def test_requests_are_never_merged_and_those_of_many_images_split(machine):
-    assert machine.batching(MEMORY_MIB="16384", REQUESTS_WAITING="40", MAX_IMAGES_PER_REQUEST="7") == {
-        "max_batch_size": "7",
-        "enable_large_batch_splitting": "true",
-        "max_execution_batch_size": "1",
-        "batch_timeout_micros": "0",
-        "num_batch_threads": "3",
-        "max_enqueued_batches": "40",
-        "thread_pool_name": '"images"',
-    }
+# No merging of requests
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--enable_batching",
+        "--enable_batching=true",
+        "--enable_batching=1",
+        "-enable_batching",
+        "--batching_parameters_file=/own.txt",
+        "--enable_per_model_batching_parameters=true",
+        "--enable_per_model_batching_parameters",
+        "--platform_config_file=/platform.txt",
+    ],
+)
+def test_batching_cannot_be_switched_on_by_arguments(machine, argument):
+    code, said = machine.run("--flag=1", argument)
+    assert code == 2
+    assert f"{argument} would let the server merge requests, which this image does not do." in said
+    assert not (machine.folder / "arguments").exists()
+
+
+@pytest.mark.parametrize("name", ["BATCHING_PARAMETERS_FILE", "ENABLE_BATCHING"])
+def test_batching_cannot_be_switched_on_by_the_environment(machine, name):
+    code, said = machine.run(**{name: "/x"})
+    assert code == 2
+    assert f"{name} is no setting: requests are never merged. Received: '/x'." in said
+
+
+def test_what_belongs_to_batching_is_said_to_have_no_effect(machine):
+    machine.version(1)
+    machine.write("models/denoiser/1/batching_params.pbtxt", "max_batch_size { value: 8 }")
+    code, said = machine.run("--enable_batching=false", MAX_IMAGES_PER_REQUEST="8", REQUESTS_WAITING="9")
+    assert code == 0
+    assert f"{machine.models}/denoiser/1/batching_params.pbtxt has no effect: requests are never merged." in said
+    assert "MAX_IMAGES_PER_REQUEST has no effect" in said and "REQUESTS_WAITING has no effect" in said
+    batching = [argument for argument in machine.arguments() if "batching" in argument.split("=")[0]]
+    assert set(batching) == {"--enable_batching=false"}
+
+
+# Versions that are broken
+
+
+BREAKAGES = {
+    "weights cut": lambda folder: (folder / "variables" / "variables.data-00000-of-00001").write_text("wei"),
+    "graph changed": lambda folder: (folder / "saved_model.pb").write_text("grapf"),
+    "graph gone": lambda folder: (folder / "saved_model.pb").unlink(),
+    "weights gone": lambda folder: (folder / "variables" / "variables.data-00000-of-00001").unlink(),
+    "graph empty": lambda folder: (folder / "saved_model.pb").write_text(""),
+    "sums cut": lambda folder: (folder / "SHA256SUMS").write_text("0123"),
+}
+
+
+@pytest.mark.parametrize("breaks", BREAKAGES.values(), ids=BREAKAGES)
+def test_a_broken_newest_version_is_left_aside(machine, breaks):
+    machine.version(1)
+    breaks(machine.version(2))
+    code, said = machine.run()
+    assert code == 0
+    assert re.search(rf"{machine.models}/denoiser/2 is left aside: .*(is missing|is not what was exported)\n", said)
+    assert said.count("left aside") == 1
+    assert machine.shown() == ["1"]
+    assert (machine.runtime / "models" / "denoiser" / "1" / "saved_model.pb").read_text() == "graph"
+
+
+def test_versions_of_before_are_judged_by_their_files(machine):
+    machine.version(1, sums=False)
+    (machine.version(2, sums=False) / "variables" / "variables.index").unlink()
+    (machine.version(3, sums=False) / "saved_model.pb").write_text("")
+    (machine.version(4, sums=False) / "variables" / "variables.data-00000-of-00001").write_text("")
+    machine.version("notes")
+    code, said = machine.run()
+    assert code == 0 and said.count("left aside") == 3
+    assert machine.shown() == ["1"]
+
+
+def test_versions_come_and_go_while_it_serves(machine):
+    machine.version(1)
+    shown = machine.runtime / "models" / "denoiser"
+    process = machine.start(STAND_IN_WAITS="1")
+    try:
+        wait_for(machine.folder / "pid", process)
+        assert machine.shown() == ["1"]
+        for number in (2, 3):
+            hidden = machine.version(f".{number}.tmp")
+            if number == 3:
+                BREAKAGES["weights cut"](hidden)  # still on its way
+            hidden.rename(hidden.with_name(str(number)))
+        broken = machine.models / "denoiser" / "3"
+        until(lambda: machine.shown() == ["1", "2"])
+        (broken / "variables" / "variables.data-00000-of-00001").write_text("weights")
+        until(lambda: machine.shown() == ["1", "2", "3"])
+        broken.rename(broken.with_name("bad-3"))
+        until(lambda: not (shown / "3").is_symlink())
+        broken.with_name("bad-3").rename(broken)
+        until(lambda: machine.shown() == ["1", "2", "3"])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)  # whoever looks for versions ends with the server
+    assert process.returncode == STAND_IN_CODE
+
+
+def test_a_broken_version_in_the_models_config_is_said(machine):
+    machine.version(1)
+    BREAKAGES["graph gone"](machine.version(2))
+    config = machine.write("models.config", f'config {{ base_path: "{machine.models}/denoiser" }}\n')
+    code, said = machine.run(MODEL_CONFIG_FILE=str(config))
+    assert code == 0
+    assert f"{machine.models}/denoiser/2 must not be named in {config}: saved_model.pb is missing." in said
 
 
 # Further settings
@@ -218,7 +398,7 @@ def test_settings_reach_the_server(machine):
     assert flags["rest_api_timeout_in_ms"] == "7000"
     assert flags["grpc_channel_arguments"].startswith("grpc.max_receive_message_length=1048576,")
     assert flags["per_process_gpu_memory_fraction"] == "0.08"
-    assert (flags["model_name"], flags["model_base_path"]) == ("other", str(machine.models / "other"))
+    assert (flags["model_name"], flags["model_base_path"]) == ("other", str(machine.runtime / "models" / "other"))
     assert flags["file_system_poll_wait_seconds"] == "30"
 
 
@@ -228,13 +408,11 @@ def test_all_of_a_gpu(machine):
 
 def test_files_that_take_the_place_of_settings(machine):
     models = machine.write("a models.config", "")
-    batching = machine.write("own.txt", "")
-    flags = machine.flags(MODEL_CONFIG_FILE=str(models), BATCHING_PARAMETERS_FILE=str(batching))
+    flags = machine.flags(MODEL_CONFIG_FILE=str(models))
     assert flags["model_config_file"] == str(models)
     assert flags["model_config_file_poll_wait_seconds"] == "10"
     assert flags["allow_version_labels_for_unavailable_models"] == "true"
     assert "model_name" not in flags and "model_base_path" not in flags
-    assert flags["batching_parameters_file"] == str(batching)
     assert list(machine.runtime.iterdir()) == []
 
 
@@ -306,26 +484,23 @@ def test_grpc_takes_the_tls_that_was_written(machine):
 @pytest.mark.parametrize(
     "settings, sentence",
     [
-        ({"GRPC_PORT": "http"}, "GRPC_PORT must be a whole number from 1 to 65535. Received: 'http'."),
+        ({"GRPC_PORT": "http"}, "GRPC_PORT must be a whole number from 0 to 65535. Received: 'http'."),
         ({"REST_PORT": "0"}, "REST_PORT must be a whole number from 1 to 65535. Received: '0'."),
         ({"REST_PORT": "8500"}, "GRPC_PORT and REST_PORT must differ. Received: 8500 for both."),
-        ({"REQUESTS_AT_ONCE": "-1"}, "REQUESTS_AT_ONCE must be a whole number from 1 to 1024. Received: '-1'."),
+        ({"REQUESTS_AT_ONCE": "-1"}, "REQUESTS_AT_ONCE must be a whole number from 2 to 1024. Received: '-1'."),
+        ({"GRPC_AT_ONCE": "13"}, "GRPC_AT_ONCE must be a whole number from 1 to 12. Received: '13'."),
+        ({"REST_SPARE_THREADS": "x"}, "REST_SPARE_THREADS must be a whole number from 0 to 64. Received: 'x'."),
+        ({"GRPC_PORT": "0", "TLS_KEY_FILE": str(STAND_IN)}, "TLS is for gRPC, which GRPC_PORT=0 switches off."),
         ({"REQUESTS_AT_ONCE": "a[$(touch here)]"}, "Received: 'a[$(touch here)]'."),
-        ({"REQUESTS_WAITING": "1e3"}, "REQUESTS_WAITING must be a whole number from 1 to 10000. Received: '1e3'."),
         ({"MEMORY_MIB": "12g"}, "MEMORY_MIB must be a whole number from 1 to 999999999. Received: '12g'."),
         ({"MEMORY_PER_REQUEST_MIB": "0"}, "MEMORY_PER_REQUEST_MIB must be a whole number from 1 to"),
         ({"GRPC_MAX_MESSAGE_MIB": "2048"}, "GRPC_MAX_MESSAGE_MIB must be a whole number from 1 to 2047."),
         ({"GPU_MEMORY_PERCENT": "0.9"}, "GPU_MEMORY_PERCENT must be a whole number from 0 to 100. Received: '0.9'."),
         ({"REST_TIMEOUT_SECONDS": "99999999999999999999"}, "REST_TIMEOUT_SECONDS must be a whole number from 1 to"),
-        (
-            {"MAX_IMAGES_PER_REQUEST": "65"},
-            "MAX_IMAGES_PER_REQUEST must be at most REQUESTS_WAITING, 64. Received: 65.",
-        ),
         ({"TF_CUDNN_USE_AUTOTUNE": "no"}, "TF_CUDNN_USE_AUTOTUNE must be 0 or 1. Received: 'no'."),
         ({"MODEL_NAME": "a/b"}, "MODEL_NAME must be made of letters, digits, _, . and -"),
         ({"MODEL_CONFIG_FILE": "/none"}, "MODEL_CONFIG_FILE must be a file that can be read. Received: '/none'."),
         ({"MONITORING_CONFIG_FILE": "/none"}, "MONITORING_CONFIG_FILE must be a file that can be read."),
-        ({"BATCHING_PARAMETERS_FILE": "/"}, "BATCHING_PARAMETERS_FILE must be a file that can be read. Received: '/'."),
         ({"RUNTIME_FOLDER": "/none"}, "RUNTIME_FOLDER must be a folder that can be written. Received: '/none'."),
         ({"TLS_KEY_FILE": str(STAND_IN)}, "TLS_CERTIFICATE_FILE must be a file that can be read. Received: ''."),
         ({"TLS_CLIENT_CA_FILE": str(STAND_IN)}, "TLS_KEY_FILE must be a file that can be read. Received: ''."),
@@ -352,6 +527,14 @@ def test_a_version_in_place_of_the_folder_of_versions_is_refused(machine):
 
 
 # Signals
+
+
+def until(is_so):
+    for _ in range(3000):
+        if is_so():
+            return
+        time.sleep(0.01)
+    pytest.fail("it did not come")
 
 
 def wait_for(path, process):
@@ -533,7 +716,7 @@ def last(name, keyword):
     return [rest for word, rest in instructions(name) if word == keyword][-1]
 
 
-@pytest.mark.parametrize("name", ["serving.Dockerfile", "training.Dockerfile"])
+@pytest.mark.parametrize("name", ["serving.Dockerfile", "training.Dockerfile", "guard.Dockerfile"])
 def test_images_run_as_a_user_without_rights(name):
     words = [word for word, _ in instructions(name)]
     assert "RUN" not in words[words.index("USER") :]
@@ -541,7 +724,7 @@ def test_images_run_as_a_user_without_rights(name):
     assert user.isdigit() and int(user) > 0  # a number: Kubernetes cannot judge a name
 
 
-@pytest.mark.parametrize("name", ["serving.Dockerfile", "training.Dockerfile"])
+@pytest.mark.parametrize("name", ["serving.Dockerfile", "training.Dockerfile", "guard.Dockerfile"])
 def test_what_images_copy_is_there_and_let_through(name):
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     sources = []
@@ -590,10 +773,30 @@ def compose():
 def test_the_compose_file_is_one(compose):
     compose_spec = pytest.importorskip("compose_spec", reason="compose-spec is not installed")
     names = compose_spec.PyCompose.from_json(json.dumps(compose)).service_names()
-    assert sorted(names) == ["grafana", "prometheus", "server", "server-gpu"]
+    assert sorted(names) == ["grafana", "guard", "prometheus", "server", "server-gpu"]
     compose["services"]["server"]["cap_drop"] = {"ALL": 3}
     with pytest.raises(ValueError, match="expected a set"):
         compose_spec.PyCompose.from_json(json.dumps(compose))
+
+
+def test_rest_is_reached_through_the_guard_alone(compose):
+    published = {name: service["ports"] for name, service in compose["services"].items()}
+    assert published["server"] == published["server-gpu"] == ["127.0.0.1:8500:8500"]
+    assert published["guard"] == ["127.0.0.1:8501:8080"]
+    settings = tyro.cli(config.GuardConfig, args=compose["services"]["guard"]["command"])
+    assert settings.server == "http://model-server:8501"
+    spare = compose["services"]["server"]["environment"]["REST_SPARE_THREADS"]
+    assert spare == guard.STATUS_THREADS
+
+
+def test_the_guards_image_needs_no_tensorflow():
+    """Its list of packages: what `test_server_guard` runs without, and no more than setup.cfg bounds."""
+    lines = (ROOT / "requirements-guard.txt").read_text().splitlines()
+    needed = {line for line in lines if not line.startswith("#")}
+    assert needed <= {line.strip() for line in (ROOT / "setup.cfg").read_text().splitlines()}
+    assert not any(name in line for line in needed for name in ("tensorflow", "keras"))
+    command = json.loads(last("guard.Dockerfile", "ENTRYPOINT"))
+    assert command[:2] == ["bsdenoise", "guard"] and last("guard.Dockerfile", "EXPOSE") == str(config.GuardConfig.port)
 
 
 def test_what_the_compose_file_mounts_is_there(compose):
@@ -610,8 +813,8 @@ def test_what_the_compose_file_mounts_is_there(compose):
 
 
 def test_ports_open_on_this_machine_only(compose):
-    ports = [port for service in compose["services"].values() for port in service["ports"]]
-    assert len(ports) == 6
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert len(ports) == 5
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 

@@ -93,6 +93,50 @@ def test_a_disk_that_is_really_full(run_folder, tmp_path):
     assert result.stdout == "rc 2\n"
 
 
+def cut(path, *, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+@pytest.mark.parametrize(
+    "damage, sentence",
+    [
+        (lambda folder: cut(folder / "saved_model.pb", keep=1000), ""),
+        (lambda folder: (folder / "saved_model.pb").unlink(), "saved_model.pb"),
+        (lambda folder: cut(folder / "variables" / "variables.data-00000-of-00001", keep=40), ""),
+        (lambda folder: (folder / "variables" / "variables.index").unlink(), ""),
+    ],
+    ids=["graph cut", "no graph", "weights cut", "no index"],
+)
+def test_what_does_not_load_is_not_published(damage, sentence, denoiser, tmp_path, after_writing):
+    after_writing(lambda folder: damage(Path(folder)))
+    with pytest.raises(
+        ValueError, match=f"(?s)1: not published, because what was written cannot be used: .*{sentence}"
+    ) as caught:
+        export_saved_model(denoiser, tmp_path / "1")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_answer_is_not_published(tmp_path):
+    """Weights that are no numbers load well."""
+    denoiser = make_denoiser(1, GaussianNoise(0.1, 0.1))
+    denoiser.network.set_weights([np.full_like(value, np.nan) for value in denoiser.network.get_weights()])
+    with pytest.raises(ValueError, match="cannot be used: .*'denoised' is not finite"):
+        export_saved_model(denoiser, tmp_path / "1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_sums_tell_what_belongs_to_a_version(denoiser, tmp_path):
+    folder = export_saved_model(denoiser, tmp_path / "1", warm_up=[(8, 8)])
+    check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=folder, capture_output=True).returncode == 0
+    listed = {line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert listed == files - {"SHA256SUMS"} and "assets.extra/tf_serving_warmup_requests" in listed
+    cut(folder / "variables" / "variables.data-00000-of-00001", keep=40)
+    assert subprocess.run(check, cwd=folder, capture_output=True).returncode == 1
+
+
 def test_what_exists_is_not_touched(denoiser, tmp_path):
     target = tmp_path / "1"
     target.mkdir()
@@ -241,8 +285,8 @@ def test_no_warm_up_is_written_unasked(denoiser, tmp_path):
 def test_a_warm_up_that_the_model_refuses_is_not_published(denoiser, tmp_path, monkeypatch):
     """It would keep a server from loading the version."""
     monkeypatch.setattr("bsdenoise.export.warm_up.check_sizes", lambda *_: None)
-    with pytest.raises(ValueError, match="(?s)refuses its own warm-up request for serving_default.*at most 60 at once"):
-        export_saved_model(denoiser, tmp_path / "1", max_pixels=60, warm_up=[(8, 8)])
+    with pytest.raises(ValueError, match="refuses its own warm-up request for serving_default.*at most 70 at once"):
+        export_saved_model(denoiser, tmp_path / "1", max_pixels=70, warm_up=[(8, 9)])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -270,7 +314,7 @@ def test_the_command_writes_numbered_versions(run_folder, denoiser, server, tmp_
         f"{out / '5'}: 2 channel(s); its own sigma: 392.2",  # 25 / 255 of the scale of 4000
         f"units of pixels and sigma: {denoiser.units}",
         "signatures: serving_default, with_sigma, posterior, own_sigma, describe",
-        "limit: 67108864 pixels per request and per image file",
+        "limit: 16777216 pixels per request and per image file",
     ]
     assert cli.main(["export", str(run_folder / "denoiser.keras"), "--out", str(out), "--version", "3"]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["3", "4", "5"]
@@ -304,6 +348,22 @@ def test_the_command_says_in_one_line_what_is_wrong(out, arguments, sentence, ru
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("bsdenoise: error: ") and (sentence in line or re.search(sentence, line))
     assert not (tmp_path / "new").exists()
+
+
+def test_the_steps_are_told_to_a_terminal_alone(run_folder, tmp_path, capsys, monkeypatch):
+    assert cli.main(["export", str(run_folder), "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert cli.main(["export", str(run_folder), "--out", str(tmp_path), "--warm-up", "8x8"]) == 0
+    shown = capsys.readouterr().err
+    steps = re.findall("tracing the signatures|writing the graph|loading what was written|trying the requests", shown)
+    assert list(dict.fromkeys(steps)) == [
+        "tracing the signatures",
+        "writing the graph",
+        "loading what was written",
+        "trying the requests",
+    ]
+    assert "100%" in shown and shown.endswith("\r") and "\n" not in shown  # nothing of it stays
 
 
 def test_the_command_names_a_model_that_is_missing(tmp_path, capsys):

@@ -2,8 +2,10 @@ import importlib.util
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -271,6 +273,34 @@ def test_leaves_in_time_and_saves(tmp_path, monkeypatch, reason):
     run.on_epoch_end(0, {"loss": 1.0})
     assert (run.folder / "state.json").exists() == leaves
     assert make().step == (1 if leaves else 0)
+
+
+def test_says_that_it_compiles_and_obeys_meanwhile(folder):
+    """A signal is not handled by Python while JAX compiles, which takes far longer here than this test waits."""
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    arguments = ["--images", folder / "rgb.npy", "--out", folder / "stopped", "--noise", "gaussian:25", "--crop", "32"]
+    command = [sys.executable, "-u", str(SCRIPT), *map(str, arguments)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        lines = [process.stdout.readline()]
+        assert "compiling the step for jax" in lines[0]
+        time.sleep(2.0)
+        asked = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        lines += process.stdout.readlines()
+        code = process.wait(timeout=60)
+    assert time.monotonic() - asked < 10.0
+    assert code == 128 + signal.SIGTERM
+    assert "stopped before the first step of this call was done" in lines[-1]
+    assert not any("finished" in line for line in lines)
+
+
+def test_says_when_the_first_step_is_done(whole_run):
+    _, printed, _ = whole_run
+    lines = printed.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("step 20/100"))
+    said = [number for number, line in enumerate(lines) if line.startswith("compiled in ")]
+    assert len(said) == 1 and said[0] < first
+    assert lines[0].startswith("compiling the step for jax")
 
 
 def test_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path, monkeypatch):

@@ -159,6 +159,11 @@ def test_the_graph_says_what_stands_beside_it(server, folder, denoiser):
     assert description["limits"] == {
         "max_pixels": export.DEFAULT_MAX_PIXELS, "grid": 4, "tile": 1024, "overlap": 40, "untiled_pixels": 2**20,
     }  # fmt: skip
+    width, channels = 4, denoiser.channels  # of the widest maps there are eight times as many
+    expected = 3.5 * 4 * 8 * width * 1024**2 / 2**20, 40 * channels * export.DEFAULT_MAX_PIXELS / 2**20
+    assert description["memory"] == {
+        "request_mib": round(sum(expected)), "tile_mib": round(expected[0]), "bytes_per_pixel": 40 * channels,
+    }  # fmt: skip
     assert description["network"] == {"parameters": denoiser.network.count_params(), "depth": 2}
     assert description["package"] == f"bsdenoise {bsdenoise.__version__}"
     assert (description["format"], description["name"], description["training"]) == (1, "denoiser", None)

@@ -26,7 +26,9 @@ MAY_DIFFER = ("method", "channels", "factor")
 
 def settings(name):
     """Reads a recipe as the command does, with a SOURCE and an --out."""
-    return TrainConfig(**{"source": "photos", "out": Path("run")} | config_file.read(TrainConfig, name))
+    return TrainConfig(
+        **{"source": "photos", "out": Path("run"), "noise": "gaussian:25"} | config_file.read(TrainConfig, name)
+    )
 
 
 def text(name):
@@ -123,7 +125,9 @@ def test_recipes_of_presets(name, tmp_path, monkeypatch):
     assert (own.init is None) == (name == "presets/compact-trunk")
     assert own.grow == (name == "presets/full-trunk")
     written = tomllib.loads(text(name))
-    assert {key: value for key, value in written.items() if key != "noise"}.items() <= dataclasses.asdict(own).items()
+    assert written.items() <= dataclasses.asdict(own).items()
+    assert not {"noise", "corrupt", "source"} & set(written)  # they are for noisy images, as they are
+    assert (own.noise, own.corrupt) == ("gaussian:25", None)
     alike = [settings(other) for other in OF_PRESETS if other.endswith(name.rsplit("-")[-1])]
     free = ("width", "images", "grow", "learning_rate", "ramp_up", "ema", "seed")
     assert len({dataclasses.replace(one, **{key: getattr(alike[0], key) for key in free}) for one in alike}) == 1

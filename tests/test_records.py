@@ -104,9 +104,19 @@ class Constant:
 def test_what_a_contestant_does_not_say_is_none(items):
     record = measure(Constant(), items)[0]
     missing = ("sigma_used", "psnr_mean", "sure_psnr", "calibration")
-    assert [getattr(record, name) for name in missing] == [None] * 4
+    assert [getattr(record, name) for name in missing] == [None] * 4 and not record.sure_withheld
     clean = cases.read_clean(items[0], 3, SPEC).clean
     assert record.psnr_unrounded == pytest.approx(metrics.psnr(np.full_like(clean, 0.5), clean, 1.0))
+
+
+def test_an_estimate_that_is_withheld_is_no_number(items, tmp_path):
+    path = tmp_path / "records.jsonl"
+    contestant = Constant(sigma=0.2, estimated_psnr=float("nan"))
+    (record, *_) = measure(contestant, items, path=path)
+    assert (record.sure_psnr, record.sure_withheld) == (None, True)
+    for line in path.read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert measure(contestant, items, path=path)[0] == record and len(contestant.calls) == len(items)
 
 
 def test_what_a_contestant_says_is_kept(items):

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bsdenoise.data.faults import named
 from bsdenoise.data.sampling import SAMPLE_SIZE, fit_range, look_at
 from bsdenoise.data.sources import open_source
 from bsdenoise.images import Picture
@@ -144,5 +145,31 @@ def test_integers_and_floats_differ(order):
 
 def test_nothing_readable(tmp_path):
     (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(ValueError, match="None of the images could be read"):
+    (tmp_path / "b.png").write_bytes(b"")
+    with pytest.raises(ValueError) as raised:
         look_at(open_source(str(tmp_path)), relative_noise=False)
+    assert str(raised.value) == (
+        f"None of the images could be read; the first is {tmp_path}/a.png: cannot be read: its content is no image of "
+        "a known kind."
+    )
+
+
+@pytest.mark.parametrize("count", [3, SAMPLE_SIZE + 6])
+def test_the_reason_of_the_first_of_many(count):
+    tried = "images" if count <= SAMPLE_SIZE else f"{SAMPLE_SIZE} images that were tried"
+    with pytest.raises(ValueError, match=f"^None of the {tried} could be read; the first is image 0: broken$"):
+        look_at(_Arrays([None] * count), relative_noise=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "expected"),
+    [
+        ("a.tif", "a.tif: bad", "a.tif: bad"),
+        ("a.tif[3]", "a.tif: bad", "a.tif[3]: bad"),
+        ("a.tif[3]", "a.tif[3]: bad", "a.tif[3]: bad"),
+        ("a.tif", "bad", "a.tif: bad"),
+        ("a.tif", "", "a.tif: ValueError"),
+    ],
+)
+def test_an_image_is_named_once(name, message, expected):
+    assert named(name, ValueError(message)) == expected

@@ -43,6 +43,7 @@ EXPECTED = [
     "--rest_api_timeout_in_ms=1500",
     "--grpc_channel_arguments=grpc.max_receive_message_length=2147483647",
     "--file_system_poll_wait_seconds=1",
+    "--num_load_threads=2",
     "--max_num_load_retries=5",
     "--load_retry_interval_micros=2500000",
 ]

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from rest_server import fake_server, wait_until
 
-from bsdenoise.server import json_in, rest
+from bsdenoise.server import bodies, json_in
 
 PREDICT = "/v1/models/double:predict"
 LABELS = "/v1/models/double/labels/a%20b"
@@ -249,7 +249,7 @@ def test_a_client_that_sends_on_after_the_refusal_is_not_cut_off(server):
 
 
 def test_a_client_that_never_ends_is_hung_up_on(server, monkeypatch):
-    monkeypatch.setattr(rest, "LINGER_SECONDS", 0.5)
+    monkeypatch.setattr(bodies, "LINGER_SECONDS", 0.5)
     with connected(server) as connection, pytest.raises(OSError):
         sent(connection, b"", Content_Length=10**12)
         end = time.monotonic() + 20
@@ -295,7 +295,7 @@ def test_a_slow_client_is_sent_away():
 @pytest.fixture
 def impatient(monkeypatch):
     """A server that waits for the next bytes for a second."""
-    monkeypatch.setattr(rest, "IDLE_SECONDS", 1.0)
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 1.0)
     with fake_server(concurrency=1, queue=0) as server:
         yield server
 

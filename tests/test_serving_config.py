@@ -8,10 +8,13 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
+import tyro
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from bsdenoise import config
+from bsdenoise.server import guard as server_guard
 from bsdenoise.server import metrics
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +22,7 @@ SERVING = ROOT / "serving"
 MANIFESTS = sorted((SERVING / "kubernetes").glob("*.yaml"))
 ENTRYPOINT = (ROOT / "docker" / "serving-entrypoint.sh").read_text()
 KUBERNETES = ("1.29", "1.37")  # the oldest and the newest that are meant
+USUAL_REQUEST_MIB = int(re.search(r"USUAL_REQUEST_MIB=(\d+)", ENTRYPOINT)[1])
 ENTRYPOINT_DEFAULTS = dict(re.findall(r'"\$\{([A-Z_]+):=([^$}]+)\}"', ENTRYPOINT))
 
 
@@ -44,20 +48,7 @@ def message(name, nested=(), **fields):
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"t.{name}"))
 
 
-WRAPPERS = [(f"{kind.title()}Value", {"value": (1, kind)}) for kind in ("int64", "bool", "string")]
 # The numbers of the fields matter to nothing here.
-BatchingParameters = message(
-    "BatchingParameters",
-    WRAPPERS,
-    max_batch_size=(1, "Int64Value"),
-    batch_timeout_micros=(2, "Int64Value"),
-    max_enqueued_batches=(3, "Int64Value"),
-    num_batch_threads=(4, "Int64Value"),
-    thread_pool_name=(5, "StringValue"),
-    pad_variable_length_inputs=(7, "bool"),
-    enable_large_batch_splitting=(8, "BoolValue"),
-    max_execution_batch_size=(9, "Int64Value"),
-)
 MonitoringConfig = message(
     "MonitoringConfig",
     [("Prometheus", {"enable": (1, "bool"), "path": (2, "string")})],
@@ -86,34 +77,31 @@ def test_models_config():
     assert set(model.version_labels.values()) == served == {1}
 
 
-def test_batching_parameters_are_those_that_the_entrypoint_writes():
-    parameters = read("batching_parameters.txt", BatchingParameters)
-    assert parameters.max_execution_batch_size.value == 1  # nothing is merged
-    assert parameters.enable_large_batch_splitting.value is True
-    assert parameters.max_batch_size.value == int(ENTRYPOINT_DEFAULTS["MAX_IMAGES_PER_REQUEST"])
-    assert parameters.max_enqueued_batches.value == int(ENTRYPOINT_DEFAULTS["REQUESTS_WAITING"])
-    assert parameters.max_batch_size.value <= parameters.max_enqueued_batches.value
-    written = ENTRYPOINT[ENTRYPOINT.index("<<PARAMETERS") : ENTRYPOINT.index("\nPARAMETERS")]
-    fields = re.findall(r"^(\w+) \{", written, re.MULTILINE)
-    assert fields == re.findall(r"^(\w+) \{", (SERVING / "batching_parameters.txt").read_text(), re.MULTILINE)
+def test_nothing_switches_batching_on():
+    """But for what the entrypoint refuses, no file that is shipped names it."""
+    paths = [path for folder in ("serving", "docker") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    named = [path.name for path in paths if re.search(r"(?i)batching", path.read_text())]
+    assert sorted(named) == ["README.md", "serving-entrypoint.sh"]
+    assert '"--enable_batching=false"' in ENTRYPOINT
+    assert not re.search(r"arguments\S*\(?\s*\"--(enable_batching=true|batching_parameters_file)", ENTRYPOINT)
 
 
 def test_monitoring_config():
-    config = read("monitoring.config", MonitoringConfig).prometheus_config
-    assert config.enable is True
-    assert config.path == metrics.PATH  # the local server's
+    prometheus = read("monitoring.config", MonitoringConfig).prometheus_config
+    assert prometheus.enable is True
+    assert prometheus.path == metrics.PATH  # the local server's
 
 
 def test_ssl_config_example():
-    config = read("ssl.config.example", SSLConfig)
-    for text in (config.server_key, config.server_cert, config.custom_ca):
+    tls = read("ssl.config.example", SSLConfig)
+    for text in (tls.server_key, tls.server_cert, tls.custom_ca):
         assert text.startswith("-----BEGIN ") and text.endswith("-----\n")
-    assert config.client_verify is True
+    assert tls.client_verify is True
 
 
 def test_a_misspelt_field_is_found():
-    with pytest.raises(text_format.ParseError, match='no field named "max_batchsize"'):
-        text_format.Parse("max_batchsize { value: 1 }", BatchingParameters())
+    with pytest.raises(text_format.ParseError, match='no field named "prometheus"'):
+        text_format.Parse("prometheus { enable: true }", MonitoringConfig())
 
 
 # Kubernetes
@@ -142,8 +130,13 @@ def pod(deployment):
 
 @pytest.fixture
 def container(pod):
-    (container,) = pod["spec"]["containers"]
-    return container
+    """The model server's."""
+    return next(item for item in pod["spec"]["containers"] if item["name"] == "model-server")
+
+
+@pytest.fixture
+def guard(pod):
+    return next(item for item in pod["spec"]["containers"] if item["name"] == "guard")
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
@@ -176,9 +169,9 @@ def test_kustomize_puts_it_together(tmp_path):
     assert len(built) == 1 + sum(len(documents(path)) for path in MANIFESTS)  # and the ConfigMap
     for document in built:
         kubernetes_validate.validate(document, KUBERNETES[-1], strict=True)
-    (config,) = (document for document in built if document["kind"] == "ConfigMap")
-    assert config["metadata"]["name"] == "bsdenoise-serving"
-    assert config["data"]["models.config"] == (SERVING / "models.config").read_text()
+    (mapped,) = (document for document in built if document["kind"] == "ConfigMap")
+    assert mapped["metadata"]["name"] == "bsdenoise-serving"
+    assert mapped["data"]["models.config"] == (SERVING / "models.config").read_text()
 
 
 def test_the_gpu_component_asks_for_a_gpu(tmp_path):
@@ -191,7 +184,7 @@ def test_the_gpu_component_asks_for_a_gpu(tmp_path):
     assert done.returncode == 0, done.stderr
     (deployment,) = (item for item in yaml.safe_load_all(done.stdout) if item["kind"] == "Deployment")
     kubernetes_validate.validate(deployment, KUBERNETES[-1], strict=True)
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
     assert container["resources"]["limits"] == {"memory": "12Gi", "nvidia.com/gpu": "1"}
 
 
@@ -206,14 +199,38 @@ def test_selectors_find_the_pods(deployment, pod):
     assert all(selector and selector.items() <= labels for selector in selectors)
 
 
-def test_ports_are_those_of_the_server(container):
+def test_ports_are_those_of_the_server_and_of_the_guard(container, guard):
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports == {name: int(ENTRYPOINT_DEFAULTS[f"{name.upper()}_PORT"]) for name in ("grpc", "rest")}
-    for service in by_kind("Service").values():
-        for port in service["spec"]["ports"]:
-            assert ports[port["targetPort"]] == port["port"]
+    assert ports == {
+        "grpc": int(ENTRYPOINT_DEFAULTS["GRPC_PORT"]),
+        "metrics": int(ENTRYPOINT_DEFAULTS["REST_PORT"]),
+    }
+    (port,) = guard["ports"]
+    assert (port["name"], port["containerPort"]) == ("rest", config.GuardConfig.port)
+    offered = {
+        (port["port"], port["targetPort"]) for item in by_kind("Service").values() for port in item["spec"]["ports"]
+    }
+    assert offered == {(8500, "grpc"), (8501, "rest")}
+
+
+def test_nobody_but_prometheus_reaches_rest_without_the_guard():
     (policy,) = by_kind("NetworkPolicy").values()
-    assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]} == set(ports)
+    clients, monitoring = policy["spec"]["ingress"]
+    assert {port["port"] for port in clients["ports"]} == {"grpc", "rest"}
+    assert {port["port"] for port in monitoring["ports"]} == {"metrics"}
+    assert "namespaceSelector" in monitoring["from"][0]
+
+
+def test_the_guard_sends_on_what_the_server_computes(container, guard):
+    settings = vars(tyro.cli(config.GuardConfig, args=guard["args"]))
+    assert settings["server"] == f"http://127.0.0.1:{ENTRYPOINT_DEFAULTS['REST_PORT']}"
+    mebibytes = int(container["resources"]["limits"]["memory"].removesuffix("Gi")) * 1024
+    images = (mebibytes - int(ENTRYPOINT_DEFAULTS["MEMORY_RESERVE_MIB"])) // USUAL_REQUEST_MIB
+    assert settings["at_once"] == images - images // 2  # what gRPC leaves
+    (timeout,) = (int(item["value"]) for item in container["env"] if item["name"] == "REST_TIMEOUT_SECONDS")
+    assert settings["timeout"] < timeout
+    spare = {item["name"]: item["value"] for item in container["env"]}["REST_SPARE_THREADS"]
+    assert int(spare) == server_guard.STATUS_THREADS
 
 
 def test_volumes_are_mounted_where_they_are_read(pod, container):
@@ -272,9 +289,7 @@ def test_memory_is_certain_and_holds_two_images(container):
     resources = container["resources"]
     assert resources["requests"]["memory"] == resources["limits"]["memory"]
     mebibytes = int(resources["limits"]["memory"].removesuffix("Gi")) * 1024
-    images = (mebibytes - int(ENTRYPOINT_DEFAULTS["MEMORY_RESERVE_MIB"])) // int(
-        ENTRYPOINT_DEFAULTS["MEMORY_PER_REQUEST_MIB"]
-    )
+    images = (mebibytes - int(ENTRYPOINT_DEFAULTS["MEMORY_RESERVE_MIB"])) // USUAL_REQUEST_MIB
     assert images == int(resources["requests"]["cpu"]) == 2
 
 
@@ -298,8 +313,6 @@ SAMPLES = {
     f"{metrics.REQUEST_LATENCY}_bucket": {"model_name", "API", "entrypoint", "le"},
     f"{metrics.RUNTIME_LATENCY}_bucket": {"model_name", "API", "runtime", "le"},
     metrics.LOAD_ATTEMPTS: {"model_path", "status"},
-    ":tensorflow:serving:batching_session:queuing_latency_bucket": {"thread_pool_name", "le"},
-    ":tensorflow:serving:batching_session:processed_batch_size_sum": set(),
 }
 # Words of PromQL that look like metrics.
 WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "or", "vector"}
@@ -431,7 +444,10 @@ def test_the_proxy_waits_longer_than_the_server_and_takes_what_it_takes():
     (wait,) = re.findall(r"proxy_read_timeout (\d+)s;", text)
     assert int(wait) > int(ENTRYPOINT_DEFAULTS["REST_TIMEOUT_SECONDS"])
     (upstream,) = re.findall(r"server 127\.0\.0\.1:(\d+);", text)
-    assert upstream == ENTRYPOINT_DEFAULTS["REST_PORT"]
+    assert int(upstream) == config.GuardConfig.port  # not the model server's
+    (size,) = re.findall(r"client_max_body_size (\d+)m;", text)
+    assert int(size) == config.GuardConfig.max_body
+    assert "limit_conn callers" in text and "limit_conn all" in text
 
 
 @pytest.mark.parametrize(

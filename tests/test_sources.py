@@ -7,8 +7,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from bsdenoise.data import faults, looking, sources
 from bsdenoise.data import index as file_index
-from bsdenoise.data import looking, sources
 from bsdenoise.data.sources import ArraySource, FileSource, open_source, select
 
 
@@ -120,7 +120,7 @@ def test_more_than_one_image_is_refused(tmp_path, monkeypatch):
     _write(tmp_path / "a.png", 8, 8)
     source = open_source(str(tmp_path / "a.png"))
     stack = sources.Picture(np.zeros((2, 8, 8, 3), "uint8"), "TIFF")
-    monkeypatch.setattr(sources.images, "read_image", lambda path, index, axes: stack)
+    monkeypatch.setattr(sources.images, "read_image", lambda path, index, axes, no_data: stack)
     with pytest.raises(ValueError, match="expected one image"):
         source.read(0)
 
@@ -147,12 +147,14 @@ def test_both_sides_within_the_limits(folder, low, high, kept):
 
 
 def test_images_without_a_readable_size_are_named(folder, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_REPORTS", 2)
+    monkeypatch.setattr(faults, "MAX_REPORTS", 2)
     for name in ("x.png", "y.tif", "z.jpg"):
         (folder / name).write_bytes(b"no image")
     lines = []
     assert len(select(open_source(str(folder)), 10, None, lines.append)) == 9
-    assert len(lines) == 2 and "x.png: cannot be read" in lines[0] and "y.tif" in lines[1]
+    assert (
+        len(lines) == 3 and "not be named" in lines[2] and "x.png: cannot be read" in lines[0] and "y.tif" in lines[1]
+    )
     assert lines[0].count("x.png") == 1
 
 

@@ -14,7 +14,7 @@ from bsdenoise.evaluation.records import Record
 def record(model="m", dataset="d", image="a", draw=0, psnr=30.0, **values):
     defaults = {"channels": 3, "height": 1000, "width": 500, "sigma": 0.1, "sigma_used": 0.1, "psnr_noisy": 20.0}
     defaults |= {"psnr_unrounded": psnr - 0.01, "psnr_mean": psnr - 2, "ssim": 0.9, "sure_psnr": psnr + 0.1}
-    defaults |= {"calibration": 1.0, "seconds": 2.0}
+    defaults |= {"calibration": 1.0, "seconds": 2.0, "sure_withheld": False}
     return Record(model=model, dataset=dataset, image=image, draw=draw, psnr=psnr, **(defaults | values))
 
 
@@ -85,6 +85,23 @@ def test_what_a_method_does_not_have_stays_empty():
     assert [cells[head.index("SURE-PSNR")] for cells in body] == ["", "30.10"]
     parsed = list(csv.DictReader(io.StringIO(table.as_csv([first, full]))))
     assert [row["calibration"] for row in parsed] == ["", "1.0"]
+
+
+def test_a_mean_that_lacks_withheld_estimates_is_withheld_itself():
+    """The mean over the other images would stand beside the PSNR of all."""
+    records = [record(image=name) for name in "ab"] + [record(image="c", sure_psnr=None, sure_withheld=True)]
+    row, other, average = table.summarise([*records, record(dataset="e")])
+    assert (row.sure_psnr, row.sure_withheld) == (None, 1)
+    assert (other.sure_psnr, other.sure_withheld) == (pytest.approx(30.1), 0)
+    assert (average.sure_psnr, average.sure_withheld) == (None, 1)
+    head, _, *body = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.as_text([row, other, average], "github").splitlines()
+    ]
+    assert [cells[head.index("SURE-PSNR")] for cells in body] == ["–", "30.10", "–"]
+    (line,) = table.footnotes([row, other, average])
+    assert line.startswith("– SURE-PSNR is withheld: m on d (1 measured): the noise of the image is not what")
+    assert table.footnotes([other]) == []
 
 
 def test_rows_say_how_many_sets_channels_and_which_noise():

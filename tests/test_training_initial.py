@@ -106,17 +106,17 @@ def test_a_plain_network_starts_one_and_does_not_grow(config):
 
 def test_what_is_kept_is_never_worse_than_what_it_began_with(trained, config, monkeypatch):
     """Here every validation is said to be worse than the one before."""
-    measure, scores = Validation.__call__, []
+    measure, errors = Validation.__call__, []
 
     def worse(self):
-        values, moments = measure(self)
-        scores.append(-len(scores))
-        return values | {self.score: float(scores[-1])}, moments
+        errors.append(float(len(errors)))
+        result = measure(self)
+        return dataclasses.replace(result, error=errors[-1], values=result.values | {self.score: -errors[-1]})
 
     monkeypatch.setattr(Validation, "__call__", worse)
     again = dataclasses.replace(config, out=config.out.with_name("again"), init=str(trained), images=24)
     assert train(again).score == 0.0
-    assert len(scores) == 2
+    assert len(errors) == 2
     kept = saved.load(again.out)
     np.testing.assert_array_equal(outputs(kept), outputs(saved.load(trained)))
     assert kept.provenance["crops"] == 0

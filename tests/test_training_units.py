@@ -3,12 +3,15 @@
 import contextlib
 import dataclasses
 import json
+import re
 
+import counts
 import keras
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy import ndimage
 
 from bsdenoise import cli
 from bsdenoise.config import TrainConfig
@@ -271,3 +274,86 @@ def test_what_reading_changes_is_said_once(tmp_path, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if "alpha" in line]
     assert len(lines) == 1 and lines[0].startswith("note: ") and "00.png" in lines[0]
     assert data.channels == 3
+
+
+def _photos(folder, noise, sigma, dtype="uint8", blur=0.0):
+    """Eight photographs of 128×128 pixels with noise, in a stack of the type's own units."""
+    rng = np.random.default_rng(0)
+    clean = 255 * counts.photographs(8, 128)
+    drawn = ndimage.gaussian_filter(rng.standard_normal(clean.shape), (0, blur, blur))
+    noisy = clean + sigma * drawn / drawn.std()
+    np.save(folder / "stack.npy", noisy if dtype == "float32" else np.rint(noisy).clip(0, 255).astype(dtype))
+    preparation.open_data(_config(folder / "stack.npy", folder, **noise))
+
+
+def test_correlated_noise_is_not_told_to_add_noise(tmp_path, capsys):
+    _photos(tmp_path, {"noise": "gaussian:25"}, 25, blur=1.0)
+    said = capsys.readouterr().out
+    assert "neighbouring pixels seem to share their noise" in said and "--noise gaussian:25 says 25" in said
+    assert "--corrupt" not in said
+
+
+@pytest.mark.parametrize("sigma", [0, 25])
+def test_clean_and_white_images_are_no_correlated_noise(tmp_path, capsys, sigma):
+    _photos(tmp_path, {"noise": "gaussian:25"}, sigma)
+    said = capsys.readouterr().out
+    assert "share their noise" not in said and ("add --corrupt fresh" in said) == (sigma == 0)
+
+
+@pytest.mark.parametrize(("sigma", "declared"), [(25, 25), (25, 12), (10, 4)])
+def test_more_noise_than_declared_is_noticed(tmp_path, capsys, sigma, declared):
+    _photos(tmp_path, {"noise": f"gaussian:{declared}"}, sigma)
+    said = capsys.readouterr().out
+    assert (f"where --noise gaussian:{declared} says {declared}. If that is no fine texture" in said) == (
+        declared < sigma
+    )
+    if declared < sigma:
+        assert float(re.search("show noise of about ([0-9.]+)", said)[1]) == pytest.approx(sigma, rel=0.15)
+
+
+@pytest.mark.parametrize("spec", ["gaussian:25", "gaussian:5-50"])
+@pytest.mark.parametrize("blur", [0.0, 1.0], ids=["white", "correlated"])
+@pytest.mark.parametrize("sigma", [0, 25])
+def test_noise_is_not_added_to_noisy_images_unsaid(tmp_path, capsys, spec, blur, sigma):
+    _photos(tmp_path, {"noise": spec, "corrupt": "fresh"}, sigma, blur=blur)
+    said = capsys.readouterr().out
+    assert ("the images look noisy already" in said) == (sigma > 0)
+    assert ("leave --corrupt out (--corrupt None where --config sets it)" in said) == (sigma > 0)
+
+
+def test_a_fraction_of_floats_in_counts_is_told_the_cure(tmp_path, capsys):
+    _photos(tmp_path, {"noise": "gaussian:25/255"}, 25, dtype="float32")
+    assert "declare what they have, without a slash: the full scale of floats is 1" in capsys.readouterr().out
+    np.save(tmp_path / "unit.npy", np.random.default_rng(0).random((5, 64, 64)).astype("float32"))
+    with pytest.raises(ValueError, match="images from 0 to 1, 25 of 255 levels are gaussian:25/255"):
+        preparation.open_data(_config(tmp_path / "unit.npy", tmp_path, noise="gaussian:25"))
+
+
+@pytest.mark.parametrize("units", [1e-30, 1e-20, 1e20, 1e30])
+def test_units_of_any_size_train_alike(tmp_path, exported, units):
+    """Numbers in the units of the network do not depend on those of the files."""
+    rng = np.random.default_rng(0)
+    noisy = rng.normal(100 + 50 * _patterns(6, 48, 1), 10.0)
+    outcomes = []
+    for scale in (1.0, units):
+        folder = tmp_path / f"{scale:g}"
+        folder.mkdir()
+        np.save(folder / "stack.npy", (noisy * scale).astype("float32"))
+        outcomes.append(train(_config(folder / "stack.npy", folder, noise=f"gaussian:{10 * scale:g}")))
+    assert outcomes[1].score == pytest.approx(outcomes[0].score, abs=0.05)
+    ordinary, other = exported
+    assert other.scale == pytest.approx(units * ordinary.scale, rel=1e-3)
+    expected = ordinary.denoise(noisy[0].astype("float32"))
+    found = other.denoise((noisy[0] * units).astype("float32")) / units
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["npy", "tif"])
+def test_noise_that_single_precision_would_lose_is_refused(tmp_path, kind):
+    stack = np.random.default_rng(0).normal(1e9, 1.0, (5, 40, 40))
+    path = tmp_path / f"stack.{kind}"
+    np.save(path, stack) if kind == "npy" else tifffile.imwrite(path, stack, photometric="minisblack")
+    with pytest.raises(ValueError, match=r"the first is .*lie around 1e\+09 and .*subtract the offset"):
+        preparation.open_data(_config(path, tmp_path, noise="gaussian:1"))
+    np.save(tmp_path / "moderate.npy", stack - 1e9 + 1e4)
+    preparation.open_data(_config(tmp_path / "moderate.npy", tmp_path, noise="gaussian:1"))

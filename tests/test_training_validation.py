@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 import training_runs
 
+from bsdenoise import ignored
 from bsdenoise.training import preparation
 from bsdenoise.training.loop import train
 from bsdenoise.training.run_folder import sample_picture
@@ -21,7 +22,8 @@ def test_validation_equals_a_twin(config):
     """Validation numbers against what the denoiser and plain NumPy give for the same images."""
     data, _ = preparation.open_data(config)
     state = TrainingState(config, data, tf.distribute.get_strategy())
-    values, moments = Validation(state.denoiser, data, 16, 30)()
+    validated = Validation(state.denoiser, data, 16, 30)()
+    values, moments = validated.values, validated.moments
     crop = data.validation_crop(int(data.held_out[0]), 30)
     noisy, sigma, clean = crop.noisy(0), crop.sigma, crop.clean
     result = state.denoiser.posterior(noisy, sigma=float(sigma))
@@ -29,6 +31,7 @@ def test_validation_equals_a_twin(config):
     assert values["psnr"] == pytest.approx(-10 * np.log10(np.mean((result.denoised - clean) ** 2)), abs=1e-3)
     assert values["psnr_mean"] == pytest.approx(-10 * np.log10(np.mean((result.mean - clean) ** 2)), abs=1e-3)
     assert values["sure_psnr"] == pytest.approx(result.estimated_psnr, abs=1e-3)
+    assert validated.error == pytest.approx(10 ** (-values["sure_psnr"] / 10), rel=1e-6)
     expected = -10 * np.log10(np.mean((result.mean - noisy) ** 2) - sigma**2)
     assert values["sure_psnr_mean"] == pytest.approx(expected, abs=1e-3)
 
@@ -39,7 +42,8 @@ def test_validation_of_point_estimates_equals_a_twin(config, name):
     data, _ = preparation.open_data(dataclasses.replace(config, method=name, **settings))
     state = TrainingState(config, data, tf.distribute.get_strategy())
     validation = Validation(state.denoiser, data, 16, 30)
-    values, moments = validation()
+    validated = validation()
+    values, moments = validated.values, validated.moments
     crop = data.validation_crop(int(data.held_out[0]), 30)
     shown, target = data.method.example(crop)
     noisy, clean, variance = crop.noisy(0), crop.clean, float(crop.sigma) ** 2
@@ -85,3 +89,28 @@ def test_sample_picture(channels):
     np.testing.assert_array_equal(picture[0, ::5, 0], [255, 64, 128, 128])
     picture = sample_picture(np.full(shape, 1.0), moments[:1], 0.1)
     np.testing.assert_array_equal(picture[0, ::5, 0], [255, 128])
+
+
+def test_pixels_that_were_not_measured_do_not_count(config, tmp_path):
+    """SURE and PSNR are those of the measured pixels, by NumPy on what the denoiser gives for the filled one."""
+    folder = tmp_path / "gaps"
+    folder.mkdir()
+    for number in range(6):
+        array = training_runs.smooth(48, 40, number).astype("float32") / 255
+        array[10:30, 5:30] = np.nan
+        np.save(folder / f"{number}.npy", array)
+    config = dataclasses.replace(config, source=str(folder), noise="gaussian:0.1")
+    data, sample = preparation.open_data(config)
+    assert sample.ignored == pytest.approx(500 / 48 / 40)
+    state = TrainingState(config, data, tf.distribute.get_strategy())
+    values, _ = Validation(state.denoiser, data, 16, 64)()
+    crop = data.validation_crop(int(data.held_out[0]), 64)
+    measured = ~np.isnan(crop.clean).any(axis=-1)
+    assert measured.sum() == 48 * 40 - 500
+    noisy = ignored.filled(crop.noisy(0)) * data.scale + data.offset
+    result = state.denoiser.posterior(noisy, sigma=float(crop.sigma) * data.scale)
+    denoised, mean = ((one - data.offset) / data.scale for one in (result.denoised, result.mean))
+    assert values["psnr"] == pytest.approx(-10 * np.log10(np.mean((denoised - crop.clean)[measured] ** 2)), abs=2e-2)
+    expected = -10 * np.log10(np.mean((mean - crop.noisy(0))[measured] ** 2) - crop.sigma**2)
+    assert values["sure_psnr_mean"] == pytest.approx(expected, abs=2e-2)
+    assert np.isfinite(values["loss"])

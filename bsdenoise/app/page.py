@@ -7,12 +7,13 @@ from typing import Any
 
 import gradio as gr
 
-from bsdenoise import images
-from bsdenoise.app import looks, views, words
-from bsdenoise.app.denoising import Denoised, Facts, Workshop
+from bsdenoise.app import looks, orientation, views, words
+from bsdenoise.app.denoising import Workshop, result_name
+from bsdenoise.app.facts import Denoised, Facts
+from bsdenoise.app.steps import Tell
 
 TITLE = "bsdenoise"
-PREFIX = "denoised-"  # of the download's name; before it, so that endings such as .ome.tif stay whole
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")  # not those of folders, which no browser uploads
 MODEL_QUEUE = "model"  # what has this name waits for each other: one computation at a time
 QUEUE_SIZE = 32  # computations that may wait
 CLEAN_EVERY = 300  # seconds between looks for old files
@@ -34,9 +35,7 @@ def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
         gr.HTML(words.paragraph(about) + words.paragraph(words.about_method(name, has_posterior)), elem_id="about")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                noisy = gr.File(
-                    label="Noisy image: PNG, JPEG, TIFF or .npy", file_types=list(images.SUFFIXES), height=150
-                )
+                noisy = gr.File(label="Noisy image: PNG, JPEG, TIFF or .npy", file_types=list(SUFFIXES), height=150)
                 sigma = gr.Textbox(
                     label="Noise standard deviation σ",
                     info=words.about_sigma(None, has_posterior),
@@ -70,7 +69,8 @@ def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
         shown = [message, facts, slider, uncertainty]
         handlers = Handlers(workshop, folder)
         noisy.change(handlers.take, noisy, [*shown, sigma, number, start, download], show_progress="hidden")
-        work: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": MODEL_QUEUE}
+        # One bar, not one on each of the results.
+        work: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": MODEL_QUEUE, "show_progress_on": slider}
         for trigger in (start.click, sigma.submit):
             trigger(handlers.denoise, [noisy, sigma, number], [*shown, download], trigger_mode="once", **work)
         number.change(handlers.look, [noisy, sigma, number, download], shown, trigger_mode="always_last", **work)
@@ -113,26 +113,29 @@ class Handlers:
         if name is None:
             return *_failed("Please drop an image first."), gr.skip()
 
-        def advance(done: int, total: int) -> None:
-            if total > 1:
-                progress((done, total), unit="images")
-
         path, index = Path(name), int(number) - 1
-        target = Path(tempfile.mkdtemp(dir=self.folder)) / f"{PREFIX}{path.name}"
+        target = Path(tempfile.mkdtemp(dir=self.folder)) / result_name(path)
         try:
-            done = self.workshop.denoise(path, target, _given(sigma), index, advance)
+            done = self.workshop.denoise(path, target, _given(sigma), index, _teller(progress))
         except Exception as reason:  # whatever it is, the user gets one sentence
             shutil.rmtree(target.parent, ignore_errors=True)
             return *_failed(words.sentence(reason, path)), gr.update(value=None, interactive=False)
         return *_show(*done, index), gr.update(value=str(target), interactive=True)
 
-    def look(self, name: str | None, sigma: str, number: int, result: str | None) -> tuple[Any, ...]:
-        """Shows another image of a stack that has been denoised."""
+    def look(
+        self,
+        name: str | None,
+        sigma: str,
+        number: int,
+        result: str | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - as above
+    ) -> tuple[Any, ...]:
+        """Show another image of a stack that has been denoised."""
         if name is None or result is None:
             return (gr.skip(),) * 4
         path, index = Path(name), int(number) - 1
         try:
-            return _show(*self.workshop.look(path, _given(sigma), index), index)
+            return _show(*self.workshop.look(path, _given(sigma), index, _teller(progress)), index)
         except Exception as reason:
             return _failed(words.sentence(reason, path))
 
@@ -141,11 +144,18 @@ def _given(sigma: str) -> str | None:
     return sigma.strip() or None
 
 
+def _teller(progress: gr.Progress) -> Tell:
+    """Make what tells the page's progress bar of each step."""
+    return lambda step: progress(step.share, desc=words.progress(step))
+
+
 def _show(facts: Facts, result: Denoised, seconds: float, index: int) -> tuple[Any, ...]:
-    limits = views.window(result.denoised)
-    pair = tuple(views.picture(image, limits) for image in (result.noisy, result.denoised))
+    limits = views.windows(result.denoised, facts.is_picture, facts.no_data)
+    drawn = [views.picture(image, limits) for image in (result.noisy, result.denoised)]
+    drawn += [] if result.ratio is None else [views.uncertainty(result.ratio)]
+    noisy, denoised, *uncertainty = (orientation.upright(image, facts.orientation) for image in drawn)
     text = _text(words.describe_result(facts, result, seconds, index))
-    return _alert(""), text, pair, None if result.ratio is None else views.uncertainty(result.ratio)
+    return _alert(""), text, (noisy, denoised), uncertainty[0] if uncertainty else None
 
 
 def _failed(message: str) -> tuple[Any, ...]:

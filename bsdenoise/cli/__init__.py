@@ -18,7 +18,7 @@ import tyro
 
 import bsdenoise
 from bsdenoise import config
-from bsdenoise.cli import config_file
+from bsdenoise.cli import config_file, libraries
 
 COMMANDS: dict[str, Any] = {
     "train": config.TrainConfig,
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Any] = {
     "export": config.ExportConfig,
     "prepare": config.PrepareConfig,
     "serve": config.ServeConfig,
+    "guard": config.GuardConfig,
     "app": config.AppConfig,
 }
 EXIT_FAILED = 2
@@ -70,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def main_train(argv: Sequence[str] | None = None) -> int:
-    """Runs `bsdenoise-train …`, which is `bsdenoise train …`."""
-    return main(["train", *(sys.argv[1:] if argv is None else argv)])
+    """Runs `bsdenoise-train …`, which is `bsdenoise train …`, but for `--version`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return main(arguments if arguments == ["--version"] else ["train", *arguments])
 
 
 def report(error: BaseException, where: object = None) -> None:
@@ -84,6 +86,9 @@ def report(error: BaseException, where: object = None) -> None:
     if os.environ.get("BSDENOISE_DEBUG") == "1":
         traceback.print_exception(error)
     message = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        error = ValueError(libraries.missing(error.name))
+        message = str(error)
     if not isinstance(error, (ValueError, OSError)) or not message:
         message = ": ".join(filter(None, (type(error).__name__, message))) + " (BSDENOISE_DEBUG=1 shows where)"
     if where is not None and str(where) not in message:
@@ -129,6 +134,10 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
         if stop.code:
             print(f"bsdenoise: error: {_one_line(mistakes.getvalue())}", file=sys.stderr)
         raise
+    if parsed.config is not None:
+        said = config_file.in_words(COMMANDS[command], parsed.config, arguments[1:])
+        if said is not None:
+            print(f"bsdenoise: note: {said}", file=sys.stderr)
     return command, parsed.settings
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import sys
 import threading
 import webbrowser
 from typing import Any
@@ -31,7 +32,9 @@ def run(config: AppConfig) -> int:
     if config.max_pixels < 1:
         raise ValueError(f"--max-pixels must be at least 1. Received: {config.max_pixels}.")
     with contextlib.ExitStack() as stack:
+        _tell("loading the model" if config.server is None else "connecting")
         workshop, about = _workshop(config, stack)
+        _tell("starting the page")
 
         from bsdenoise.app import server  # here, because it loads Gradio, which takes seconds
 
@@ -44,6 +47,12 @@ def run(config: AppConfig) -> int:
             while not never.wait(SIGNAL_SECONDS):  # without an end it may not notice a signal given to another thread
                 pass
     return 0
+
+
+def _tell(doing: str) -> None:
+    """Say what is being done, to whoever waits at a terminal."""
+    if sys.stderr.isatty():
+        print(f"bsdenoise: {doing} …", file=sys.stderr, flush=True)
 
 
 def _workshop(config: AppConfig, stack: contextlib.ExitStack) -> tuple[Any, str]:
@@ -60,7 +69,8 @@ def _workshop(config: AppConfig, stack: contextlib.ExitStack) -> tuple[Any, str]
         denoiser, about = models.load_denoiser(config.model), f"Model: {config.model}. {here}"
     else:
         denoiser, grey = (models.load_preset(presets.DEFAULTS[channels]) for channels in (RGB, GREY))
-        about = f"Models: {presets.DEFAULTS[RGB]} for RGB images, {presets.DEFAULTS[GREY]} for all others. {here}"
+        for_others = f"{presets.DEFAULTS[GREY]} for all others, channel by channel"
+        about = f"Models: {presets.DEFAULTS[RGB]} for RGB images, {for_others}. {here}"
 
     from bsdenoise.app.denoising import Workshop
 

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import shlex
 import tomllib
 import typing
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,8 @@ import tyro
 FLAG = "--config"
 RUN_CONFIG = "config.json"  # what a run folder calls its flags
 TOML, JSON = ".toml", ".json"
+SAID = "said"  # key beside the flags of a run: whoever wrote the file has told the user what it holds
+FIRST_SAID = ("corrupt", "noise", "source", "targets", "init")  # what training does to images, or begins with
 CLOSE = 0.75  # how alike a misspelt key and a flag are, of 1; 0.6, the default, finds "server" for "every"
 
 Settings = TypeVar("Settings")
@@ -124,11 +127,69 @@ def read(kind: type, name: str) -> dict[str, Any]:
     return values
 
 
+def in_words(kind: type, name: str, arguments: Sequence[str]) -> str | None:
+    """Say in a line what `--config NAME` sets beyond the command line, so that nothing of it acts unseen.
+
+    Args:
+        kind: The command's dataclass.
+        name: As for `read`.
+        arguments: The command line.
+
+    Returns:
+        What differs from the command's own defaults, written as flags, what changes the images first; `None` if
+        nothing does, or if it was said before, to whoever started this process.
+
+    Raises:
+        ValueError: As `read`.
+        OSError: If the file cannot be read.
+    """
+    if _is_said(name):
+        return None
+    own = {field.name: field.default for field in dataclasses.fields(kind) if _has_default(field)}
+    values = defaults(kind, name, arguments)
+    changed = {field: value for field, value in values.items() if field not in own or own[field] != value}
+    kept = [field for field in changed if f"--no-{field.replace('_', '-')}" not in arguments]
+    positional = _positional(kind)
+    flags = [_as_flag(field, changed[field], field in positional) for field in sorted(kept, key=_rank)]
+    return f"{FLAG} {name} sets {' '.join(flags)}" if flags else None
+
+
 def recipes() -> list[str]:
     """Names the shipped recipes, such as "paper/full-colour"."""
     folders = [folder for folder in _recipe_folder().iterdir() if folder.is_dir()]
     files = [(folder.name, file.name) for folder in folders for file in folder.iterdir() if file.name.endswith(TOML)]
     return sorted(f"{folder}/{file.removesuffix(TOML)}" for folder, file in files)
+
+
+def _rank(field: str) -> int:
+    """Order what is said: first what decides about the images."""
+    return FIRST_SAID.index(field) if field in FIRST_SAID else len(FIRST_SAID)
+
+
+def _positional(kind: type) -> set[str]:
+    """List the fields that a command line gives without a flag."""
+    mark = _metadata(tyro.conf.Positional[int])[0]
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field for field, hint in hints.items() if mark in _metadata(hint)}
+
+
+def _metadata(hint: Any) -> tuple:
+    return getattr(hint, "__metadata__", ())
+
+
+def _as_flag(field: str, value: Any, is_positional: bool) -> str:
+    """Write a value as it would stand on a command line."""
+    flag = field.upper() if is_positional else f"--{field.replace('_', '-')}"
+    if isinstance(value, bool):
+        return flag if value else f"--no-{field.replace('_', '-')}"
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return " ".join([flag, *(shlex.quote(str(one)) for one in values)])
+
+
+def _is_said(name: str) -> bool:
+    """Tell whether the flags come from a process that has told the user of them."""
+    path = Path(name)
+    return path.suffix == JSON and json.loads(path.read_text()).get(SAID) is True
 
 
 def _with_defaults(kind: type, values: dict[str, Any]) -> Any:

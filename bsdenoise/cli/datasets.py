@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def run(config: DatasetsConfig) -> int:
     facts, num_complete = [], 0
     for folder in config.folders:
         try:
-            measured = testsets.measure(folder)
+            measured = testsets.measure(folder, say=_note)
         except (ValueError, OSError) as error:
             report(error, where=folder)
             continue
@@ -56,6 +57,10 @@ def run(config: DatasetsConfig) -> int:
         with files.replacing(config.json) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n")
     return 0 if num_complete == len(config.folders) else EXIT_NOT_COMPLETE
+
+
+def _note(line: str) -> None:
+    print(f"bsdenoise: note: {line}", file=sys.stderr, flush=True)
 
 
 def _as_lines(folder: str, measured: testsets.Measured, finding: testsets.Finding | None) -> list[str]:

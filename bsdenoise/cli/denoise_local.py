@@ -5,6 +5,7 @@ computed, and those from the images that are read. Between the three stand threa
 number of pixel values, so that memory stays bounded whatever the sizes.
 """
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bsdenoise import images
+from bsdenoise import images, progress
 from bsdenoise.cli import denoise_stream
 from bsdenoise.cli.denoise_model import Denoised, Model, joined, parts_of
 from bsdenoise.cli.denoise_task import Collected, Task, Writes
@@ -69,11 +70,11 @@ class Local:
 
     Args:
         model: The model. It is asked in the thread that runs all this.
-        advance: Told of pixels that are done.
+        advance: Told of pixels of a file that are denoised.
         writes: Encloses what is written.
     """
 
-    def __init__(self, model: Model, advance: Callable[[Task, int], None], writes: Writes):
+    def __init__(self, model: Model, advance: Callable[[Task, float], None], writes: Writes):
         self._model = model
         self._advance = advance
         self._writes = writes
@@ -90,10 +91,7 @@ class Local:
         finished = in_order(self._finish, computed, WRITERS, _cost_of_image, WAITING_VALUES, prompt=True)
         for image, future in finished:
             task, error = image.task, future.exception()
-            if error is None:
-                if not task.is_large:  # else it was told of window by window
-                    self._advance(task, task.image_pixels)
-            elif task.error is None:
+            if task.error is None:
                 task.error = error
             if image.is_last:
                 self._files.pop(task, None)
@@ -132,6 +130,7 @@ class Local:
     def _read_stack(self, task: Task) -> Iterator[_Image]:
         """Gives the images of a stack, up to the first that fails in any way."""
         with task.job.opened() as file:
+            self._collected[task].gaps = file.gaps
 
             def read(index: int) -> np.ndarray:
                 return self._parts(file, index)
@@ -178,7 +177,7 @@ class Local:
 
     def _stream(self, image: _Image) -> None:
         try:
-            denoise_stream.denoise(image.task, self._model, self._advance)
+            denoise_stream.denoise(image.task, self._model, self._advance, self._writes)
         except Exception as error:
             image.task.fail(error)
 
@@ -186,7 +185,8 @@ class Local:
         """Denoises images of equal shape."""
         try:
             parts = np.concatenate([image.parts for image in batch if image.parts is not None])
-            denoised = self._model.denoise(parts, batch[0].task.full_scale)
+            with self._watched(batch, len(parts)):
+                denoised = self._model.denoise(parts, batch[0].task.full_scale)
         except Exception as error:
             if len(batch) > 1:  # one bad image must not stop the others
                 for image in batch:
@@ -209,6 +209,18 @@ class Local:
             image.parts, image.is_ready = None, True
             start = stop
 
+    @contextlib.contextmanager
+    def _watched(self, batch: list[_Image], num_parts: int) -> Iterator[None]:
+        """Encloses the computation of a batch: one image counts while it is at work, several once they are done."""
+        if len(batch) == 1:
+            task = batch[0].task
+            with progress.watched_by(lambda pixels: self._advance(task, pixels / num_parts)):
+                yield
+            return
+        yield
+        for image in batch:
+            self._advance(image.task, image.task.image_pixels)
+
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def _finish(self, image: _Image) -> None:
@@ -222,8 +234,8 @@ class Local:
         ratio = None if denoised.ratios is None else joined(denoised.ratios)
         collected = self._collected[task]
         if collected.place(image.index, joined(denoised.images), ratio):
-            with self._writes.one():
-                collected.write()
+            task.tell_gaps(collected.gaps)
+            collected.write(self._writes)
 
 
 def _ready(window: deque[_Image]) -> Iterator[_Image]:

@@ -137,13 +137,28 @@ class Model:
         if self._config.sigma is not None:
             scale = images.full_scale(batch.dtype) if full_scale is None else full_scale
             sigma = parse_level(self._config.sigma, scale)
-            self._note_untrained(sigma)
+            self._check_level(sigma, scale)
+            self._note_untrained(sigma, scale)
             return np.full(len(batch), sigma)
         if not self.denoiser.has_posterior:
             return None
         return np.asarray(self.denoiser.own_sigma(images.to_unit(batch)), np.float64)
 
-    def _note_untrained(self, sigma: float) -> None:
+    def _check_level(self, sigma: float, full_scale: float) -> None:
+        """Refuses a σ that the model refuses, in the units in which it was declared.
+
+        Raises:
+            ValueError: If it is larger than the range of intensities that the model was trained on.
+        """
+        is_here = self._config.server is None
+        most = self.denoiser.scale if is_here else float(self.denoiser.description["pixels"]["scale"])
+        if self.denoiser.has_posterior and sigma > most:
+            raise ValueError(
+                f"--sigma {self._config.sigma} is more than the model takes: for this file at most "
+                f"{most * full_scale:g}, the range of its intensities."
+            )
+
+    def _note_untrained(self, sigma: float, full_scale: float) -> None:
         """Says once if a model of this process was trained for another σ than the one that is asked for."""
         if self._noted or self._config.server is not None or not self.denoiser.has_posterior:
             return
@@ -151,9 +166,8 @@ class Model:
         if low / TOLERANCE <= sigma <= high * TOLERANCE:
             return
         self._noted = True
-        unit, words = (presets.LEVELS, " (grey levels of 8 bits)") if self.denoiser.fractional else (1.0, "")
-        trained = f"{low * unit:.4g}" if low == high else f"{low * unit:.4g} to {high * unit:.4g}"
-        line = f"the model was trained for a sigma of {trained}, and is told {sigma * unit:.4g}{words}"
+        trained = " to ".join(dict.fromkeys(f"{level * full_scale:.4g}" for level in (low, high)))
+        line = f"the model was trained for a sigma of {trained}, and is told {sigma * full_scale:.4g}"
         tqdm.write(f"bsdenoise: note: {line}: its results may be poor", file=sys.stderr)  # beside the progress bar
 
     def denoise(self, batch: np.ndarray, full_scale: float | None = None) -> Denoised:

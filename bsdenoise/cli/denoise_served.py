@@ -11,7 +11,7 @@ from bsdenoise.client.many import in_order
 
 
 def run(
-    tasks: list[Task], model: Model, concurrency: int, advance: Callable[[Task, int], None], writes: Writes
+    tasks: list[Task], model: Model, concurrency: int, advance: Callable[[Task, float], None], writes: Writes
 ) -> Iterator[Task]:
     """Denoises files.
 
@@ -32,7 +32,7 @@ def run(
         yield task
 
 
-def _denoise(model: Model, advance: Callable[[Task, int], None], writes: Writes, task: Task) -> None:
+def _denoise(model: Model, advance: Callable[[Task, float], None], writes: Writes, task: Task) -> None:
     """Reads, denoises and writes one file, image by image."""
     with task.job.opened() as file:
         task.note(file)
@@ -50,5 +50,5 @@ def _denoise(model: Model, advance: Callable[[Task, int], None], writes: Writes,
         task.sigmas = sigmas
         if sigmas and model.estimates_sigma:
             task.tell_sigma(model.most_sigma)
-        with writes.one():
-            collected.write()
+        task.tell_gaps(collected.gaps)
+        collected.write(writes)

@@ -6,18 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from bsdenoise import images, tiling
+from bsdenoise import images, progress, tiling
 from bsdenoise.cli.denoise_model import Model, joined, over_sigma
-from bsdenoise.cli.denoise_task import Task, height_and_width, outputs
+from bsdenoise.cli.denoise_task import Task, Writes, height_and_width, outputs
 
 
-def denoise(task: Task, model: Model, advance: Callable[[Task, int], None]) -> None:
+def denoise(task: Task, model: Model, advance: Callable[[Task, float], None], writes: Writes) -> None:
     """Denoises a file.
 
     Args:
         task: The file.
         model: A model of this process.
-        advance: Told of each window that is written, with its number of pixels.
+        advance: Told of pixels that are denoised.
+        writes: What is written is listed there.
 
     Raises:
         ValueError: If it cannot be read, denoised, or written in that format.
@@ -26,17 +27,25 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, int], None]) -> N
     with task.job.opened() as file, contextlib.ExitStack() as targets:
         task.note(file)
         model.check_file(file)
-        task.job.target.parent.mkdir(parents=True, exist_ok=True)
+        writes.prepare(task.job)
         written = [
             (output, targets.enter_context(images.writing(output.path, output.shape, output.dtype, output.like)))
             for output in outputs(task.job, file)
         ]
         sigmas: list[float] = []
         for index in range(len(file)):
-            for rows, columns, maps in _windows(_Image(file, index, model), sigmas):
-                for (output, target), pixels in zip(written, maps, strict=True):
-                    target.write_window(index, rows, columns, output.pixels(pixels))
-                advance(task, (rows.stop - rows.start) * (columns.stop - columns.start))
+            image = _Image(file, index, model)
+
+            def advance_image(pixels: float, num_parts: int = len(image.parts)) -> None:
+                advance(task, pixels / num_parts)
+
+            with progress.watched_by(advance_image):
+                for rows, columns, maps in _windows(image, sigmas):
+                    parts = [output.pixels(pixels) for (output, _), pixels in zip(written, maps, strict=True)]
+                    file.gaps.put_back(index, rows, columns, parts[0], parts[1] if len(parts) > 1 else None)
+                    for (_, target), part in zip(written, parts, strict=True):
+                        target.write_window(index, rows, columns, part)
+    task.tell_gaps(file.gaps)
     task.sigmas = sigmas
     if sigmas and model.estimates_sigma:
         is_part = max(height_and_width(file.shape)) > tiling.MIDDLE
@@ -111,7 +120,8 @@ def _windows(image: _Image, sigmas: list[float]) -> Iterator[tuple[slice, slice,
             assert block is not None
             above, left = rows.start - block[0].start, columns.start - block[1].start
             inner = (slice(above, above + rows.stop - rows.start), slice(left, left + columns.stop - columns.start))
-            denoised, ratio = model.denoise_with(np.ascontiguousarray(block[2][..., part]), sigma)
+            with progress.part((rows.stop - rows.start) * (columns.stop - columns.start), of=block[2][..., 0].size):
+                denoised, ratio = model.denoise_with(np.ascontiguousarray(block[2][..., part]), sigma)
             results.append((denoised[inner], None if ratio is None else ratio[inner]))
         denoised = joined(np.stack([result for result, _ in results]))
         ratios = [ratio for _, ratio in results if ratio is not None]

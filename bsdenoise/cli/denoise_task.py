@@ -3,14 +3,15 @@
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from bsdenoise import images
+from bsdenoise import images, results
 from bsdenoise.cli import paths
+from bsdenoise.gaps import FilledFile, Gaps
 
 # Files of more pixels, all images of a stack together, are read, denoised and written in windows: 2^25 RGB pixels are
 # 0.1 GB in 8 bits, and several times as much as float32 on their way through the model.
@@ -27,22 +28,22 @@ class Task:
         shape: Shape of its pixels; `None` if its headers cannot be read, which is said when its turn comes.
         lines: What users are told.
         independent_channels: Whether its channels are no colours.
-        full_scale: Value of a fully lit pixel, known once the file is open.
-        sigmas: Every σ that was the model's own.
-        is_float: Whether the file holds floats.
+        sigmas: Every σ that was the model's own, as a fraction of full scale.
+        dtype: Type of its pixels.
+        bits: Significant bits of its pixels, if they are fewer than those of the type.
         error: Why it could not be denoised.
-        done: How much of it the progress bar has counted.
+        done: How many pixels of it the progress bar has counted.
     """
 
     job: paths.Job
     shape: tuple[int, ...] | None = None
     independent_channels: bool = False
-    full_scale: float = 1.0
     lines: list[str] = field(default_factory=list)
     sigmas: list[float] = field(default_factory=list)
-    is_float: bool = False
+    dtype: np.dtype = np.dtype(np.uint8)
+    bits: int | None = None
     error: BaseException | None = None
-    done: int = 0
+    done: float = 0.0
 
     @property
     def count(self) -> int:
@@ -65,6 +66,16 @@ class Task:
         return 1 if self.independent_channels else self.channels
 
     @property
+    def full_scale(self) -> float:
+        """Value of a fully lit pixel: σ as a fraction times this is σ in the units of the file."""
+        return images.full_scale(self.dtype, self.bits)
+
+    @property
+    def kind(self) -> str:
+        """Names the kind of its pixels."""
+        return "float" if self.dtype.kind == "f" else f"{self.bits or 8 * self.dtype.itemsize}-bit"
+
+    @property
     def is_large(self) -> bool:
         """Whether the file is worked on in windows."""
         return self.count * self.image_pixels > STREAMED_PIXELS
@@ -76,10 +87,15 @@ class Task:
             ValueError: If it cannot.
         """
         self.shape, self.independent_channels = file.shape, file.independent_channels
-        self.is_float, self.full_scale = file.dtype.kind == "f", file.full_scale
+        self.dtype, self.bits = file.dtype, file.bits
         images.check_writable(self.job.target, file.shape, file.dtype)
         notes = (*file.notes, *images.not_kept_in(self.job.target, file))
         self.lines += [f"bsdenoise: note: {self.job.source}: {note}" for note in notes]
+
+    def tell_gaps(self, gaps: Gaps) -> None:
+        """Lets users know how many pixels hold no data."""
+        if gaps.line is not None:
+            self.lines.append(f"bsdenoise: note: {self.job.source}: {gaps.line}")
 
     def fail(self, error: BaseException) -> None:
         """Remembers why it could not be denoised."""
@@ -88,11 +104,17 @@ class Task:
 
     def tell_sigma(self, most: float, origin: str = "estimated") -> None:
         """Lets users know which σ was estimated, in the units of the file, and if it was cut to `most`."""
-        form = ".4g" if self.is_float else ".1f"
-        low, high = (f"{value * self.full_scale:{form}}" for value in (min(self.sigmas), max(self.sigmas)))
         if max(self.sigmas) >= most * (1 - ROUNDING):
             origin += "; the model was trained up to that: give --sigma if noise is stronger"
-        self.lines.append(f"{self.job.source}: sigma {low if low == high else f'{low} to {high}'} ({origin})")
+        self.lines.append(f"{self.job.source}: sigma {self.in_words(self.sigmas)} ({origin})")
+
+    def in_words(self, sigmas: Sequence[float]) -> str:
+        """Writes the range of some σ in the units of the file, which is how `--sigma` takes them."""
+        low, high = (self._in_words(value * self.full_scale) for value in (min(sigmas), max(sigmas)))
+        return low if low == high else f"{low} to {high}"
+
+    def _in_words(self, sigma: float) -> str:
+        return f"{sigma:.1f}" if self.dtype.kind != "f" and sigma >= 1 else f"{sigma:.4g}"
 
 
 def surveyed(job: paths.Job) -> Task:
@@ -152,31 +174,38 @@ class Collected:
         file: The noisy file.
     """
 
-    def __init__(self, job: paths.Job, file: images.ImageFile):
+    def __init__(self, job: paths.Job, file: FilledFile):
+        self._job = job
         self._outputs = outputs(job, file)
         self._arrays = [np.empty(output.shape, output.dtype) for output in self._outputs]
         self._left = len(file)
+        self.gaps = file.gaps
         self._lock = threading.Lock()
 
     def place(self, index: int, denoised: np.ndarray, ratio: np.ndarray | None) -> bool:
         """Places an image and its uncertainty, (H, W, C); tells whether it was the last that was missing."""
-        for output, array, image in zip(self._outputs, self._arrays, (denoised, ratio), strict=False):
+        places = [array[index] if array.ndim == 4 else array for array in self._arrays]
+        for output, place, image in zip(self._outputs, places, (denoised, ratio), strict=False):
             if image is not None:
-                place = array[index] if array.ndim == 4 else array
                 place[...] = output.pixels(image)
+        rows, columns = (slice(0, side) for side in places[0].shape[:2])
+        self.gaps.put_back(index, rows, columns, places[0], places[1] if len(places) > 1 else None)
+        self.gaps.done(index)
         with self._lock:
             self._left -= 1
             return self._left == 0
 
-    def write(self) -> None:
-        """Writes the files."""
-        for output, array in zip(self._outputs, self._arrays, strict=True):
-            output.path.parent.mkdir(parents=True, exist_ok=True)
-            images.write(output.path, array, like=output.like)
+    def write(self, writes: "Writes") -> None:
+        """Writes the files, once there is a place."""
+        with writes.one(self._job):
+            for output, array in zip(self._outputs, self._arrays, strict=True):
+                images.write(output.path, array, like=output.like)
 
 
 class Writes:
     """Files being written: when something ends the work, they are finished, and no other is begun.
+
+    What is written is a result: where names do not tell, it is listed as one.
 
     Args:
         concurrency: How many files are written at once, at most.
@@ -186,14 +215,23 @@ class Writes:
         self._concurrency = concurrency
         self._places = threading.BoundedSemaphore(concurrency)
         self._is_over = False
+        self._lists = results.Lists()
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """Encloses the writing of a file, in any thread."""
+    def one(self, job: paths.Job) -> Iterator[None]:
+        """Encloses the writing of a file and of its uncertainty, in any thread."""
         with self._places:
             if self._is_over:
                 raise InterruptedError("The work has been ended.")
+            self.prepare(job)
             yield
+
+    def prepare(self, job: paths.Job) -> None:
+        """Makes the folder of what is about to be written, and lists it there as a result."""
+        for target in job.targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not job.is_beside:
+                self._lists.add(target)
 
     @contextlib.contextmanager
     def ended_with(self) -> Iterator[None]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from bsdenoise import files, saved
-from bsdenoise.cli import libraries, models, report
+from bsdenoise import files, ignored, saved
+from bsdenoise.cli import libraries, models, report, terminal
 from bsdenoise.config import EvaluateConfig
 
 if TYPE_CHECKING:  # these load Keras, which is announced first
@@ -74,14 +74,15 @@ def run(config: EvaluateConfig) -> int:
         OSError: If a result cannot be written.
     """
     _check(config)
-    libraries.load_keras()  # before whatever imports it
+    with terminal.status("loading the libraries"):
+        libraries.load_keras()  # before whatever imports it
     _check_names_and_levels(config)
     items = _list_items(config)
     sets = _recognise(config)
     contestants = _open(config, items)
-    images, num_failed = _measure(config, contestants, items)
+    images, num_failed, first_problem = _measure(config, contestants, items)
     if not images:
-        raise ValueError("No image could be measured.")
+        raise ValueError(f"No image could be measured; the first is {first_problem}")
     results = _summarise(config, contestants, sets, images, num_failed)
     _print(results)
     _write(config, results)
@@ -124,8 +125,11 @@ def _list_items(config: EvaluateConfig) -> "list[Item]":
     from bsdenoise.evaluation import cases
 
     if config.data:
-        return cases.clean_items(config.data, config.draws, config.every, config.axes)
-    return cases.paired_items(str(config.noisy), str(config.clean), config.every, config.axes)
+        items = cases.clean_items(config.data, config.draws, config.every, config.axes, say=_note)
+    else:
+        items = cases.paired_items(str(config.noisy), str(config.clean), config.every, config.axes, say=_note)
+    no_data = ignored.parse_no_data(config.no_data)
+    return [dataclasses.replace(item, no_data=no_data) for item in items]
 
 
 def _recognise(config: EvaluateConfig) -> "dict[str, Finding | None]":
@@ -153,22 +157,22 @@ def _open(config: EvaluateConfig, items: "list[Item]") -> "list[Contestant]":
 
 def _measure(
     config: EvaluateConfig, contestants: "list[Contestant]", items: "list[Item]"
-) -> "tuple[list[Record], int]":
-    """Gives the records, and how many are missing; says which, and how far it is."""
+) -> "tuple[list[Record], int, str]":
+    """Gives the records, how many are missing, and why the first is; says which are, and how far it is."""
+    from bsdenoise.data.faults import Faults
     from bsdenoise.evaluation import records
 
     protocol = records.Protocol(config.noise, config.sigma, config.own_sigma, config.tile)
     store = records.Store(config.out / "records.jsonl" if config.out else None)
     bar = tqdm(total=len(contestants) * len(items), unit="image", file=sys.stderr, disable=None)
     num_failed = 0
-    reported: set[str] = set()  # what is wrong with a file is so for every contestant
+    faults = Faults()  # what is wrong with a file is so for every contestant and image in it
 
     def failed(item: "Item", error: Exception) -> None:
         nonlocal num_failed
         num_failed += 1
         bar.clear()
-        if f"{item.path}{item.index}: {error}" not in reported:
-            reported.add(f"{item.path}{item.index}: {error}")
+        if faults.new(f"{item.path}[{item.index}]", error):
             report(error, where=item.path)
         bar.update()
 
@@ -185,7 +189,7 @@ def _measure(
                 _note(f"{len(found) + num_failed} of {bar.total} measured; {record.model} is at work")
             bar.set_postfix_str(f"{record.model}: {record.psnr:.2f} dB", refresh=False)
             bar.update()
-    return found, num_failed
+    return found, num_failed, faults.first
 
 
 def _summarise(
@@ -227,7 +231,7 @@ def _print(results: Results) -> None:
 
     parts = [] if results.table1 is None else [table1.as_text(results.table1)]
     parts += [table.as_text(part) for part in (results.rows, results.differences) if part]
-    print("\n\n".join([*parts, "\n".join(results.protocols)]))
+    print("\n\n".join([*parts, "\n".join([*results.protocols, *table.footnotes(results.rows)])]))
     if results.num_failed:
         total = len(results.images) + results.num_failed
         print(f"{results.num_failed} of {total} measurements failed and do not count", file=sys.stderr)
@@ -258,7 +262,8 @@ def _as_markdown(results: Results) -> str:
 
     parts = [] if results.table1 is None else [table1.as_markdown(results.table1)]
     parts += [table.as_text(part, "github") for part in (results.rows, results.differences) if part]
-    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in results.protocols)]) + "\n"
+    lines = [*results.protocols, *table.footnotes(results.rows)]
+    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in lines)]) + "\n"
 
 
 def _as_json(config: EvaluateConfig, results: Results) -> dict[str, Any]:

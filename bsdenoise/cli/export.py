@@ -1,6 +1,6 @@
 """`bsdenoise export`: a trained model in, a numbered SavedModel for TF-Serving out."""
 
-from bsdenoise.cli import models
+from bsdenoise.cli import libraries, models, terminal
 from bsdenoise.config import ExportConfig
 
 
@@ -17,15 +17,19 @@ def run(config: ExportConfig) -> int:
         raise ValueError(f"{config.out}: is a file. Expected a folder of versions.")
     if (config.out / "saved_model.pb").exists():
         raise ValueError(f"{config.out}: is itself an exported version. Expected the folder of versions that holds it.")
+    libraries.check_backend("export")
     denoiser = models.load_denoiser(config.model)
 
     from bsdenoise import export  # here, because it loads TensorFlow
 
     sizes = [export.parse_size(text) for text in config.warm_up]
     version = export.next_version(config.out) if config.version is None else config.version
-    folder = export.export_saved_model(
-        denoiser, config.out / str(version), max_pixels=config.max_pixels, tile=config.tile, warm_up=sizes
-    )
+    folder = config.out / str(version)
+    shown = terminal.bar if sizes else terminal.status
+    with shown(f"writing {folder}") as change:
+        export.export_saved_model(
+            denoiser, folder, max_pixels=config.max_pixels, tile=config.tile, warm_up=sizes, report=change
+        )
     low, high = denoiser.noise.low * denoiser.scale, denoiser.noise.high * denoiser.scale
     sigma = f"{low:.4g}" if denoiser.noise.is_known else f"estimated per image, {low:.4g} to {high:.4g}"
     print(f"{folder}: {denoiser.channels} channel(s); its own sigma: {sigma}")

@@ -13,8 +13,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import files, saved
-from bsdenoise.cli import libraries, models
+from bsdenoise import files, results, saved
+from bsdenoise.cli import libraries, models, terminal
 from bsdenoise.config import FigureConfig
 from bsdenoise.evaluation import strip, window
 from bsdenoise.levels import parse_level, parse_range
@@ -37,11 +37,12 @@ def run(config: FigureConfig) -> None:
     """
     windows = [window.parse(text) for text in config.crop]
     _check(config)
-    libraries.load_keras()  # before whatever imports it
+    with terminal.status("loading the libraries"):
+        libraries.load_keras()  # before whatever imports it
     from bsdenoise.evaluation import figure, records
 
     protocol = records.Protocol(config.noise, config.sigma, config.own_sigma, config.tile)
-    items = figure.items_of(config.images, config.draw)
+    items = figure.items_of(config.images, config.draw, _note)
     _check_outputs([path for path in (config.out, config.json) if path], items)
     contestants = _open(config, items)
     subjects = figure.read(items, windows, figure.check_channels(contestants), protocol)
@@ -49,9 +50,13 @@ def run(config: FigureConfig) -> None:
     with tqdm(total=len(contestants) * len(items), unit="image", file=sys.stderr, disable=None) as bar:
         rows = figure.measure(contestants, subjects, protocol, config.stretch, bar.update)
     for note in dict.fromkeys(note for row in rows for note in row.notes):
-        print(f"bsdenoise: note: {note}", file=sys.stderr)
+        _note(note)
     print(_as_text(rows))
     _write(config, contestants, rows)
+
+
+def _note(line: str) -> None:
+    print(f"bsdenoise: note: {line}", file=sys.stderr)
 
 
 def _check(config: FigureConfig) -> None:
@@ -139,6 +144,9 @@ def _write(config: FigureConfig, contestants: "Sequence[Contestant]", rows: "Seq
     crops = _crop_paths(config.save_crops, rows) if config.save_crops else {}
     _check_outputs([*crops], [row.subject.item for row in rows])
     drawn = figure.draw(rows, config.zoom, config.columns)
+    lists = results.Lists()  # lest a figure is taken for an image
+    for path in (config.out, *crops):
+        lists.add(path)
     with files.replacing(config.out) as temporary:
         _save(drawn, temporary, facts)
     if config.json:

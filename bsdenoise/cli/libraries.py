@@ -1,18 +1,80 @@
-"""Loading Keras and its backend without their start-up chatter."""
+"""Loading Keras and its backend without their start-up chatter; what to do where a library is missing."""
 
 import contextlib
+import importlib.util
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+
+TENSORFLOW = "tensorflow"
+BACKENDS = (TENSORFLOW, "jax", "torch", "numpy", "openvino")  # Keras' names, which are those of the packages
+BACKEND_VARIABLE = "KERAS_BACKEND"
+# Packages that are called otherwise than the modules in them; of the others, "_" becomes "-".
+_PACKAGES = {
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "rapidjson": "python-rapidjson",
+    "grpc": "grpcio",
+    "grpc_health": "grpcio-health-checking",
+    "tensorflow_serving": "tensorflow-serving-api",
+    "google": "protobuf",
+    "yaml": "PyYAML",
+}
 
 
-def load_keras() -> None:
+def missing(module: str) -> str:
+    """Says in a line that a module is not installed, and how it is."""
+    top = module.partition(".")[0]
+    package = _PACKAGES.get(top, top.replace("_", "-"))
+    return f"this needs the package {package}, which is not installed: pip install {package}"
+
+
+def check_backend(command: str | None = None) -> None:
+    """Refuses a Keras backend that does not exist, is not installed, or cannot do what is asked for.
+
+    Args:
+        command: A command that runs on TensorFlow alone; `None` for one that any backend can run.
+
+    Raises:
+        ValueError: If it is so; the message says where the backend was chosen.
+    """
+    name, origin = _backend()
+    otherwise = f"set {BACKEND_VARIABLE}={TENSORFLOW}."
+    if name not in BACKENDS:
+        raise ValueError(f"{origin}: Keras has no such backend. Expected {', '.join(BACKENDS)}: {otherwise}")
+    if command is not None and name != TENSORFLOW:
+        raise ValueError(f"{origin}: `bsdenoise {command}` runs on TensorFlow alone: {otherwise}")
+    if importlib.util.find_spec(name) is None:
+        raise ValueError(f"{origin}: {missing(name)}{'' if name == TENSORFLOW else f'. Or: {otherwise}'}")
+
+
+def _backend() -> tuple[str, str]:
+    """Gives the backend that Keras will take, and the setting that says so."""
+    name = os.environ.get(BACKEND_VARIABLE)
+    if name:
+        return name, f"{BACKEND_VARIABLE}={name}"
+    path = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras.json"
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        name = json.loads(path.read_text()).get("backend")
+    return (name, f'"backend": "{name}" in {path}') if isinstance(name, str) and name else (TENSORFLOW, "Keras")
+
+
+def load_keras(command: str | None = None) -> None:
     """Imports Keras and its backend, and finds the devices, so that all that they say at the start is said here.
 
     TensorFlow's libraries write several lines about oneDNN and absent GPU drivers to the terminal, whatever
     TF_CPP_MIN_LOG_LEVEL says. They are held back, and shown only if loading fails or BSDENOISE_DEBUG=1.
+
+    Args:
+        command: As for `check_backend`.
+
+    Raises:
+        ValueError: As `check_backend`.
     """
+    check_backend(command)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what heeds it: errors only
     with held_back_stderr():
         import keras

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bsdenoise import saved
-from bsdenoise.cli import libraries
+from bsdenoise.cli import libraries, terminal
 
 
 def load_denoiser(model: str | Path) -> Any:
@@ -16,8 +16,9 @@ def load_denoiser(model: str | Path) -> Any:
         ValueError: If there is none, or it is not a denoiser; the message names the file.
     """
     saved.find(model)  # before the libraries, which take seconds
-    libraries.load_keras()
-    return saved.load(model)
+    with terminal.status("loading the model"):
+        libraries.load_keras()
+        return saved.load(model)
 
 
 def load_preset(name: str) -> Any:
@@ -26,10 +27,11 @@ def load_preset(name: str) -> Any:
     Raises:
         ValueError: If there is none of that name, or its file is damaged.
     """
-    libraries.load_keras()
-    from bsdenoise.denoiser import Denoiser
+    with terminal.status("loading the model"):
+        libraries.load_keras()
+        from bsdenoise.denoiser import Denoiser
 
-    return Denoiser.from_preset(name)
+        return Denoiser.from_preset(name)
 
 
 def connect(url: str) -> Any:

@@ -2,15 +2,15 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bsdenoise import images
+from bsdenoise import gaps, images, results
+from bsdenoise.masks import Masks
 
 NUMBER_SUFFIXES = (".npy", ".tif", ".tiff", ".zarr")  # of formats that hold the uncertainty as numbers
 PICTURE_SUFFIX = ".png"
-DENOISED = "denoised-"  # before the name of an input where no --out is given, so that endings such as .ome.tif stay
 STORE_SUFFIX = ".zarr"  # of the stores that are written
 
 
@@ -22,25 +22,42 @@ class Job:
     target: Path
     std_target: Path | None = None
     axes: str | None = None
+    no_data: float | None = None
+    mask: Path | None = None
 
-    def opened(self) -> contextlib.AbstractContextManager[images.ImageFile]:
-        """Open the input, as `images.opened` does, with the axes that were named for it."""
-        return images.opened(self.source, self.axes)
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[gaps.FilledFile]:
+        """Open the input, as `images.opened` does, with the axes that were named for it; gaps in it are filled."""
+        with images.opened(self.source, self.axes, self.no_data) as file, gaps.filled(file, self.mask) as filled:
+            yield filled
 
     @property
     def targets(self) -> tuple[Path, ...]:
         """All files that the job writes."""
         return (self.target,) if self.std_target is None else (self.target, self.std_target)
 
+    @property
+    def is_beside(self) -> bool:
+        """Whether the names alone tell that the targets are results."""
+        return self.target.parent == self.source.parent and self.target.name == f"{results.DENOISED}{self.source.name}"
+
 
 def plan(
-    inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: bool = False, axes: str | None = None
+    inputs: Sequence[str],
+    out: Path | None,
+    std: bool = False,
+    overwrite: bool = False,
+    axes: str | None = None,
+    no_data: float | None = None,
+    masks: Masks | None = None,
+    say: Callable[[str], object] = lambda line: None,
 ) -> list[Job]:
     """Decides which files to read and which to write.
 
     A folder keeps its structure below `out`, and so does a glob from its first wildcard on. Files below `out` are not
-    taken as inputs of a folder that holds `out`: they are what an earlier run wrote. A folder that ends in .zarr is one
-    image, like a file; an image in a store gets a store of its own, scan.zarr/0 the name scan-0.zarr.
+    taken as inputs of a folder that holds `out`: they are what an earlier run wrote. Nor are results of earlier runs
+    taken beside other images, also where a shell has made a list of files out of a glob. A folder that ends in .zarr
+    is one image, like a file; an image in a store gets a store of its own, scan.zarr/0 the name scan-0.zarr.
 
     Args:
         inputs: Files, folders and globs.
@@ -49,6 +66,9 @@ def plan(
         std: Whether the uncertainty is written too.
         overwrite: Whether existing files may be replaced.
         axes: Letters of the axes of `.npy` files and plain Zarr arrays; `None` goes by their names and shapes.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
+        masks: The masks of the inputs, by their places below the folder or glob that names them, or their names alone.
+        say: Called with a line on each sort of files that are left out.
 
     Returns:
         One job per input file, each file once.
@@ -59,25 +79,48 @@ def plan(
     if not inputs:
         raise ValueError("Expected at least one image file, folder or glob.")
     images.check_axes(axes)
+    inputs = _without_results(inputs, say)
     if out is None:
-        pairs = [pair for source in inputs for pair in _beside(source)]
+        pairs = [(file, _beside(file)) for source in inputs for file in _named(source)]
     elif len(inputs) == 1 and _is_single(inputs[0]):
         (file,) = images.find(inputs[0])
         pairs = [(file, _single_target(file, out))]
     else:
         if out.is_file() or images.is_supported(out):
             raise ValueError(f"{out}: --out must be a folder where a folder, a glob or several files are denoised.")
-        pairs = [(file, out / relative) for source in inputs for file, relative in _files(source, out)]
+        pairs = [(file, out / relative) for source in inputs for file, relative in _files(source, out, say)]
     if out is not None:
         place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
         if not place.is_dir() and place != out:
             raise ValueError(f"{out}: cannot be made, because {place} is a file.")
     jobs: dict[tuple[Path, Path], Job] = {}
     for source, target in pairs:
-        job = Job(source, target, _std_target(target) if std else None, axes)
+        mask = None if masks is None else _mask(masks, source, target, out)
+        job = Job(source, target, _std_target(target) if std else None, axes, no_data, mask)
         jobs.setdefault((_key(source), _key(target)), job)
     _check(list(jobs.values()), overwrite)
     return list(jobs.values())
+
+
+def _mask(masks: Masks, source: Path, target: Path, out: Path | None) -> Path | None:
+    """Finds the mask of an input by where its output stands below `out`, which is where it stood, or by its name."""
+    below = target.relative_to(out).as_posix() if out is not None and target.is_relative_to(out) else ""
+    return masks.path(below) or masks.path(_name(source))
+
+
+def _without_results(inputs: Sequence[str], say: Callable[[str], object]) -> Sequence[str]:
+    """Leaves results out where other files are named too."""
+    places = {source: _place(Path(source)) for source in inputs if _is_file_or_store(Path(source))}
+    its_results = results.among(set(places.values())) if len(places) > 1 else set()
+    if not its_results or its_results.issuperset(places.values()):
+        return inputs
+    for line in images.LeftOut(len(its_results)).notes("the named files"):
+        say(line)
+    return [source for source in inputs if places.get(source) not in its_results]
+
+
+def _is_file_or_store(path: Path) -> bool:
+    return path.is_file() or images.is_store(path)
 
 
 def _is_single(source: str) -> bool:
@@ -86,12 +129,17 @@ def _is_single(source: str) -> bool:
     return path.is_file() or (images.is_store(path) and len(images.find(path)) == 1)
 
 
-def _beside(source: str) -> list[tuple[Path, Path]]:
-    """Gives the images of an input, and the names beside it that their outputs have without `--out`."""
+def _named(source: str) -> list[Path]:
+    """Gives the file that an input names, or the images of the store."""
     path = Path(source)
-    if not (path.is_file() or images.is_store(path)) and (path.is_dir() or images.find(source)):
+    if not _is_file_or_store(path) and (path.is_dir() or images.find(source)):
         raise ValueError(f"{source}: a folder or a glob needs --out, the folder for the results.")
-    return [(file, _place(file).with_name(f"{DENOISED}{_name(file)}")) for file in images.find(source)]
+    return images.find(source)
+
+
+def _beside(file: Path) -> Path:
+    """Names the result of a file beside it, or beside the store that it is in, where there is no `--out`."""
+    return _place(file).with_name(f"{results.DENOISED}{_name(file)}")
 
 
 def _place(source: Path) -> Path:
@@ -110,15 +158,19 @@ def _name(source: Path) -> str:
     return "-".join((stem, *inner)) + STORE_SUFFIX
 
 
-def _files(source: str, out: Path) -> Iterator[tuple[Path, Path]]:
+def _files(source: str, out: Path, say: Callable[[str], object]) -> Iterator[tuple[Path, Path]]:
     """Gives the files of one input, and where each stands relative to that input."""
     path = Path(source)
-    found = images.find(source)
+    found = images.find(source, say)
     base = images.base_of(source)
-    out_is_inside = path.is_dir() and _key(path) in _key(out).parents
+    if path.is_dir() and _key(path) in _key(out).parents:
+        kept = [file for file in found if _key(out) not in _key(file).parents]
+        if not kept:
+            raise ValueError(f"{source}: no image found there but those in {out}, the folder for the results.")
+        if len(kept) < len(found):
+            say(f"{source}: left out {len(found) - len(kept)} of its images: they are in {out}, where results go")
+        found = kept
     for file in found:
-        if out_is_inside and _key(out) in _key(file).parents:
-            continue
         place = _place(file).parent
         below = place.relative_to(base) if place.is_relative_to(base) else Path()
         yield file, below / _name(file)
@@ -136,9 +188,8 @@ def _single_target(source: Path, out: Path) -> Path:
 
 def _std_target(target: Path) -> Path:
     """Names the uncertainty of a target, NAME-std; of a JPEG NAME.jpg-std.png, lest a.jpg and a.png have the same."""
-    if target.suffix.lower() in (*NUMBER_SUFFIXES, PICTURE_SUFFIX):
-        return target.with_name(f"{target.stem}-std{target.suffix}")
-    return target.with_name(f"{target.name}-std{PICTURE_SUFFIX}")
+    has_own = target.suffix.lower() in (*NUMBER_SUFFIXES, PICTURE_SUFFIX)
+    return target.with_name(results.std_name(target.name, None if has_own else PICTURE_SUFFIX))
 
 
 def _check(jobs: list[Job], overwrite: bool) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bsdenoise.cli import libraries
+from bsdenoise.cli import libraries, terminal
 from bsdenoise.config import ServeConfig
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def run(config: ServeConfig) -> int:
 def _serve(config: ServeConfig, models: Sequence["ModelSettings"], limits: "Limits") -> int:
     """Runs the local server in this process."""
     stop = _StopSignals()
-    libraries.load_keras()
+    with terminal.status("loading TensorFlow"):
+        libraries.load_keras("serve")
 
     from bsdenoise.server.errors import ServingError  # here, because they load TensorFlow
     from bsdenoise.server.run import LocalServer
@@ -76,8 +77,10 @@ def _serve(config: ServeConfig, models: Sequence["ModelSettings"], limits: "Limi
         retry_seconds=config.retry,
         report=report,
     )
+    names = ", ".join(model.name for model in models)
     try:
-        server.start()
+        with terminal.status(f"loading {names} and answering warm-up requests"):
+            server.start()
     except ServingError as error:
         raise ValueError(str(error)) from error
     for model in models:

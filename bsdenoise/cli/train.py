@@ -19,6 +19,7 @@ def run(config: TrainConfig) -> int:
     Returns:
         0; 128 + the number of the signal that stopped the run early; 138 if another worker of the cluster was lost.
     """
+    libraries.check_backend("train")
     if (config.workers or config.restarts) and not config.dry_run:
         from bsdenoise.training import supervisor
 
@@ -58,11 +59,12 @@ def _concluded(outcome: "Outcome") -> int:
         return SIGNAL_EXIT + outcome.signal
     if outcome.place.is_chief:
         summary, now = outcome.summary, outcome.summary["this_call"]
+        score = "withheld" if outcome.score is None else f"{outcome.score:.2f} dB"
         print(
             f"trained for {outcome.step} steps, {summary['epochs']:.3g} epochs; "
             f"this time {now['images_per_second']:.3g} images/s; "
             f"{summary['skipped_steps']} steps skipped, {summary['left_out_images']} images left out\n"
-            f"best estimated PSNR in validation {outcome.score:.2f} dB\n"
+            f"best estimated PSNR in validation {score}\n"
             f"denoiser: {outcome.denoiser_path}"
         )
     return 0

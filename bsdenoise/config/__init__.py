@@ -10,6 +10,7 @@ from bsdenoise.config.denoise import DenoiseConfig
 from bsdenoise.config.evaluate import EvaluateConfig
 from bsdenoise.config.export import ExportConfig
 from bsdenoise.config.figure import FigureConfig
+from bsdenoise.config.guard import GuardConfig
 from bsdenoise.config.prepare import PrepareConfig
 from bsdenoise.config.presets import PresetsConfig
 from bsdenoise.config.serve import ServeConfig
@@ -22,6 +23,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "FigureConfig",
+    "GuardConfig",
     "PrepareConfig",
     "PresetsConfig",
     "ServeConfig",

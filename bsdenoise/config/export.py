@@ -22,7 +22,7 @@ class ExportConfig:
 
     #: Most pixels that one request may hold (batch × height × width), and each image file; the memory that a request
     #: takes grows with it.
-    max_pixels: int = 2**26
+    max_pixels: int = 2**24
 
     #: Largest side in pixels of the tiles in which images above a megapixel are computed; smaller ones need less
     #: memory. Default: 1024.

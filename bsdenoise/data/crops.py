@@ -9,19 +9,23 @@ import functools
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
-from bsdenoise import images
-from bsdenoise.data.sources import MAX_REPORTS, Source
+from bsdenoise import ignored, images
+from bsdenoise.data.faults import Reports
+from bsdenoise.data.sources import Source
+from bsdenoise.masks import Masks
 from bsdenoise.methods import Crop, Method
 from bsdenoise.noise import GaussianNoise
 
 # First entries of random seeds, so that no two purposes share a stream.
 _ORDER, _EXAMPLE, _FIXED_NOISE, _HELD_OUT, _VALIDATION = range(5)
+# A crop of which less was measured is drawn again, so often at most; then the one of which most was measured is taken.
+LEAST_MEASURED, MOST_DRAWS = 0.25, 20
 
 
 @dataclass
@@ -30,7 +34,8 @@ class TrainingImages:
 
     All that they hold is normalised, σ too: (pixel − offset) / scale and σ / scale, the units of network and loss.
     `_normalised` is the one place where that is done, to a crop wherever the whole is not needed; a `Denoiser` undoes
-    it by itself.
+    it by itself. Values that were not measured are NaN, in targets too, which losses leave out; what networks are
+    shown is filled.
 
     Args:
         source: The images.
@@ -52,6 +57,7 @@ class TrainingImages:
         fractional: Whether files must hold integers, whose pixels become fractions of full scale; else floats.
         remark: Called with one line for each kind of change that reading makes to images, at the first of them.
         remarked: The kinds of change that need no line any more.
+        masks: Which pixels of the images are to be ignored beside those that the images themselves say.
         failure: Set when no image is left to train on: the reader threads' own error, for the main thread.
     """
 
@@ -72,6 +78,7 @@ class TrainingImages:
     fractional: bool = True
     remark: Callable[[str], None] = warnings.warn
     remarked: set[str] = field(default_factory=set)
+    masks: Masks | None = None
     failure: ValueError | None = None
     _left_out: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -81,6 +88,7 @@ class TrainingImages:
         shuffled = np.random.default_rng((_HELD_OUT, len(self.source))).permutation(len(self.source))
         self.held_out = np.sort(shuffled[: self.num_held_out])
         self.training = np.sort(shuffled[self.num_held_out :])
+        self._reports = Reports(self.report)
         self._order = functools.lru_cache(maxsize=3)(self._shuffle)
 
     @property
@@ -93,7 +101,7 @@ class TrainingImages:
         rng = np.random.default_rng((self.seed, _EXAMPLE, number))
         images_of_one = self._pick(number)
         sigma = np.float32(self.noise.draw_sigma(rng))
-        top, left = (int(rng.integers(side - self.crop + 1)) for side in images_of_one[0].shape[:2])
+        top, left = self._place(images_of_one, rng)
         turns = (rng.integers(2), rng.integers(4)) if self.augment else (0, 0)
 
         def cut(whole):
@@ -101,16 +109,20 @@ class TrainingImages:
             return np.rot90(crop[:, ::-1] if turns[0] else crop, turns[1])
 
         shown, target = self.method.example(self._crop(images_of_one, sigma, cut, rng, self.corrupt))
-        return np.ascontiguousarray(shown, "float32"), np.ascontiguousarray(target, "float32")
+        return ignored.filled(np.ascontiguousarray(shown, "float32")), np.ascontiguousarray(target, "float32")
 
     def validation_crop(self, index: int, side: int) -> Crop:
-        """Gives the centre of an image, at most `side` pixels wide and high.
+        """Gives the centre of an image, or of what was measured of it, at most `side` pixels wide and high.
 
         The noise is the image's own for ever, so that validations of a run can be compared.
+
+        Raises:
+            ValueError: If the image cannot be read, or nothing was measured there.
         """
         images_of_one = self._read(index)
-        sides = images_of_one[0].shape[:2]
-        window = tuple(slice(max(size - side, 0) // 2, max(size - side, 0) // 2 + side) for size in sides)
+        window = _centre(images_of_one, side)
+        if not _measured(images_of_one, window).any():
+            raise ValueError("none of the pixels in its middle holds a measurement")
         rng = np.random.default_rng((_VALIDATION, index))
         sigma = np.float32(self.noise.low)
         return self._crop(images_of_one, sigma, lambda whole: whole[window], rng, "fixed" if self.corrupt else None)
@@ -159,6 +171,18 @@ class TrainingImages:
         copies = FixedCopies(self._normalised(images_of_one[0]), self.noise)
         return Crop(lambda copy: cut(copies[copy]), cuts[0], copies.sigma, rng)
 
+    def _place(self, images_of_one: list[np.ndarray], rng: np.random.Generator) -> tuple[int, int]:
+        """Draws the upper left corner of a crop: once, unless hardly anything was measured in it."""
+        best, most = (0, 0), -1.0
+        for _ in range(MOST_DRAWS):
+            top, left = (int(rng.integers(side - self.crop + 1)) for side in images_of_one[0].shape[:2])
+            share = _measured(images_of_one, (slice(top, top + self.crop), slice(left, left + self.crop))).mean()
+            if share >= LEAST_MEASURED:
+                return top, left
+            if share > most:
+                best, most = (top, left), share
+        return best
+
     def _shuffle(self, epoch: int) -> np.ndarray:
         """Orders the training images for one epoch."""
         return np.random.default_rng((self.seed, _ORDER, epoch)).permutation(self.training)
@@ -175,13 +199,15 @@ class TrainingImages:
                 images_of_one = self._read(index)
                 height, width = images_of_one[0].shape[:2]
                 if min(height, width) < self.crop:
-                    raise ValueError(f"{width}×{height} pixels are less than the crop of {self.crop}×{self.crop}")
+                    raise ValueError(
+                        f"{width}×{height} pixels are less than the crop of {self.crop}×{self.crop} (--crop)"
+                    )
                 return images_of_one
             except (ValueError, OSError) as error:
                 self._leave_out(index, error)
         self.failure = ValueError(
-            f"None of the {len(order)} images can be used for training. Are they whole, and at least "
-            f"{self.crop}×{self.crop} pixels (--crop)?"
+            f"None of the {len(order)} images can be used for training; the first that was left out is "
+            f"{self._reports.first}"
         )
         raise self.failure
 
@@ -191,12 +217,7 @@ class TrainingImages:
             if index in self._left_out:
                 return
             self._left_out.add(index)
-            count = len(self._left_out)
-        name = self.source.name(index)
-        if count <= MAX_REPORTS:
-            self.report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
-        if count == MAX_REPORTS:
-            self.report("whatever else is left out will not be named")
+        self._reports.left_out(self.source.name(index), error)
 
     def _read(self, index: int) -> list[np.ndarray]:
         """Reads an image, and behind it its partner if there are such, (H, W, …), checked, as files hold them."""
@@ -217,15 +238,16 @@ class TrainingImages:
             kinds = ("integers", "floats") if self.fractional else ("floats", "integers")
             raise ValueError(f"it holds {kinds[1]}, the others {kinds[0]}; they have no common units")
         array = array if array.ndim == 3 else array[..., np.newaxis]
+        if picture.independent_channels and array.shape[2] != self.channels:
+            raise ValueError(f"it has {array.shape[2]} independent channels, not {self.channels}")
         images.to_channels(array[:1, :1], self.channels)  # raises if it cannot be done; the whole is not needed
-        full_scale = images.full_scale(array.dtype)
-        if self.full_scale and full_scale != self.full_scale:
+        if self.full_scale and picture.full_scale != self.full_scale:
             raise ValueError("its bit depth differs from the others'; the noise SPEC is in the files' own units")
-        if array.dtype.kind == "f":
-            # In double precision there are finite numbers that are infinite in single.
-            array = images.to_unit(images.to_channels(array, self.channels))
-            if not np.isfinite(array).all():
-                raise ValueError("holds NaN or infinite values")
+        mask = None if self.masks is None else self.masks.of(self.source.short_name(index), array.shape)
+        gaps = ignored.where(array, picture.no_data, mask)
+        # Whoever normalises a crop of integers knows their type alone.
+        if array.dtype.kind == "f" or gaps is not None or picture.bits is not None:
+            array = images.measured_unit(array, gaps, self.channels, picture.bits)
         self._remark_on(index, picture.notes)
         return array
 
@@ -244,6 +266,29 @@ class TrainingImages:
                     continue
                 self.remarked.add(note)
             self.remark(f"{self.source.name(index)}: {note}; nothing more is said of others like it")
+
+
+def _measured(images_of_one: list[np.ndarray], window: tuple[slice, slice]) -> np.ndarray:
+    """Tells which pixels of a window were measured in an image and its partner, bool (h, w)."""
+    parts = [image[window] for image in images_of_one]
+    found = [~np.isnan(part).any(axis=-1) for part in parts if part.dtype.kind == "f"]
+    return np.logical_and.reduce(found) if found else np.ones(parts[0].shape[:2], bool)
+
+
+def _centre(images_of_one: list[np.ndarray], side: int) -> tuple[slice, slice]:
+    """Gives rows and columns of the centre, at most `side` each; of what was measured if hardly anything was there."""
+    sides = images_of_one[0].shape[:2]
+    window = _window([(size - side) // 2 for size in sides], sides, side)
+    if _measured(images_of_one, window).mean() >= LEAST_MEASURED:
+        return window
+    places = np.nonzero(_measured(images_of_one, _window([0, 0], sides, max(sides))))
+    return _window([int(np.median(place)) - side // 2 for place in places], sides, side) if len(places[0]) else window
+
+
+def _window(starts: Sequence[int], sides: Sequence[int], side: int) -> tuple[slice, slice]:
+    """Gives at most `side` rows and columns from where they would start, or from near there if that is outside."""
+    top, left = (min(max(start, 0), max(size - side, 0)) for start, size in zip(starts, sides, strict=True))
+    return slice(top, top + side), slice(left, left + side)
 
 
 class FixedCopies:

@@ -23,7 +23,7 @@ import platformdirs
 from bsdenoise import files, images
 
 CACHE_VARIABLE = "BSDENOISE_CACHE"
-FORMAT = 1
+FORMAT = 2
 FEWEST_FILES = 1000  # below, an index is no quicker than looking
 # A folder that changes twice within one tick of a clock keeps its stamp. Ticks of file systems are up to 2 s (FAT), and
 # the clock of a server may be a little behind.
@@ -50,6 +50,8 @@ class Listing:
         facts: What is known of each, (N,) of type `FACTS`.
         folders: All its sub-folders.
         stamp: What it will have again if nothing in it changed.
+        results: Number of results of this package in it, which are not among `names`.
+        kinds: Number of image files in it that cannot be read, by suffix.
     """
 
     path: str
@@ -57,14 +59,16 @@ class Listing:
     facts: np.ndarray
     folders: list[str] = field(default_factory=list)
     stamp: Stamp = NO_STAMP
+    results: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: str, names: list[str], folders: Iterable[str] = (), stamp: Stamp = NO_STAMP) -> "Listing":
-        """Makes a listing of which nothing is known but names."""
+    def of(cls, path: str, names: list[str], **known: Any) -> "Listing":
+        """Makes a listing of which nothing is known but names, and what else is given."""
         facts = np.zeros(len(names), FACTS)
         facts["count"] = [name.lower().endswith(SINGLE_IMAGE_SUFFIXES) for name in names]
         facts["bytes"] = UNKNOWN
-        return cls(path, b"".join(os.fsencode(name) + b"\0" for name in names), facts, list(folders), stamp)
+        return cls(path, b"".join(os.fsencode(name) + b"\0" for name in names), facts, **known)
 
 
 class FileIndex:
@@ -97,6 +101,14 @@ class FileIndex:
     def __len__(self) -> int:
         """Number of files."""
         return self._starts[-1]
+
+    @property
+    def left_out(self) -> images.LeftOut:
+        """What the search left out."""
+        left_out = images.LeftOut()
+        for one in self.listings:
+            left_out.add(one.results, one.kinds)
+        return left_out
 
     def name(self, number: int) -> str:
         """Gives the path of a file relative to `base`."""
@@ -156,7 +168,10 @@ class FileIndex:
         header = {
             "format": FORMAT,
             "folder": os.path.realpath(self.base),
-            "folders": [[one.path, one.stamp, one.folders, len(one.facts), len(one.names)] for one in self.listings],
+            "folders": [
+                [one.path, one.stamp, one.folders, one.results, one.kinds, len(one.facts), len(one.names)]
+                for one in self.listings
+            ],
         }
         try:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
@@ -190,6 +205,8 @@ def of_files(paths: Iterable[Path], base: Path) -> FileIndex:
 
 def of_folder(folder: Path, axes: str | None = None) -> FileIndex:
     """Lists the image files below a folder, the same as `images.find`; where nothing changed, from the cache.
+
+    Results of this package are never among them: where `find` gives them for want of others, there are none here.
 
     Args:
         folder: The folder.
@@ -246,11 +263,11 @@ def _listings(folders: list[Any], names: bytes, facts: np.ndarray) -> dict[str, 
     if facts.dtype != FACTS or len(facts) != names.count(b"\0"):
         return {}
     listings, first, start = {}, 0, 0
-    for path, stamp, below, number, size in folders:
+    for path, stamp, below, results, kinds, number, size in folders:
         part = names[start : start + size]
         if part.count(b"\0") != number:
             return {}
-        listings[path] = Listing(path, part, facts[first : first + number], below, tuple(stamp))
+        listings[path] = Listing(path, part, facts[first : first + number], below, tuple(stamp), results, kinds)
         first, start = first + number, start + size
     return listings
 
@@ -267,8 +284,9 @@ def _scan(folder: Path, known: dict[str, Listing]) -> tuple[list[Listing], bool]
         listing = known.get(relative)
         if listing is None or stamp == NO_STAMP or listing.stamp != stamp:
             is_changed = True
-            folders, names = images.list_folder(path)
-            listing = Listing.of(relative, names, folders, stamp)
+            folders, content = images.list_folder(path)
+            counts = {"results": len(content.results), "kinds": dict(content.kinds)}
+            listing = Listing.of(relative, content.names, folders=folders, stamp=stamp, **counts)
         return listing.folders, listing
 
     listings = [listing for _, _, listing in images.walk(folder, list_one)]

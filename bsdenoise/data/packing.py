@@ -21,11 +21,13 @@ import numpy as np
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import files
+from bsdenoise import files, ignored
+from bsdenoise.accepted import check_single_precision
 from bsdenoise.data import shards
+from bsdenoise.data.faults import Reports
 from bsdenoise.data.looking import BAR_DELAY
-from bsdenoise.data.sources import MAX_REPORTS, Source, has_file_names
-from bsdenoise.images import PREPARED_INDEX
+from bsdenoise.data.sources import Source, has_file_names
+from bsdenoise.images import PREPARED_INDEX, Picture
 
 # Images are compressed already; and each record has to be readable without its neighbours.
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -58,7 +60,9 @@ class _Record:
     meaning: tuple[Any, ...] = ()
 
 
-def pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], None]) -> Packed:
+def pack(
+    source: Source, out: Path, shard_bytes: int, report: Callable[[str], None], no_data: float | None = None
+) -> Packed:
     """Writes all images into a folder. If that fails, or is interrupted, nothing is left of it.
 
     Args:
@@ -66,6 +70,7 @@ def pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], No
         out: The folder, empty or not there yet.
         shard_bytes: Bytes of images after which the next shard is begun.
         report: Called with one line for each image that is left out.
+        no_data: The value of pixels that hold no measurement with which `source` was opened.
 
     Raises:
         ValueError: If `out` is not empty, or no image can be read.
@@ -76,7 +81,7 @@ def pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], No
     out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     try:
-        return _pack(source, out, shard_bytes, report, written)
+        return _pack(source, out, shard_bytes, report, written, no_data)
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
@@ -101,9 +106,16 @@ def check_out(out: Path) -> None:
         raise ValueError(f"{out}: {what}. Give another --out, or remove it.")
 
 
-def _pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], None], written: list[Path]) -> Packed:
-    found = _Index()
-    records = _records(source, report)
+def _pack(
+    source: Source,
+    out: Path,
+    shard_bytes: int,
+    report: Callable[[str], None],
+    written: list[Path],
+    no_data: float | None,
+) -> Packed:
+    found, reports = _Index(no_data), Reports(report)
+    records = _records(source, reports, no_data)
     first = next(records, None)
     while first is not None:
         path = out / shards.SHARD_NAME.format(len(written))
@@ -113,7 +125,7 @@ def _pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], N
             first = _write_shard(temporary, itertools.chain([first], records), shard_bytes, found)
         found.shards.append((path.name, len(found) - before, path.stat().st_size))
     if not len(found):
-        raise ValueError(f"None of the {len(source)} images can be read.")
+        raise ValueError(f"None of the {len(source)} images could be read; the first is {reports.first}")
     found.write(out / PREPARED_INDEX, has_file_names(source))
     total = sum(size for _, _, size in found.shards)
     return Packed(len(found), len(source) - len(found), len(written), total)
@@ -122,7 +134,8 @@ def _pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], N
 class _Index:
     """What will be known of the records, in their order, as the index holds it: there may be millions."""
 
-    def __init__(self) -> None:
+    def __init__(self, no_data: float | None) -> None:
+        self.no_data = no_data
         self.names = bytearray()
         self.records = bytearray()
         self.notes: dict[tuple[tuple[str, ...], tuple[Any, ...]], int] = {}
@@ -149,6 +162,7 @@ class _Index:
             "shards": self.shards,
             "notes": [notes for notes, _ in self.notes],
             "meanings": [meaning for _, meaning in self.notes],
+            "files_no_data": self.no_data,
         }
         with files.replacing(path) as temporary:
             np.savez(
@@ -189,44 +203,49 @@ def _checked(write: Callable[..., None], *data: bytes) -> None:
         raise OSError(errno.EIO, shards.reason_of(error)) from error
 
 
-def _records(source: Source, report: Callable[[str], None]) -> Iterator[_Record]:
+def _records(source: Source, reports: Reports, no_data: float | None) -> Iterator[_Record]:
     """Reads all images in their order, in threads; says which cannot be read."""
     num_threads = os.cpu_count() or 1
     pool = concurrent.futures.ThreadPoolExecutor(num_threads)
     waiting: collections.deque[tuple[int, concurrent.futures.Future[_Record]]] = collections.deque()
-    left_out = 0
     numbers = iter(range(len(source)))
     progress = tqdm(total=len(source), desc="preparing", unit="img", delay=BAR_DELAY, disable=None, leave=False)
     try:
         with progress:
             for number in itertools.islice(numbers, AHEAD * num_threads):
-                waiting.append((number, pool.submit(_record, source, number)))
+                waiting.append((number, pool.submit(_record, source, number, no_data)))
             while waiting:
                 index, future = waiting.popleft()
                 for number in itertools.islice(numbers, 1):
-                    waiting.append((number, pool.submit(_record, source, number)))
+                    waiting.append((number, pool.submit(_record, source, number, no_data)))
                 try:
                     yield future.result()
                 except (ValueError, OSError) as error:
-                    left_out += 1
-                    if left_out <= MAX_REPORTS:
-                        name = source.name(index)
-                        report(f"left out {name}: {str(error).removeprefix(f'{name}: ')}")
-                    if left_out == MAX_REPORTS:
-                        report("whatever else is left out will not be named")
+                    reports.left_out(source.name(index), error)
                 progress.update()
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest
 
 
-def _record(source: Source, index: int) -> _Record:
+def _record(source: Source, index: int, no_data: float | None) -> _Record:
     data = source.content(index)
     if data is not None:
-        size = shards.decode(data, source.name(index)).shape[:2]
-        return _Record(source.short_name(index), data, (size[0], size[1]), None)
+        picture = shards.decode(data, source.name(index), no_data)
+        _check(picture)
+        return _Record(source.short_name(index), data, (picture.shape[0], picture.shape[1]), None)
     picture = source.read(index)
+    _check(picture)
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(picture.array), allow_pickle=False)
     size = (picture.shape[0], picture.shape[1])
     meaning = tuple(getattr(picture, name) for name in shards.MEANING)
     return _Record(source.short_name(index), buffer.getvalue(), size, picture.notes, meaning)
+
+
+def _check(picture: Picture) -> None:
+    """Refuses an image of which no pixel was measured, and one whose noise single precision cannot hold."""
+    gaps = ignored.where(picture.array, picture.no_data)
+    if gaps is not None and gaps.all():
+        raise ValueError(ignored.NOTHING_MEASURED)
+    if picture.array.dtype.kind == "f":
+        check_single_precision(ignored.with_nan(picture.array, gaps))

@@ -9,13 +9,13 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from bsdenoise import images, noise
+from bsdenoise import ignored, images, noise
 
 GREY, RGB = 1, 3
 _NO_LIMIT = 2.0**100  # a full scale that no σ exceeds; by a power of two nothing is rounded
@@ -32,6 +32,7 @@ class Case:
         levels: Greatest value of the clean file's integer type; `None` for float files.
         notes: What was done to the file's pixels, in words.
         independent_channels: Whether the channels are no colours.
+        counts: Which values were measured in both images, bool (H, W, C); the others are filled. `None` for all.
     """
 
     noisy: np.ndarray
@@ -40,13 +41,15 @@ class Case:
     levels: int | None
     notes: tuple[str, ...] = ()
     independent_channels: bool = False
+    counts: np.ndarray | None = None
 
     @property
     def peak(self) -> float:
         """Full scale of integer files; of float files the range of the clean image."""
         if self.levels is not None:
             return 1.0
-        return float(self.clean.max() - self.clean.min()) or 1.0
+        clean = self.clean if self.counts is None else self.clean[self.counts]
+        return float(clean.max() - clean.min()) or 1.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Item:
         noisy_path: The noisy file of a real pair.
         draw: Number of the noise draw.
         axes: Letters of the axes of `.npy` files and plain Zarr arrays; `None` goes by their names and shapes.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
     """
 
     dataset: str
@@ -70,6 +74,7 @@ class Item:
     noisy_path: Path | None = None
     draw: int = 0
     axes: str | None = None
+    no_data: float | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -83,7 +88,11 @@ class Item:
 
 
 def clean_items(
-    folders: Sequence[str], draws: Sequence[int] = (1,), every: Sequence[int] = (1,), axes: str | None = None
+    folders: Sequence[str],
+    draws: Sequence[int] = (1,),
+    every: Sequence[int] = (1,),
+    axes: str | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> list[Item]:
     """Lists the images of folders of clean images, each as often as noise is drawn for it.
 
@@ -93,6 +102,7 @@ def clean_items(
         every: Only every so many images of a set, in the order of their names, beginning with the first; one number for
             all sets or one for each.
         axes: Letters of the axes of arrays, as for `images.read`.
+        say: As for `images.find`.
 
     Raises:
         ValueError: If a folder holds no image, or the numbers do not fit.
@@ -102,7 +112,7 @@ def clean_items(
         raise ValueError(f"--data names a set twice. Received: {' '.join(folders)}.")
     items = []
     for folder, name, count, step in zip(folders, set_names(folders), counts, steps, strict=True):
-        found = list(_images_of(folder, name, axes))[::step]
+        found = list(_images_of(folder, name, axes, say))[::step]
         items += [replace(item, draw=draw) for item in found for draw in range(count)]
     return items
 
@@ -119,22 +129,27 @@ def _for_each(folders: Sequence[str], flag: str, numbers: Sequence[int]) -> list
 
 
 def paired_items(
-    noisy_folder: str, clean_folder: str, every: Sequence[int] = (1,), axes: str | None = None
+    noisy_folder: str,
+    clean_folder: str,
+    every: Sequence[int] = (1,),
+    axes: str | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> list[Item]:
     """Lists real pairs: files of the same name, whatever their suffix, below two folders.
 
     Args:
-        noisy_folder: Folder of the noisy images.
-        clean_folder: Folder of the clean ones.
+        noisy_folder: Folder, file or glob of the noisy images.
+        clean_folder: Likewise of the clean ones.
         every: As for `clean_items`.
         axes: As for `clean_items`.
+        say: As for `images.find`.
 
     Raises:
         ValueError: If a folder holds no image, or an image has no partner.
     """
     (step,) = _for_each([clean_folder], "--every", every)
     (name,) = set_names([clean_folder])
-    noisy, clean = (_by_stem(folder, name, axes) for folder in (noisy_folder, clean_folder))
+    noisy, clean = (_by_stem(folder, name, axes, say) for folder in (noisy_folder, clean_folder))
     alone = sorted(noisy.keys() ^ clean.keys())
     if alone:
         folder = noisy_folder if alone[0] in noisy else clean_folder
@@ -158,16 +173,16 @@ def usual_channels(items: Sequence[Item]) -> int:
         items: The images; those that cannot be read do not count. RGB wins a tie.
     """
     counts = Counter({RGB: 0})
-    for path, index, axes in dict.fromkeys((item.noisy_path or item.path, item.index, item.axes) for item in items):
+    for (path, _), item in {(item.noisy_path or item.path, item.index): item for item in items}.items():
         with contextlib.suppress(ValueError, OSError):  # to be named when it is measured, beside those that can be
-            counts[_read(path, index, axes)[0].shape[-1]] += 1
+            counts[_read(path, item)[0].shape[-1]] += 1
     return counts.most_common(1)[0][0]
 
 
-def _by_stem(folder: str, name: str, axes: str | None) -> dict[str, Item]:
+def _by_stem(folder: str, name: str, axes: str | None, say: Callable[[str], object] | None) -> dict[str, Item]:
     """Lists a folder's images by their names without suffix, which must not be the same for two of them."""
     found: dict[str, Item] = {}
-    for item in _images_of(folder, name, axes):
+    for item in _images_of(folder, name, axes, say):
         other = found.setdefault(_stem(item), item)
         if other is not item:
             raise ValueError(f"{other.path} and {item.path} have the same name: which one is meant is unclear.")
@@ -186,18 +201,20 @@ def read_clean(item: Item, channels: int, spec: str) -> Case:
         ValueError: If the file is broken, or has other channels.
         OSError: If it cannot be opened.
     """
-    array, notes = _read(item.path, item.index, item.axes)
+    picture, gaps = _read(item.path, item)
+    array, notes = picture.array, picture.notes
     if channels == RGB and array.shape[-1] == GREY:
         # The noise is added afterwards, so it is independent in each of the three.
         array, notes = np.repeat(array, RGB, axis=-1), (*notes, "grey, taken as RGB with three equal channels")
     array = images.to_channels(array, channels)
-    clean = images.to_unit(array)
+    clean = images.to_unit(array, picture.bits)
     # Floats have units of their own, of which σ may be many.
     limit = _NO_LIMIT if array.dtype.kind == "f" and not noise.is_relative(spec) else 1.0
-    model = noise.parse(spec, limit * images.full_scale(array.dtype))
+    model = noise.parse(spec, limit * picture.full_scale)
     rng = np.random.default_rng([*_seed(array), item.draw])
     sigma = float(np.float32(limit * model.draw_sigma(rng)))
-    return Case(model.corrupt(clean, np.float32(sigma), rng), clean, sigma, _levels(array), notes)
+    noisy = model.corrupt(clean, np.float32(sigma), rng)
+    return Case(noisy, clean, sigma, _levels(picture), notes, counts=_counts(gaps, clean.shape))
 
 
 def read_pair(item: Item, channels: int) -> Case:
@@ -209,17 +226,19 @@ def read_pair(item: Item, channels: int) -> Case:
     """
     if item.noisy_path is None:
         raise ValueError(f"{item.path}: has no noisy partner.")
-    noisy, notes = _read(item.noisy_path, item.index, item.axes)
-    clean, _ = _read(item.path, item.index, item.axes)
+    (noisy, noisy_gaps), (clean, clean_gaps) = (_read(path, item) for path in (item.noisy_path, item.path))
     if noisy.shape[-1] != channels:
         # Neither luminance nor repeated channels would have the noise that the method expects.
         raise ValueError(f"{item.noisy_path}: has {noisy.shape[-1]} channel(s); the model takes {channels}.")
-    if noisy.shape != clean.shape or images.full_scale(noisy.dtype) != images.full_scale(clean.dtype):
+    if noisy.shape != clean.shape or noisy.full_scale != clean.full_scale:
         raise ValueError(
             f"{item.noisy_path}: its partner has another size or bit depth. "
-            f"Received: {noisy.shape} {noisy.dtype} and {clean.shape} {clean.dtype}."
+            f"Received: {noisy.shape} {noisy.array.dtype} and {clean.shape} {clean.array.dtype}."
         )
-    return Case(images.to_unit(noisy), images.to_unit(clean), None, _levels(clean), notes)
+    unit, clean_unit = (images.to_unit(picture.array, picture.bits) for picture in (noisy, clean))
+    gaps = noisy_gaps if clean_gaps is None else clean_gaps if noisy_gaps is None else noisy_gaps | clean_gaps
+    counts = _counts(gaps, clean.shape)
+    return Case(unit, clean_unit, None, _levels(clean), noisy.notes, counts=counts)
 
 
 def are_independent(item: Item, channels: int) -> bool:
@@ -234,7 +253,7 @@ def are_independent(item: Item, channels: int) -> bool:
         OSError: If it cannot be opened.
     """
     for path in item.paths:
-        with images.opened(path) as file:
+        with images.opened(path, item.axes) as file:
             if file.independent_channels and channels == GREY:
                 raise ValueError(
                     f"{path}: its {file.channels} channels are independent and have no luminance: save each as a file "
@@ -245,10 +264,10 @@ def are_independent(item: Item, channels: int) -> bool:
     return False
 
 
-def _images_of(folder: str, name: str, axes: str | None) -> Iterator[Item]:
+def _images_of(folder: str, name: str, axes: str | None, say: Callable[[str], object] | None) -> Iterator[Item]:
     images.check_axes(axes)
     base = images.base_of(folder)
-    for path in images.find(folder):
+    for path in images.find(folder, say):
         below = path.relative_to(base)
         try:
             count = images.count(path, axes)
@@ -265,14 +284,29 @@ def _stem(item: Item) -> str:
     return (path.parent / path.name.removesuffix(path.suffix)).as_posix() + (f"[{item.index}]" if item.index else "")
 
 
-def _read(path: Path, index: int, axes: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Reads (H, W, C), and what was done to the pixels on the way."""
-    picture = images.read_image(path, index, axes)
-    return picture.array[..., np.newaxis] if picture.array.ndim == 2 else picture.array, picture.notes
+def _read(path: Path, item: Item) -> tuple[images.Picture, np.ndarray | None]:
+    """Reads an image, (H, W, C), filled; and which of its values were not measured, `None` if all were."""
+    picture = images.read_image(path, item.index, item.axes, item.no_data)
+    array = picture.array[..., np.newaxis] if picture.array.ndim == 2 else picture.array
+    gaps = ignored.where(array, picture.no_data)
+    return replace(picture, array=array if gaps is None else ignored.filled(array, gaps)), gaps
 
 
-def _levels(array: np.ndarray) -> int | None:
-    return None if array.dtype.kind == "f" else int(images.full_scale(array.dtype))
+def _counts(gaps: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Gives which values of an image of that shape were measured, from the gaps of the file, (H, W, …).
+
+    Raises:
+        ValueError: If none was.
+    """
+    if gaps is None:
+        return None
+    if gaps.all():
+        raise ValueError(ignored.NOTHING_MEASURED)
+    return ~np.broadcast_to(gaps if gaps.shape == shape else gaps.any(axis=-1, keepdims=True), shape)
+
+
+def _levels(picture: images.Picture) -> int | None:
+    return None if picture.array.dtype.kind == "f" else int(picture.full_scale)
 
 
 def _seed(array: np.ndarray) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bsdenoise import likelihood, presets, saved
+from bsdenoise import posterior, presets, saved
 from bsdenoise.evaluation import bm3d
 from bsdenoise.evaluation.cases import RGB, Case
 
@@ -23,8 +23,8 @@ class Estimate(NamedTuple):
         mean: Prediction from the surroundings alone; `None` if there is no such thing.
         std: Standard deviation of the posterior; `None` without one.
         estimated_psnr: PSNR of `denoised` in dB estimated without the clean image, for a peak of the contestant's
-            `scale`; `None` where none can be, or where σ itself was estimated: an estimate that takes texture for noise
-            leaves nothing of it.
+            `scale`; NaN where it is withheld, for the reason of `bsdenoise.posterior.WITHHELD`; `None` where none can
+            be, or where σ itself was estimated: an estimate that takes texture for noise leaves nothing of it.
         sigma: The σ that was used; `None` if none was.
         seconds: How long it took if it was computed at another time; `None` if now.
         notes: What is worth a word to the user.
@@ -164,8 +164,8 @@ class Model:
     def _stein_psnr(self, denoised: np.ndarray, noisy: np.ndarray, sigma: float) -> float:
         """Estimates the PSNR of a prediction that does not depend on the observed pixel: no variance is left to it."""
         batch, noisy_batch = (image[np.newaxis] / self.scale for image in (denoised, noisy))
-        mse = likelihood.stein_mse(batch, noisy_batch, sigma / self.scale)
-        return float(likelihood.psnr_from_mse(mse)[0])
+        level = np.array([sigma / self.scale])
+        return float(posterior.estimate_psnr(batch, noisy_batch, batch, np.zeros_like(batch), level)[0])
 
 
 class Bm3d:

@@ -23,12 +23,13 @@ from bsdenoise.evaluation.window import Window
 WHITE_LEVEL = 255
 
 
-def items_of(sources: Sequence[str], draw: int) -> list[Item]:
+def items_of(sources: Sequence[str], draw: int, say: Callable[[str], object] | None = None) -> list[Item]:
     """Lists the images that files, folders and globs name, in the order given, each called by its folder and its name.
 
     Args:
         sources: Files, folders or globs; each image of a stack counts.
         draw: Number of the noise draw, from 0.
+        say: As for `images.find`.
 
     Raises:
         ValueError: If a source holds no image, an image is named twice, or the number is negative.
@@ -36,7 +37,7 @@ def items_of(sources: Sequence[str], draw: int) -> list[Item]:
     if draw < 0:
         raise ValueError(f"--draw counts from 0. Received: {draw}.")
     items = []
-    for path in [path for source in sources for path in images.find(source)]:
+    for path in [path for source in sources for path in images.find(source, say)]:
         count = images.count(path)
         for index in range(count):
             name = path.name + (f"[{index}]" if count > 1 else "")

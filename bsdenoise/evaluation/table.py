@@ -13,8 +13,10 @@ from scipy import stats
 from tabulate import tabulate
 
 from bsdenoise.evaluation.records import Record
+from bsdenoise.posterior import WITHHELD
 
 AVERAGE = "average"
+WITHHELD_CELL = "–"
 CONFIDENCE = 0.95
 # Averaged over draws and images, each only where it is defined: SSIM not for tiny images, others not for all methods.
 MEASURES = ("psnr_noisy", "psnr", "psnr_unrounded", "psnr_mean", "ssim", "sure_psnr", "calibration")
@@ -64,7 +66,9 @@ class Row:
         psnr_unrounded: Mean PSNR without rounding.
         psnr_mean: Mean PSNR of the prediction from the surroundings alone; `None` for methods that have none.
         ssim: Mean structural similarity; `None` if no image is large enough.
-        sure_psnr: Mean PSNR that the model itself expected; `None` where it estimated σ, or for methods that cannot.
+        sure_psnr: Mean PSNR that the model itself expected; `None` where it estimated σ, for methods that cannot, and
+            where it is withheld for any of the images: the mean over the others would be of other images.
+        sure_withheld: Number of images and draws for which it is withheld.
         calibration: Mean of squared error over posterior variance; `None` for methods without a posterior.
         seconds_per_megapixel: Time of all over size of all.
     """
@@ -84,6 +88,7 @@ class Row:
     psnr_mean: float | None
     ssim: float | None
     sure_psnr: float | None
+    sure_withheld: int
     calibration: float | None
     seconds_per_megapixel: float
 
@@ -163,10 +168,17 @@ def as_text(rows: Sequence[Row] | Sequence[Difference], style: str = "simple") -
     """
     columns = COLUMNS if isinstance(rows[0], Row) else DIFFERENCE_COLUMNS
     signed = columns is DIFFERENCE_COLUMNS
-    cells = [[_cell(name, getattr(row, name), signed) for name in columns] for row in rows]
+    cells = [[_cell(name, row, signed) for name in columns] for row in rows]
     texts = ("model", "than", "dataset")
     align = ["left" if name in texts else "right" for name in columns]
     return tabulate(cells, list(columns.values()), tablefmt=style, colalign=align, disable_numparse=True)
+
+
+def footnotes(rows: Sequence[Row]) -> list[str]:
+    """Say in words what a table of rows leaves out."""
+    withheld = [row for row in rows if row.sure_withheld and row.dataset != AVERAGE]
+    where = ", ".join(f"{row.model} on {row.dataset} ({row.sure_withheld} measured)" for row in withheld)
+    return [f"{WITHHELD_CELL} {COLUMNS['sure_psnr']} is withheld: {where}: {WITHHELD}"] if withheld else []
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -188,6 +200,9 @@ def _row(model: str, dataset: str, records: list[Record]) -> Row:
         name: [_mean(members, name) for members in by_image.values()] for name in MEASURES
     }
     means: dict[str, Any] = {name: _mean_of(values) for name, values in of_images.items()}
+    withheld = sum(record.sure_withheld for record in records)
+    if withheld:
+        means["sure_psnr"] = None
     # Draws can be compared only if each has all images.
     whole: list[Any] = [_mean(members, "psnr") for members in by_draw.values() if len(members) == len(by_image)]
     megapixels = sum(record.height * record.width for record in records) / 1e6
@@ -202,6 +217,7 @@ def _row(model: str, dataset: str, records: list[Record]) -> Row:
         psnr_ci_images=confidence_half_width(of_images["psnr"]),
         psnr_ci_draws=confidence_half_width(whole),
         seconds_per_megapixel=sum(record.seconds for record in records) / megapixels,
+        sure_withheld=withheld,
         **means,
     )
 
@@ -216,6 +232,9 @@ def _average(rows: list[Row]) -> Row:
     means: dict[str, Any] = {
         name: _mean_of([getattr(row, name) for row in rows]) for name in (*MEASURES, "seconds_per_megapixel")
     }
+    withheld = sum(row.sure_withheld for row in rows)
+    if withheld:
+        means["sure_psnr"] = None
     return Row(
         model=rows[0].model,
         dataset=AVERAGE,
@@ -226,6 +245,7 @@ def _average(rows: list[Row]) -> Row:
         sigma=_common([row.sigma for row in rows]),
         psnr_ci_images=half_width("psnr_ci_images"),
         psnr_ci_draws=half_width("psnr_ci_draws"),
+        sure_withheld=withheld,
         **means,
     )
 
@@ -244,7 +264,10 @@ def _mean_of(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _cell(name: str, value: Any, signed: bool) -> str:
+def _cell(name: str, row: Any, signed: bool) -> str:
+    if name == "sure_psnr" and row.sure_withheld:
+        return WITHHELD_CELL
+    value = getattr(row, name)
     if value is None:
         return ""
     if not isinstance(value, float):

@@ -185,13 +185,18 @@ def recognise(folder: str) -> Finding | None:
     return identify(measure(folder, layouts))
 
 
-def measure(folder: str, layouts: Collection[tuple[int, int, int, str]] | None = None) -> Measured:
+def measure(
+    folder: str,
+    layouts: Collection[tuple[int, int, int, str]] | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Measured:
     """Measures the images of a folder.
 
     Args:
         folder: As for `recognise`.
         layouts: Only images of these layouts are decoded, for their checksums; those of others stay `None`, which
             makes large folders of something else quick. `None` decodes all.
+        say: As for `images.find`.
 
     Raises:
         ValueError: If no image is there.
@@ -200,7 +205,7 @@ def measure(folder: str, layouts: Collection[tuple[int, int, int, str]] | None =
     base = images.base_of(folder)
     found: list[SetImage] = []
     unreadable = {}
-    for path in images.find(folder):
+    for path in images.find(folder, say):
         name = path.relative_to(base).as_posix()
         try:
             found += _measure_file(path, name, layouts)

@@ -3,11 +3,21 @@
 Whoever is given a folder or the address of a server learns from it what to send and what to expect.
 """
 
+import math
+
 import bsdenoise
 from bsdenoise.export.signatures import signature_names
 
 FILE_NAME = "serving.json"
 FORMAT = 1  # raised when a key changes its meaning or goes; new ones may come at any time
+MIB = 2**20
+# Memory of a request, as measured with the compact network (benchmarks/README.md): what is computed in one pass takes
+# 3.5 times the bytes of the greatest number of maps that a layer has; request, answer and what lies between them 40
+# bytes for each channel of each pixel.
+PASS_FACTOR = 3.5
+BYTES_PER_CHANNEL = 40
+MAPS_OF_OTHERS = 384  # of networks whose layers do not tell: as many as the largest of ours
+FLOAT32_BYTES = 4
 DEFAULT_NAME = "denoiser"  # under which it is served, unless the server is told another
 
 
@@ -22,8 +32,9 @@ def describe(denoiser, max_pixels, tiles) -> dict:
     Returns:
         A dictionary of JSON values: `method`, and `factor`, `None` without a posterior; `channels`; `noise`, whose σ
         are in the units of the pixels; `pixels`, with their units, the range that is accepted and the fitted `offset`
-        and `scale`; `limits`; the names of the signatures; the size of the `network`; and how it was trained, as far
-        as that is known.
+        and `scale`; `limits`; the `memory` that a request of `max_pixels` is expected to take beside the
+        loaded model, and of that the part of a tile; the names of the signatures; the size of the `network`; and how it
+        was trained, as far as that is known.
     """
     noise, scale = denoiser.noise, denoiser.scale
     low, high = denoiser.intensities
@@ -44,7 +55,23 @@ def describe(denoiser, max_pixels, tiles) -> dict:
             "high": high,
         },
         "limits": {"max_pixels": max_pixels} | tiles._asdict(),
+        "memory": _memory(denoiser, max_pixels, tiles),
         "signatures": list(signature_names(denoiser.channels, denoiser.fractional, denoiser.has_posterior)),
         "network": {"parameters": denoiser.network.count_params(), "depth": denoiser.grid.bit_length() - 1},
         "training": denoiser.provenance,
+    }
+
+
+def _memory(denoiser, max_pixels, tiles) -> dict:
+    """Estimates what a request takes at most; the container is sized by it."""
+    maps = max(
+        (layer.filters for layer in denoiser.network.layers if hasattr(layer, "filters")), default=MAPS_OF_OTHERS
+    )
+    computed = max(tiles.tile**2, tiles.untiled_pixels)
+    tile_mib = math.ceil(PASS_FACTOR * FLOAT32_BYTES * maps * computed / MIB)
+    bytes_per_pixel = BYTES_PER_CHANNEL * denoiser.channels
+    return {
+        "request_mib": tile_mib + math.ceil(bytes_per_pixel * max_pixels / MIB),
+        "tile_mib": tile_mib,
+        "bytes_per_pixel": bytes_per_pixel,
     }

@@ -6,7 +6,7 @@ tensors are named as the `TensorSpec`s and the dictionary of results say.
 
 import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -14,15 +14,16 @@ import tensorflow as tf
 
 from bsdenoise import tiling
 from bsdenoise.denoiser import Denoiser
+from bsdenoise.export import manifest, trial
 from bsdenoise.export import warm_up as warm_up_requests
 from bsdenoise.export.description import FILE_NAME, describe
 from bsdenoise.export.signatures import signatures
 from bsdenoise.export.versions import check_free, published
 from bsdenoise.graph.tiles import Tiles
 
-# 8192 × 8192. The largest camera sensors have 61 megapixels, and an RGB image of so many is 0.8 GB as float32: below
-# the 2 GiB that a message to a server can have, and a few such requests fit into a server's memory.
-DEFAULT_MAX_PIXELS = 2**26
+# 4096 × 4096. Two RGB requests of so many fit into the 12 GiB of the container, for the compact networks; clients cut
+# larger images.
+DEFAULT_MAX_PIXELS = 2**24
 MOST_PIXELS = 2**29  # at least as many are too large for TensorFlow's image decoders, and for a message to a server
 
 
@@ -35,8 +36,12 @@ def export_saved_model(
     overlap: int | None = None,
     untiled_pixels: int | None = None,
     warm_up: Sequence[tuple[int, int]] = (),
+    report: Callable[[str], None] = lambda step: None,
 ) -> Path:
     """Writes a denoiser as a TensorFlow SavedModel, whole or not at all.
+
+    It is loaded and asked before it gets its name: what does not load, or does not answer, is not published.
+    `SHA256SUMS` holds the check sums of its files.
 
     One graph serves all image and batch sizes. Its signatures, of which the `encoded` pair exists for grey and RGB
     images whose pixels are fractions of full scale; of a method without a posterior only `serving_default`, `encoded`
@@ -59,20 +64,21 @@ def export_saved_model(
         denoiser: The denoiser; its network must compute in float32.
         directory: The version folder to make, such as `export/1`. It may exist if it is empty.
         max_pixels: Largest B·H·W of `image`, and largest H·W of each image file, which is read from its header before
-            it is decoded. Beside one tile, a request takes 50 to 100 bytes of memory per RGB pixel, with the default
-            7 GB at most; `benchmarks/graph_memory.py` measures it.
+            it is decoded. The memory of a request grows with it: `serving.json` holds how much is expected.
         tile: Largest side of a tile in pixels, a multiple of the pooling grid; smaller ones need less memory.
         overlap: Context in pixels that a tile has on every inner side, as for `Denoiser.denoise`.
         untiled_pixels: Images, and batches of images, of at most as many pixels are computed in one pass. By default a
             megapixel, or one tile if `tile` is smaller.
         warm_up: Heights and widths in pixels of images that a server tries before it serves the version.
+        report: Called with what is done, at the beginning of each step.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: If the folder holds something, the network does not compute in float32, Keras does not run on
-            TensorFlow, or `max_pixels`, `tile`, `overlap`, `untiled_pixels` or `warm_up` does not fit.
+        ValueError: If the folder holds something, what was written cannot be loaded or used, the network does not
+            compute in float32, Keras does not run on TensorFlow, or `max_pixels`, `tile`, `overlap`, `untiled_pixels`
+            or `warm_up` does not fit.
         OSError: If the folder cannot be written.
 
     Example:
@@ -91,6 +97,7 @@ def export_saved_model(
     tiles = _tiles(denoiser.grid, tile, overlap, untiled_pixels)
     description = describe(denoiser, max_pixels, tiles)
     text = json.dumps(description, indent=2) + "\n"
+    report("tracing the signatures")
     archive = keras.export.ExportArchive()
     for name, (function, specs) in signatures(denoiser, max_pixels, tiles, text).items():
         # Keras traces an endpoint, and TensorFlow does it again to save it: so what they trace is a call of a graph.
@@ -98,13 +105,27 @@ def export_saved_model(
         archive.add_endpoint(name, graph, specs)
     with published(directory) as temporary:
         try:
+            report("writing the graph and the weights")
             archive.write_out(temporary, verbose=False)
             (temporary / FILE_NAME).write_text(text)
-            if warm_up:
-                warm_up_requests.write(temporary, warm_up, description)
+            _try(temporary, directory, description, text, warm_up, report)
+            manifest.write(temporary)
         except tf.errors.ResourceExhaustedError as error:
             raise OSError(errno.ENOSPC, "cannot be written: no space left on device", str(directory)) from error
     return directory
+
+
+def _try(folder, directory, description, text, sizes, report):
+    """Loads and asks what was written, and stores the warm-up requests."""
+    report("loading what was written, and calling each signature once")
+    try:
+        with trial.opened(folder) as call:
+            trial.check(call, description, text)
+            if sizes:
+                report("trying the requests for warm-up")
+                warm_up_requests.write(folder, sizes, description, call)
+    except trial.TrialError as error:
+        raise ValueError(f"{directory}: not published, because what was written cannot be used: {error}") from error
 
 
 def _check_denoiser(denoiser):

@@ -6,12 +6,14 @@ refuses one of them; so each of them is tried on the new version before that is 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
+
+from bsdenoise import progress
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_REQUESTS = 1000  # TF-Serving refuses more
@@ -45,16 +47,18 @@ def check_sizes(sizes: Sequence[tuple[int, int]], max_pixels: int) -> None:
         raise ValueError(f"A model server takes at most {MAX_REQUESTS} warm-up requests. Received: {len(sizes)} sizes.")
 
 
-def write(folder: Path, sizes: Sequence[tuple[int, int]], description: dict) -> int:
+def write(folder: Path, sizes: Sequence[tuple[int, int]], description: dict, call: Callable) -> int:
     """Writes the requests into a SavedModel's folder, and tries each of them.
 
     Every image signature is called with the smallest size, which is what building its executor takes; all further
-    sizes go through one signature, because all share the network.
+    sizes go through one signature, because all share the network. Whoever watches (`bsdenoise.progress`) hears of
+    shares that add up to 1.
 
     Args:
         folder: The folder of the SavedModel.
         sizes: Heights and widths in pixels.
         description: What `describe` gave for the model.
+        call: Function from a signature's name and its inputs to its outputs, which raises a `ValueError`.
 
     Returns:
         The number of requests.
@@ -64,15 +68,14 @@ def write(folder: Path, sizes: Sequence[tuple[int, int]], description: dict) -> 
     """
     from tensorflow_serving.apis import prediction_log_pb2
 
-    signatures = tf.saved_model.load(str(folder)).signatures
     path = folder / FILE
     path.parent.mkdir()
-    number = 0
+    requests = list(_requests(sizes, description))
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, inputs in _requests(sizes, description):
+        for signature, inputs in requests:
             try:
-                signatures[signature](**{name: tf.constant(tf.make_ndarray(proto)) for name, proto in inputs.items()})
-            except tf.errors.InvalidArgumentError as error:
+                call(signature, {name: tf.make_ndarray(proto) for name, proto in inputs.items()})
+            except ValueError as error:
                 raise ValueError(f"The model refuses its own warm-up request for {signature}: {error}") from error
             log = prediction_log_pb2.PredictionLog()
             log.predict_log.request.model_spec.name = description["name"]
@@ -80,34 +83,48 @@ def write(folder: Path, sizes: Sequence[tuple[int, int]], description: dict) -> 
             for name, proto in inputs.items():
                 log.predict_log.request.inputs[name].CopyFrom(proto)
             writer.write(log.SerializeToString(deterministic=True))
-            number += 1
-    return number
+            progress.advance(1 / len(requests))
+    return len(requests)
+
+
+def first_requests(size: tuple[int, int], description: dict) -> Iterator[tuple[str, dict[str, tensor_pb2.TensorProto]]]:
+    """Gives one request for each signature that takes images, by the signature's name.
+
+    Args:
+        size: Height and width of the image in pixels.
+        description: What `describe` gave for the model.
+    """
+    names = description["signatures"]
+    sigma = {"sigma": _sigma(description)}
+    for name in (name for name in _IMAGE_SIGNATURES if name in names):
+        yield name, {"image": _image(size, description)} | (sigma if name in ("with_sigma", "posterior") else {})
+    if "encoded" in names:
+        grey = tf.io.encode_png(tf.fill((*size, description["channels"]), tf.constant(128, tf.uint8)))
+        file = {"image_bytes": tf.make_tensor_proto([grey.numpy()])}
+        yield "encoded", file
+        if "encoded_with_sigma" in names:
+            yield "encoded_with_sigma", file | sigma
 
 
 def _requests(sizes, description) -> Iterator[tuple[str, dict[str, tensor_pb2.TensorProto]]]:
     """Gives signatures and inputs, the smallest size first."""
-    sizes = sorted(set(sizes), key=np.prod)
-    pixels, names = description["pixels"], description["signatures"]
-    level = pixels["offset"] + pixels["scale"] / 2
-    sigma = tf.make_tensor_proto([description["noise"]["sigma_low"]], tf.float32)
-
-    def image(size):
-        # One value stands for all: 20 bytes whatever the size.
-        proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[level])
-        for side in (1, *size, description["channels"]):
-            proto.tensor_shape.dim.add(size=side)
-        return proto
-
-    for name in (name for name in _IMAGE_SIGNATURES if name in names):
-        yield name, {"image": image(sizes[0])} | ({"sigma": sigma} if name in ("with_sigma", "posterior") else {})
-    if "encoded" in names:
-        grey = tf.io.encode_png(tf.fill((*sizes[0], description["channels"]), tf.constant(128, tf.uint8)))
-        file = {"image_bytes": tf.make_tensor_proto([grey.numpy()])}
-        yield "encoded", file
-    if "encoded_with_sigma" in names:
-        yield "encoded_with_sigma", file | {"sigma": sigma}
-    for size in sizes[1:]:
-        if "with_sigma" in names:
-            yield "with_sigma", {"image": image(size), "sigma": sigma}  # no time lost to an estimate
+    smallest, *others = sorted(set(sizes), key=np.prod)
+    yield from first_requests(smallest, description)
+    for size in others:
+        if "with_sigma" in description["signatures"]:  # no time lost to an estimate
+            yield "with_sigma", {"image": _image(size, description), "sigma": _sigma(description)}
         else:
-            yield "serving_default", {"image": image(size)}
+            yield "serving_default", {"image": _image(size, description)}
+
+
+def _image(size, description) -> tensor_pb2.TensorProto:
+    """Makes a grey image. One value stands for all: 20 bytes whatever the size."""
+    pixels = description["pixels"]
+    proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[pixels["offset"] + pixels["scale"] / 2])
+    for side in (1, *size, description["channels"]):
+        proto.tensor_shape.dim.add(size=side)
+    return proto
+
+
+def _sigma(description) -> tensor_pb2.TensorProto:
+    return tf.make_tensor_proto([description["noise"]["sigma_low"]], tf.float32)

@@ -89,22 +89,35 @@ def compute(moments, finish, image, sigma, tiles: Tiles, *, pictures: int, means
         kept = (slice(None), slice(first_row - top, last_row - top), slice(first_column - left, last_column - left))
         inner = [moment[kept] for moment in moments(window, sigma[some])]
         new_pictures, new_means = finish(some, window[kept], sigma[some], *inner)
-        begin, end = [first, first_row, first_column, 0], [first + group, last_row, last_column, image.shape[-1]]
+        places = _places(first, first + group, first_row, last_row, first_column, last_column, height, width)
         share = tf.cast((last_row - first_row) * (last_column - first_column), tf.float32) / pixels
         return (
             index + 1,
-            [_written(*pair, begin, end) for pair in zip(done_pictures, new_pictures, strict=True)],
+            [_written(*pair, places) for pair in zip(done_pictures, new_pictures, strict=True)],
             [
                 tf.tensor_scatter_nd_add(mean, tf.range(first, first + group)[:, tf.newaxis], share * new)
                 for mean, new in zip(done_means, new_means, strict=True)
             ],
         )
 
-    start = (0, [tf.zeros_like(image)] * pictures, [tf.zeros_like(sigma)] * means)
+    flat = tf.reshape(image, (-1, image.shape[-1]))
+    start = (0, [tf.zeros_like(flat)] * pictures, [tf.zeros_like(sigma)] * means)
     total = batch // group * rows * columns
-    return tuple(tf.while_loop(lambda index, *_: index < total, step, start, parallel_iterations=1)[1:])
+    done = tf.while_loop(lambda index, *_: index < total, step, start, parallel_iterations=1)
+    return [tf.reshape(picture, tf.shape(image)) for picture in done[1]], done[2]
 
 
-def _written(picture, part, begin, end):
-    """Writes a part into a picture, in place: TensorFlow copies it only while something else reads it too."""
-    return tf.raw_ops.TensorStridedSliceUpdate(input=picture, begin=begin, end=end, strides=[1] * 4, value=part)
+def _places(first, after, first_row, last_row, first_column, last_column, height, width):
+    """Gives the numbers of a part's pixels among those of all images, (pixels, 1)."""
+    images = tf.range(first, after)[:, tf.newaxis, tf.newaxis]
+    rows = tf.range(first_row, last_row)[:, tf.newaxis]
+    columns = tf.range(first_column, last_column)
+    return tf.reshape((images * height + rows) * width + columns, (-1, 1))
+
+
+def _written(picture, part, places):
+    """Writes a part into a picture of flat pixels, in place: TensorFlow copies it only while others read it too.
+
+    Slices can be written too, but other programs that read SavedModels know no such operation.
+    """
+    return tf.tensor_scatter_nd_update(picture, places, tf.reshape(part, (-1, picture.shape[-1])))

@@ -4,45 +4,15 @@ A request names a signature and holds either `instances` (the row form: one elem
 form: whole batches).
 """
 
-import contextlib
-import gc
-import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import rapidjson
 import tensorflow as tf
 
-from bsdenoise.server.json_tensor import Refusal, array, first_bad, flattened, is_base64, quoted, shape_of
+from bsdenoise.server.json_tensor import array, first_bad, flattened, is_base64, shape_of
+from bsdenoise.server.json_text import Refusal, parse, quoted
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# RapidJSON's own numbers, as TensorFlow-Serving has them (float64 to a few units in the last place, which float32 does
-# not see): twice as fast as Python's, and an integer of thousands of digits is refused like any number too large.
-NUMBERS = rapidjson.NM_NATIVE | rapidjson.NM_NAN
-
-
-def parse(body: bytes) -> dict:
-    """Reads the text of a request.
-
-    Raises:
-        Refusal: If it is no JSON object.
-    """
-    if not body:
-        raise Refusal("JSON Parse error: The document is empty")
-    try:
-        with _without_garbage_collection():
-            document = rapidjson.loads(body.removeprefix(BYTE_ORDER_MARK), number_mode=NUMBERS)
-    except RecursionError:
-        raise Refusal("JSON Parse error: The document is nested too deeply.") from None
-    except UnicodeDecodeError as error:
-        raise Refusal(f"JSON Parse error: Invalid encoding in string. at offset: {error.start}") from None
-    except rapidjson.JSONDecodeError as error:
-        match = re.fullmatch(r"Parse error at offset (\d+): (.*)", str(error))
-        raise Refusal(f"JSON Parse error: {match[2]} at offset: {match[1]}" if match else str(error)) from None
-    if not isinstance(document, dict):
-        raise Refusal(f"JSON Value: {quoted(document)} Is not object")
-    return document
+__all__ = ["arrays", "check_examples", "is_row_form", "parse", "signature_name"]
 
 
 def signature_name(document: dict) -> str:
@@ -91,18 +61,6 @@ def arrays(document: dict, definition: Any) -> dict[str, np.ndarray]:
     if is_row_form(document):
         return _from_rows(document, dtypes)
     return _from_columns(document["inputs"], dtypes)
-
-
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Holds the search for cycles off: JSON makes none, and beside TensorFlow's objects it takes most of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def check_examples(document: dict, method: str) -> None:

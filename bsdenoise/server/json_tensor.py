@@ -7,19 +7,16 @@ through the values comes upon first.
 
 import binascii
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
 import grpc
 import numpy as np
-import rapidjson
 import tensorflow as tf
 
-from bsdenoise.server.errors import ServingError
+from bsdenoise.server.json_text import Refusal, quoted
 
-QUOTED = 256  # characters of JSON that errors quote, up to the end of a token
-INDENTATION = 4
 MAX_RANK = 64  # of a NumPy array
 _KINDS = {str: "String", dict: "Object", list: "Array", type(None): "Null", int: "Number", float: "Number"}
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*")
@@ -34,13 +31,6 @@ _READ_AS = {
     tf.uint64: np.uint64,
 }
 _FLOATS = (tf.float32, tf.float64)
-
-
-class Refusal(ServingError):
-    """A request that says something else than the signature takes."""
-
-    def __init__(self, message: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT):
-        super().__init__(code, message)
 
 
 def array(value: Any, dtype: tf.DType) -> np.ndarray:
@@ -103,37 +93,6 @@ def first_bad(values: list, is_good: Callable[[list], bool]) -> int:
 def is_base64(value: Any) -> bool:
     """Says whether a JSON value stands for bytes: {"b64": "…"}."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
-
-
-def quoted(value: Any) -> str:
-    """Writes the beginning of a JSON value as TensorFlow-Serving quotes it: objects indented, lists on one line."""
-    text, length = [], 0
-    for token in _tokens(value, 0):
-        text.append(token)
-        length += len(token)
-        if length >= QUOTED:
-            break
-    return "".join(text)
-
-
-def _tokens(value: Any, depth: int) -> Iterator[str]:
-    if isinstance(value, dict) and value:
-        for number, (key, item) in enumerate(value.items()):
-            yield ("," if number else "{") + "\n" + " " * INDENTATION * (depth + 1)
-            yield rapidjson.dumps(key) + ": "
-            yield from _tokens(item, depth + 1)
-        yield "\n" + " " * INDENTATION * depth + "}"
-    elif isinstance(value, list):
-        yield "["
-        for number, item in enumerate(value):
-            if number:
-                yield ", "
-            yield from _tokens(item, depth)
-        yield "]"
-    elif isinstance(value, str):
-        yield rapidjson.dumps(value[:QUOTED])
-    else:
-        yield rapidjson.dumps(value)
 
 
 def _fault(value: Any, level: int, shape: tuple[int, ...], dtype: tf.DType) -> Refusal:

@@ -16,6 +16,7 @@ from bsdenoise.server.versions import LATEST, ModelSettings
 BINARY = "tensorflow_model_server"
 MONITORING = 'prometheus_config { enable: true, path: "/monitoring/prometheus/metrics" }\n'
 THREADS_PER_COMPUTATION = 4  # its own default, for each core
+LOAD_THREADS = 2  # so that a version which cannot be loaded, and is tried again, keeps no other waiting
 _MICROSECONDS = 1e6
 _ALL_ADDRESSES = ("0.0.0.0", "::", "")
 
@@ -67,6 +68,7 @@ def arguments(
         f"--rest_api_timeout_in_ms={math.ceil(1000 * limits.timeout)}",
         f"--grpc_channel_arguments=grpc.max_receive_message_length={limits.max_message_bytes}",
         f"--file_system_poll_wait_seconds={max(1, math.ceil(poll_seconds))}",
+        f"--num_load_threads={LOAD_THREADS}",
         f"--max_num_load_retries={versions.RETRIES}",
         f"--load_retry_interval_micros={math.ceil(_MICROSECONDS * retry_seconds)}",
     ]

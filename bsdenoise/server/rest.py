@@ -8,8 +8,6 @@ import logging
 import re
 import threading
 import time
-import zlib
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
@@ -19,9 +17,8 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from bsdenoise.server import json_in, json_out, metrics
+from bsdenoise.server import bodies, json_in, json_out, metrics
 from bsdenoise.server.errors import ServingError
 from bsdenoise.server.limits import FULL
 from bsdenoise.server.prediction import House, Spec, predict
@@ -35,16 +32,8 @@ _STATUS = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/
 _MAX_VERSION = 2**63 - 1
 _NOT_FOUND = "<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
 _TASKS = {"classify": "classification", "regress": "regression"}
-_GZIP = 16 + zlib.MAX_WBITS
 _LOGGER = logging.getLogger(__name__)
-IDLE_SECONDS = 10.0  # within which more of a body must come: whoever sends one holds a place meanwhile
-LINGER_SECONDS = 10.0  # in which what is still sent after a refusal is thrown away, at most
-LINGER_PAUSE_SECONDS = 1.0  # without a byte of it: then nothing is expected any more
 CLIENT_CLOSED = 499  # nobody reads it; nginx' number for a client that hung up
-
-
-class _TooLargeError(Exception):
-    """A body beyond the limit."""
 
 
 def make_app(house: House) -> Starlette:
@@ -74,13 +63,13 @@ class _Rest:
             return await self._answer(request, path)
         except ServingError as error:
             status, message = error.http_status, error.message
-        except _TooLargeError:
+        except bodies.TooLargeError:
             limit = self._house.limits.max_body_bytes
-            return _Refusal(413, f"The body is too large: this server takes at most {limit} bytes, unpacked.")
+            return bodies.Parting(413, f"The body is too large: this server takes at most {limit} bytes, unpacked.")
         except TimeoutError:
             seconds = self._house.limits.timeout
-            message = f"The body did not arrive within {seconds:g} seconds, or paused for {IDLE_SECONDS:g}."
-            return _Refusal(408, message)
+            message = f"The body did not arrive within {seconds:g} seconds, or paused for {bodies.IDLE_SECONDS:g}."
+            return bodies.Parting(408, message)
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED)
         except Exception as error:  # a fault of the server: its caller hears so, and the log has one line
@@ -111,9 +100,9 @@ class _Rest:
         self._taken += 1
         try:
             async with asyncio.timeout(self._house.limits.timeout):
-                body = await _body(request, self._house.limits.max_body_bytes)
+                body = await bodies.read(request, self._house.limits.max_body_bytes)
             is_gone = threading.Event()
-            watch = asyncio.create_task(_watch(request, is_gone))
+            watch = asyncio.create_task(bodies.watch(request, is_gone))
             try:
                 loop = asyncio.get_running_loop()
                 answer = await loop.run_in_executor(self._threads, self._compute, body, match, is_gone)
@@ -193,83 +182,5 @@ def _json(content: bytes, status: int = 200) -> Response:
     return Response(content, status, media_type="application/json")
 
 
-class _Refusal(Response):
-    """Answers a caller that may still be sending, and hangs up when it has sent all, or for too long.
-
-    A connection that is closed with bytes unread is reset, and the answer may be lost with it.
-    """
-
-    def __init__(self, status: int, message: str):
-        super().__init__(json_out.error(message), status, {"Connection": "close"}, media_type="application/json")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        end = (
-            time.monotonic() + LINGER_SECONDS
-        )  # no `asyncio.timeout`: `wait_for` can lose its cancellation on Python 3.11
-        with contextlib.suppress(TimeoutError):
-            while time.monotonic() < end:
-                if not (await asyncio.wait_for(receive(), LINGER_PAUSE_SECONDS)).get("more_body"):
-                    break
-        await send({"type": "http.response.body", "body": b""})
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """Reads the body, and unpacks it while it comes, so that a small one that unpacks to a huge one is cut off."""
-    if int(request.headers.get("content-length", 0)) > limit:
-        raise _TooLargeError
-    packing = request.headers.get("content-encoding", "identity").strip().lower()
-    if packing not in ("identity", "gzip"):
-        raise _invalid(f"The body must be packed with gzip or not at all. Received: Content-Encoding: {packing}")
-    unpack = zlib.decompressobj(_GZIP) if packing == "gzip" else None
-    parts, size, received = [], 0, 0
-    async for chunk in _arriving(request):
-        received += len(chunk)
-        try:
-            part = unpack.decompress(chunk, limit - size + 1) if unpack else chunk
-        except zlib.error as error:
-            raise _invalid(f"The body is no gzip: {error}") from None
-        parts.append(part)
-        size += len(part)
-        if max(size, received) > limit:
-            raise _TooLargeError
-    if unpack and (not unpack.eof or unpack.unused_data):
-        raise _invalid("The body is no gzip: " + ("something follows it" if unpack.eof else "it is cut off"))
-    return b"".join(parts)
-
-
-async def _arriving(request: Request) -> AsyncIterator[bytes]:
-    """Gives a body as it comes; a `TimeoutError` if nothing more does.
-
-    What has come while the event loop was held up by the parsing of other requests is taken, however long that was.
-    """
-    stream = request.stream()
-
-    async def following() -> bytes | None:
-        return await anext(stream, None)
-
-    while True:
-        chunk = asyncio.ensure_future(following())
-        try:
-            # Unlike `asyncio.timeout`, it looks once more at what is there when its time is up.
-            await asyncio.wait([chunk], timeout=IDLE_SECONDS)
-            if not chunk.done():
-                raise TimeoutError
-        finally:
-            chunk.cancel()
-        if chunk.result() is None:
-            return
-        yield chunk.result()
-
-
 def _invalid(message: str) -> ServingError:
     return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
-
-
-async def _watch(request: Request, is_gone: threading.Event) -> None:
-    """Notices when the caller hangs up."""
-    while not is_gone.is_set():
-        if (await request.receive())["type"] == "http.disconnect":
-            is_gone.set()

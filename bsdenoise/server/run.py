@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import uvicorn
 from starlette.responses import Response
 
-from bsdenoise.server import json_out, versions
+from bsdenoise.server import json_out, listening, versions
 from bsdenoise.server.errors import ServingError
 from bsdenoise.server.grpc_api import GrpcServer
 from bsdenoise.server.limits import Arrivals, Gate, Limits
@@ -98,12 +97,12 @@ class LocalServer:
             ServingError: If a model has no version that can be loaded.
             OSError: If a port cannot be had.
         """
-        rest_socket = _bound(self._host, self._rest_port)  # before the load, which may take long
+        rest_socket = listening.bound(self._host, self._rest_port)  # before the load, which may take long
         try:
-            _bound(self._host, self._grpc_port).close()
+            listening.bound(self._host, self._grpc_port).close()
             self.models.start()
             house = House(self.models, self._gate, self.limits, self._metrics)
-            self._grpc = GrpcServer(house, _joined(self._host, self._grpc_port), self._arrivals)
+            self._grpc = GrpcServer(house, listening.joined(self._host, self._grpc_port), self._arrivals)
             self._rest = _RestServer(_counted(make_app(house), self._arrivals), rest_socket)
             self._grpc.start()
             self._rest.start()
@@ -111,8 +110,8 @@ class LocalServer:
             rest_socket.close()
             self.stop(0.0)
             raise
-        self.grpc_address = _joined(self._host, self._grpc.port)
-        self.rest_url = f"http://{_joined(self._host, rest_socket.getsockname()[1])}"
+        self.grpc_address = listening.joined(self._host, self._grpc.port)
+        self.rest_url = f"http://{listening.joined(self._host, rest_socket.getsockname()[1])}"
         self._on_change()
 
     def stop(self, grace: float = GRACE_SECONDS) -> bool:
@@ -168,18 +167,7 @@ class _RestServer:
 
     def __init__(self, app: Callable, bound: socket.socket):
         self._socket = bound
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                backlog=_BACKLOG,
-            )
-        )
+        self._server = listening.http_server(app, backlog=_BACKLOG)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [bound]}, name="rest-loop", daemon=True
         )
@@ -224,27 +212,3 @@ def _counted(app: Callable, arrivals: Arrivals) -> Callable:
             arrivals.leave()
 
     return answer
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """Binds a port without listening yet.
-
-    Raises:
-        OSError: If it is taken, or the address is none of this machine.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise OSError(f"{host}: is no address to listen on: {error.strerror}") from error
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise OSError(f"{_joined(host, port)}: cannot be listened on: {error.strerror}") from error
-    return bound
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -14,6 +14,7 @@ from bsdenoise import files
 KEPT = 2
 SECONDS_BETWEEN_LOOKS = 0.5
 _PREFIX = "ckpt"
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # behind the name of a variable in TensorFlow's checkpoints
 _DAMAGED = "damaged-"  # what cannot be read is kept under another name, for whoever wants to know why
 
 
@@ -26,10 +27,14 @@ class Checkpoints:
     Args:
         path: The folder.
         trackables: What a checkpoint holds, by name.
+        replaced: Names of numbers of which earlier versions wrote another one under another name, and those names.
+            Restored from such a checkpoint they are NaN: not known.
     """
 
-    def __init__(self, path: Path, trackables: dict):
+    def __init__(self, path: Path, trackables: dict, replaced: dict[str, str] | None = None):
         self.path = path
+        self._trackables = trackables
+        self._replaced = replaced or {}
         self._checkpoint = tf.train.Checkpoint(**trackables)
 
     def latest(self) -> str | None:
@@ -72,9 +77,22 @@ class Checkpoints:
         while step not in steps(self.path) and time.monotonic() < end:
             time.sleep(SECONDS_BETWEEN_LOOKS)
         try:
-            self._checkpoint.read(self._prefix(step)).assert_consumed()
+            self._read(self._prefix(step))
         except Exception as error:  # a broken file gives errors of every type
             raise ValueError(f"{self._prefix(step)}: checkpoint cannot be read ({error}).") from error
+
+    def _read(self, prefix: str) -> None:
+        """Read a checkpoint, of this version or an earlier one."""
+        held = {name.split("/")[0] for name, _ in tf.train.list_variables(prefix)}
+        old = {new: name for new, name in self._replaced.items() if new not in held and name in held}
+        if not old:
+            self._checkpoint.read(prefix).assert_consumed()
+            return
+        ignored = {name: tf.Variable(tf.train.load_variable(prefix, f"{name}{_VALUE}")) for name in old.values()}
+        kept = {name: value for name, value in self._trackables.items() if name not in old}
+        tf.train.Checkpoint(**kept, **ignored).read(prefix).assert_consumed()
+        for name in old:
+            self._trackables[name].assign(tf.fill(self._trackables[name].shape, tf.cast(float("nan"), tf.float64)))
 
     def save(self, step: int) -> None:
         """Writes the checkpoint of a step and removes the oldest, in this order.

@@ -22,13 +22,14 @@ from tqdm import tqdm
 from bsdenoise import saved
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
+from bsdenoise.data.sampling import Sample
 from bsdenoise.export import DESCRIPTION_FILE, export_saved_model, next_version
 from bsdenoise.training import distribution, initial, preparation
 from bsdenoise.training.checkpoints import Checkpoints
 from bsdenoise.training.distribution import PeerLostError, Place
 from bsdenoise.training.run_folder import CHANGEABLE, DENOISER, RunFolder, checkpoints_path, earlier_facts, plain
-from bsdenoise.training.step import TrainingState
-from bsdenoise.training.validation import Validation
+from bsdenoise.training.selection import Selection
+from bsdenoise.training.step import BEST, EARLIER_BEST, TrainingState
 from bsdenoise.training.watchdog import Watchdog
 
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
@@ -48,7 +49,8 @@ class Outcome:
         step: Steps done in all.
         finished: Whether that is the whole run.
         signal: Number of the signal that ended the call early; `None` if none did.
-        score: Best validation PSNR in dB, estimated as `Validation.score` says; −inf before the first validation.
+        score: Validation PSNR in dB of the denoiser, estimated as `Validation.score` says; `None` if it is withheld, or
+            before the first validation.
         denoiser_path: Where the best denoiser is.
         place: The devices, and whether this process wrote the files, as one of a cluster does.
         summary: What summary.json says; empty for the workers that write nothing.
@@ -57,7 +59,7 @@ class Outcome:
     step: int
     finished: bool
     signal: int | None
-    score: float
+    score: float | None
     denoiser_path: Path
     place: Place
     summary: dict[str, Any]
@@ -96,14 +98,14 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
         start = initial.again(earlier["start"]) if earlier and "start" in earlier else initial.load(config, data)
         folder = stack.enter_context(contextlib.closing(RunFolder(config.out, config))) if place.is_chief else None
         state = TrainingState(config, data, place.strategy, start)
-        checkpoints = Checkpoints(checkpoints_path(config.out), state.trackables())
+        checkpoints = Checkpoints(checkpoints_path(config.out), state.trackables(), {BEST: EARLIER_BEST})
         watchdog.progress()
         _restore(place, checkpoints, state, _agreed(config, facts, start))
         if folder is not None:
             folder.write_config(config, facts | {"start": start.facts()}, str(place))
             folder.forget_after(state.step)
             _announce(config, data, state, place)
-        loop = _Loop(config, data, state, place, watchdog, checkpoints, folder)
+        loop = _Loop(config, data, sample, state, place, watchdog, checkpoints, folder)
         received = loop.run()
         finished = state.step >= config.steps
         summary = {}
@@ -113,7 +115,7 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
             if finished:
                 _export(folder)
         place.part()
-        return Outcome(state.step, finished, received, float(state.best_score), config.out / DENOISER, place, summary)
+        return Outcome(state.step, finished, received, state.best_psnr, config.out / DENOISER, place, summary)
 
 
 def _restore(place: Place, checkpoints: Checkpoints, state: TrainingState, agreed: dict[str, str]) -> None:
@@ -166,7 +168,7 @@ def _export(folder: RunFolder) -> None:
 class _Loop:
     """The loop over steps, and what happens every so many of them."""
 
-    def __init__(self, config, data, state, place, watchdog, checkpoints, folder):
+    def __init__(self, config, data, sample: Sample, state, place, watchdog, checkpoints, folder):
         self.config = config
         self.data = data
         self.state = state
@@ -174,9 +176,9 @@ class _Loop:
         self.watchdog = watchdog
         self.checkpoints = checkpoints
         self.folder = folder  # None for all workers but the chief
-        self.validation = None
+        self.selection = None
         if folder is not None:
-            self.validation = Validation(state.denoiser, data, config.validation_images, config.validation_crop)
+            self.selection = Selection(config, data, state, folder, sample.full_scale)
         self.began = (state.step, time.monotonic())
         self.last_checkpoint = time.monotonic()
         self.last_log = self.began
@@ -204,7 +206,8 @@ class _Loop:
 
         step = state.step
         if step == 0 and state.start.weights is not None and self.folder is not None:
-            self._validate(0)  # what it starts from is the best so far: what is kept is never worse
+            # What it starts from is the best so far: what is kept is never worse.
+            self.selection.validate(0, self._require)
         stopping = None
         batches = functools.partial(self.data.batches, config.batch, step, config.steps)
         for shown, target in self.place.distributed(batches, config.batch):
@@ -229,7 +232,7 @@ class _Loop:
         if self.folder is None:
             return
         if step % self.config.validate_every == 0 or last:
-            self._validate(step)
+            self.selection.validate(step, self._require)
         if last or time.monotonic() - self.last_checkpoint > 60.0 * self.config.checkpoint_minutes:
             self._checkpoint(step)
 
@@ -270,24 +273,6 @@ class _Loop:
                 f"{speed:.1f} images/s, {left:.0f} minutes left"
             )
 
-    def _validate(self, step: int) -> None:
-        """Measures the averaged weights on held-out noisy images, and keeps them if they are the best so far."""
-        values, moments = self.validation()
-        self._require(np.isfinite(values["loss"]), f"The validation loss is {values['loss']}", step)
-        self.folder.log("validation", step, values)
-        first = self.validation.examples[0]
-        self.folder.save_sample(step, first.noisy, moments, first.sigma)
-        state, score = self.state, self.validation.score
-        best = values[score] > float(state.best_score)
-        if best:
-            state.best_score.assign(values[score])
-            state.denoiser.provenance = preparation.provenance(
-                self.config, self.data, step, {score: values[score]}, state.start.provenance
-            )
-            self.folder.save_denoiser(state.denoiser)
-        text = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
-        tqdm.write(f"step {step}: validation {text}{' (best)' if best else ''}")
-
     def _checkpoint(self, step: int) -> None:
         # A finite loss is not enough: it was computed from the weights before the last update.
         self._require(self.state.is_finite(), "The weights are no longer finite", step)
@@ -305,7 +290,7 @@ class _Loop:
     def summary(self, finished: bool) -> dict[str, Any]:
         """Gives a short account of the run, and of this call of it where it says so."""
         first, then = self.began
-        seconds, step = time.monotonic() - then, self.state.step
+        seconds, step, error = time.monotonic() - then, self.state.step, self.state.best_error
         return {
             "finished": finished,
             "steps": step,
@@ -313,8 +298,9 @@ class _Loop:
             "epochs": round(step * self.config.batch / len(self.data.training), 3),
             "skipped_steps": self.state.num_skipped,
             "left_out_images": self.data.num_left_out,
-            "best_score": float(self.state.best_score),
-            "score": self.validation.score,
+            "best_score": self.state.best_psnr,
+            "best_error": error if np.isfinite(error) else None,
+            "score": self.selection.score,
             "this_call": {
                 "from_step": first,
                 "seconds": round(seconds, 1),

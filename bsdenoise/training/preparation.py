@@ -1,6 +1,7 @@
 """From flags to training images: checks, a look at the images, their noise and range, and what to say about them."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import methods
+from bsdenoise import ignored, methods
 from bsdenoise import noise as noise_models
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
@@ -17,13 +18,14 @@ from bsdenoise.data.sampling import Sample, look_at
 from bsdenoise.data.sources import Selection, Source, check_partners, open_source, select
 from bsdenoise.data.tfds_source import PREFIX as TFDS_PREFIX
 from bsdenoise.masking import Masking
+from bsdenoise.masks import Masks
 from bsdenoise.methods import Method, NoiseToVoid
 from bsdenoise.noise import GaussianNoise
+from bsdenoise.training import noise_words
 
 _MASKING_FLAGS = ("n2v_fraction", "n2v_radius", "n2v_center")
-FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
 MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
-_NO_LIMIT = 2.0**100  # a full scale that no σ exceeds; by a power of two nothing is rounded
+_NO_LIMIT = 2.0**200  # a full scale that no σ of a float image exceeds; by a power of two nothing is rounded
 
 
 def check(config: TrainConfig) -> None:
@@ -99,11 +101,12 @@ def open_data(
     """
     source, targets = _open_selected(config, say)
     relative = noise_models.is_relative(config.noise)
-    sample = look_at(source, relative)
+    masks = None if config.mask is None else Masks(config.mask)
+    sample = look_at(source, relative, masks)
     offset, scale = sample.offset, sample.scale
     if earlier is not None:
         offset, scale = float(earlier.get("offset", 0.0)), float(earlier.get("scale", 1.0))
-    noise = _normalised_noise(config.noise, sample.full_scale, offset, scale)
+    noise = _normalised_noise(config.noise, sample, offset, scale)
     channels = sample.channels if config.channels is None else config.channels
     if not config.corrupt and channels == 1 and sample.channels == 3:
         raise ValueError(
@@ -132,9 +135,11 @@ def open_data(
         fractional=sample.fractional,
         remark=_note,
         remarked=set(sample.notes),
+        masks=masks,
     )
+    _announce_ignored(config, data, sample, say)
     _announce_range(data, sample, say)
-    _warn_of_clean_images(config, data, sample, say)
+    noise_words.say_what_is_wrong(config, data, sample, say)
     return data, sample
 
 
@@ -182,7 +187,7 @@ def provenance(
     config: TrainConfig,
     data: TrainingImages,
     step: int,
-    score: dict[str, float],
+    score: dict[str, float | None],
     started_from: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Says how a model came about, for whoever is given it: no paths, and of the source only a public name.
@@ -191,7 +196,7 @@ def provenance(
         config: The run's flags.
         data: The training images.
         step: The step of its weights.
-        score: Its estimated PSNR in validation in dB, by the name of the estimate.
+        score: Its estimated PSNR in validation in dB, by the name of the estimate; `None` if that is withheld.
         started_from: How the weights that it started from had been trained; `None` if they were random.
     """
     return {
@@ -207,7 +212,7 @@ def provenance(
         "started_from": started_from,
         "precision": config.precision,
         "seed": config.seed,
-        **{name: round(float(value), 3) for name, value in score.items()},
+        **{name: None if value is None else round(float(value), 3) for name, value in score.items()},
         "date": datetime.now(UTC).date().isoformat(),
         "package": f"bsdenoise {bsdenoise.__version__}",
     }
@@ -215,8 +220,13 @@ def provenance(
 
 def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Source, Source | None]:
     """Opens the source, and what its images are compared with; keeps the images of the wanted sizes."""
-    found = open_source(config.source, config.axes)
-    targets = open_source(config.targets, config.axes) if config.targets else None
+    no_data = ignored.parse_no_data(config.no_data)
+
+    def opened(name: str) -> Source:
+        return open_source(name, config.axes, no_data, say=lambda line: say(f"note: {line}"))
+
+    found = opened(config.source)
+    targets = opened(config.targets) if config.targets else None
     if targets is not None:
         check_partners(found, targets)
     source = select(found, config.min_side, config.max_side, lambda line: say(f"warning: {line}"))
@@ -227,18 +237,22 @@ def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Sou
     return source, targets
 
 
-def _normalised_noise(spec: str, full_scale: float, offset: float, scale: float) -> GaussianNoise:
+def _normalised_noise(spec: str, sample: Sample, offset: float, scale: float) -> GaussianNoise:
     """Reads a noise SPEC in units of `scale`, a pixel value.
 
     Raises:
         ValueError: If it cannot be read, or σ is more than `scale`: there would be nothing to see in such noise.
     """
+    full_scale, fractional = sample.full_scale, sample.fractional
     low, high = _sigmas(spec, full_scale)
     if high > scale:
+        cure = ""
+        if not fractional and not noise_models.is_relative(spec):
+            cure = " Of floats it is no grey level: of images from 0 to 1, 25 of 255 levels are gaussian:25/255."
         raise ValueError(
             f"--noise {spec} has a sigma of {high * full_scale:.5g}, and the images span only "
             f"{scale * full_scale:.5g} (from {offset * full_scale:.5g} to {(offset + scale) * full_scale:.5g}), both "
-            "in the files' own units."
+            f"in the files' own units.{cure}"
         )
     return GaussianNoise(low / scale, high / scale)
 
@@ -256,6 +270,28 @@ def _sigmas(spec: str, full_scale: float) -> tuple[float, float]:
     return level.low * _NO_LIMIT / full_scale, level.high * _NO_LIMIT / full_scale
 
 
+def _announce_ignored(config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
+    """Says how much of the images is ignored, and how many have a mask.
+
+    Raises:
+        ValueError: If there are masks and no image has one: their names do not fit.
+    """
+    if sample.ignored:
+        say(f"{100 * sample.ignored:.3g} % of the pixels hold no measurement: they are left out")
+    elif config.no_data is not None and not math.isnan(float(config.no_data)):
+        say(f"warning: none of the images that were looked at has a pixel of --no-data {config.no_data}")
+    if data.masks is None:
+        return
+    names = (data.source.short_name(index) for index in range(len(data.source)))
+    count = sum(data.masks.path(name) is not None for name in names)
+    if not count:
+        raise ValueError(
+            f"--mask holds no mask under the name of an image. Expected one such as {data.source.short_name(0)}, the "
+            "suffix may be another."
+        )
+    say(f"{count} of {len(data.source)} images have a mask; where it is not zero, they are ignored")
+
+
 def _announce_range(data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
     """Says in the files' own units what range of intensities was fitted, unless nothing was."""
     if (data.offset, data.scale) == (0.0, 1.0):
@@ -266,19 +302,6 @@ def _announce_range(data: TrainingImages, sample: Sample, say: Callable[[str], N
     say(
         f"most pixels lie between {data.offset * unit:.5g} and {(data.offset + data.scale) * unit:.5g}, which the "
         f"network sees as 0 and 1; sigma is {sigma} (all in the files' own units)"
-    )
-
-
-def _warn_of_clean_images(
-    config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]
-) -> None:
-    """Says so if the images show far less noise than was declared."""
-    declared = data.noise.low * data.scale
-    if config.corrupt or sample.median_sigma is None or sample.median_sigma >= FORGOTTEN_CORRUPT_RATIO * declared:
-        return
-    say(
-        f"warning: the images show noise of about {sample.median_sigma * sample.full_scale:.3g} where "
-        f"--noise {config.noise} says {declared * sample.full_scale:.3g}. If they are clean, add --corrupt fresh."
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bsdenoise import files, images
+from bsdenoise import files, images, results
 from bsdenoise.config import TrainConfig
 from bsdenoise.training import checkpoints
 from bsdenoise.training.initial import PAPER_SIZE
@@ -83,7 +83,7 @@ class RunFolder:
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         with files.replacing(self.path / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def _check_same_run(self, config: TrainConfig) -> None:
         content = _earlier_run(self.path)
@@ -113,14 +113,15 @@ class RunFolder:
         with files.replacing(self._log_path) as temporary:
             temporary.write_text("".join(lines))
 
-    def log(self, kind: str, step: int, values: dict[str, float]) -> None:
-        """Appends one line to log.jsonl, and the same numbers to TensorBoard."""
-        line = json.dumps({"kind": kind, "step": step} | values)
+    def log(self, kind: str, step: int, values: dict[str, float | None]) -> None:
+        """Appends one line to log.jsonl, and the same numbers to TensorBoard; `None` is null there and nothing here."""
+        line = json.dumps({"kind": kind, "step": step} | values, allow_nan=False)
         with self._log_path.open("a") as file:
             file.write(line + "\n")
         with self._events.as_default():
             for name, value in values.items():
-                tf.summary.scalar(f"{kind}/{name}", value, step=step)
+                if value is not None:
+                    tf.summary.scalar(f"{kind}/{name}", value, step=step)
         self._events.flush()
 
     def save_sample(self, step: int, noisy: np.ndarray, moments: Sequence[np.ndarray], sigma: float) -> None:
@@ -128,7 +129,9 @@ class RunFolder:
         picture = sample_picture(noisy, moments, sigma)
         folder = self.path / "samples"
         folder.mkdir(exist_ok=True)
-        images.write(folder / f"{step:08d}.png", picture)
+        path = folder / f"{step:08d}.png"
+        results.Lists().add(path)  # lest a later training takes it for an image
+        images.write(path, picture)
         with self._events.as_default():
             tf.summary.image("sample", picture[np.newaxis], step=step)
 

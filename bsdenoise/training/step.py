@@ -4,6 +4,7 @@ A step whose loss or gradient is not finite changes no weight: it is counted, an
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bsdenoise import network
@@ -12,6 +13,10 @@ from bsdenoise.data.crops import TrainingImages
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.training import gradients, initial, optimizers
 from bsdenoise.training.schedule import RampUpDown
+
+# What checkpoints call the estimated squared error of the denoiser that is kept, and its PSNR. Those of earlier
+# versions hold a PSNR alone, which was cut off at 100 dB.
+BEST, EARLIER_BEST = "best", "best_score"
 
 
 class TrainingState:
@@ -67,7 +72,7 @@ class TrainingState:
         self.loss_sum = tf.Variable(0.0, dtype=tf.float32)
         self.loss_count = tf.Variable(0.0, dtype=tf.float32)
         self._num_skipped = tf.Variable(0, dtype=tf.int64)
-        self.best_score = tf.Variable(-float("inf"), dtype=tf.float64)
+        self._best = tf.Variable([float("inf"), float("nan")], dtype=tf.float64)
 
     @property
     def step(self) -> int:
@@ -80,6 +85,20 @@ class TrainingState:
         """Number of these steps that changed nothing, for their loss or gradient was not finite."""
         return int(self._num_skipped)
 
+    @property
+    def best_error(self) -> float:
+        """Estimated squared error of the denoiser that is kept; ∞ if there is none, NaN if it was chosen otherwise."""
+        return float(self._best[0])
+
+    @property
+    def best_psnr(self) -> float | None:
+        """Estimated PSNR of the denoiser that is kept, in dB; `None` if it is withheld, or there is none."""
+        return None if np.isnan(self._best[1]) else float(self._best[1])
+
+    def keep(self, error: float, psnr: float | None) -> None:
+        """Remembers the estimates of a denoiser that is kept."""
+        self._best.assign([error, float("nan") if psnr is None else psnr])
+
     def trackables(self) -> dict:
         """Everything that a checkpoint holds."""
         return {
@@ -89,11 +108,11 @@ class TrainingState:
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
             "num_skipped": self._num_skipped,
-            "best_score": self.best_score,
+            BEST: self._best,
         }
 
     def is_finite(self) -> bool:
-        """Says whether all that a checkpoint would hold is finite; the best PSNR starts at −∞ and does not count."""
+        """Says whether all that a checkpoint would hold is finite; the least error starts at ∞ and does not count."""
         variables = [*self.network.weights, *self.optimizer.variables, *self.denoiser.network.weights, self.loss_sum]
         values = [tf.convert_to_tensor(variable) for variable in variables]
         return all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in values if value.dtype.is_floating)

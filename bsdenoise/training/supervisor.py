@@ -44,7 +44,7 @@ def supervise(config: TrainConfig) -> int:
     with tempfile.TemporaryDirectory(prefix="bsdenoise-") as folder, _signals() as received:
         path = Path(folder) / "config.json"
         flags = dataclasses.asdict(dataclasses.replace(config, workers=None, restarts=0))
-        path.write_text(json.dumps({"config": flags}, default=str))
+        path.write_text(json.dumps({"config": flags, "said": True}, default=str))
         for left in range(config.restarts, -1, -1):
             code = _watched(_started(path, workers, shares), received)
             if received:

@@ -1,28 +1,73 @@
-"""Quality on held-out images, without clean ones if the method needs none: the loss, and an estimate of the PSNR."""
+"""Quality on held-out images, without clean ones if the method needs none: the loss, and an estimate of the error.
 
+Which weights are kept is decided by the squared error that is estimated, never by a PSNR made of it: where the estimate
+is zero or less no PSNR can be told, but a smaller one still is the better one. Stein's estimate supposes that the noise
+is what was declared. Where the held-out images show that it is not, as of detectors whose noise grows with the
+signal, their own noise takes its place: else the model that believes most in the declared σ would win.
+"""
+
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from bsdenoise import ignored, risk
 from bsdenoise.data.crops import TrainingImages
+from bsdenoise.data.faults import Faults
 from bsdenoise.denoiser import Denoiser
-from bsdenoise.likelihood import psnr_from_mse, stein_mse
 from bsdenoise.methods import Crop
+from bsdenoise.training import noise_curve
 
-# Which estimate of the PSNR decides which weights are kept.
-SURE, HELD_OUT = "sure_psnr", "held_out_psnr"
+# Which estimate of the PSNR is shown for the error that decides which weights are kept.
+SURE, MEASURED, HELD_OUT = "sure_psnr", "measured_psnr", "held_out_psnr"
+# Beside it: that of the prediction from the surroundings alone, and the true ones, where clean images are known.
+SURE_OF_MEAN, TRUE, TRUE_OF_MEAN = "sure_psnr_mean", "psnr", "psnr_mean"
+NOISE_RANGE_QUANTILES = (0.05, 0.95)  # of the noise of pixels: what is said of it is not its extremes
 
 
 @dataclass(frozen=True)
 class Example:
-    """One validation image, all (H, W, …): what the loss takes, the noisy image, σ, and the clean one if known."""
+    """One validation image.
+
+    Attributes:
+        shown: What the network is shown, (H, W, C).
+        target: What its outputs are compared with, (H, W, …); NaN where nothing was measured.
+        noisy: The noisy image, (H, W, C); filled there, as what is shown.
+        sigma: The declared noise.
+        clean: The clean image, (H, W, C), if known.
+        counts: Where all channels were measured, bool (H, W).
+        is_clear: Which pixels count and are so far from where noise is clipped that it is whole, bool (H, W, C).
+    """
 
     shown: np.ndarray
     target: np.ndarray
     noisy: np.ndarray
     sigma: np.float32
     clean: np.ndarray | None
+    counts: np.ndarray
+    is_clear: np.ndarray
+
+    @property
+    def measured(self) -> np.ndarray:
+        """The noisy image, NaN where a channel was not measured."""
+        return ignored.with_nan(self.noisy, ~self.counts[..., np.newaxis])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a validation found.
+
+    Attributes:
+        values: Numbers for the log, by name: the mean loss; PSNRs in dB, `None` where none can be told.
+        error: Estimated mean squared error in the units of the network, by which weights are compared; it may be
+            negative.
+        moments: Those of the first image, each (H, W, C).
+    """
+
+    values: dict[str, float | None]
+    error: float
+    moments: list[np.ndarray]
 
 
 class Validation:
@@ -42,13 +87,16 @@ class Validation:
         self.denoiser = denoiser
         self.method = data.method  # with its settings, which the denoiser does not need
         self.loss = self.method.loss(denoiser.channels, denoiser.factor)
+        self._faults = Faults()
         self.examples = self._read(data, data.held_out, side, num_images)
         if not self.examples:
             self.examples = self._read(data, data.training, side, num_images)
         if not self.examples:
-            raise ValueError("None of the images can be read.")
+            raise ValueError(f"None of the images can be validated with; the first is {self._faults.first}")
         # Most methods show the network the noisy image itself: once is enough then.
         self._is_shown_noisy = all(np.array_equal(example.shown, example.noisy) for example in self.examples)
+        # Noise that was added here is what was declared.
+        self._variances = self._measured_variances() if self.method.is_blind and not data.corrupt else None
         channels = denoiser.channels
         shown, target, noisy = (tf.TensorSpec((1, None, None, size)) for size in (channels, None, channels))
         # Nothing in it is Python that would have to be translated into a graph, which takes seconds.
@@ -58,30 +106,62 @@ class Validation:
 
     @property
     def score(self) -> str:
-        """Which of the values says how good the weights are, in dB and without a clean image if the method needs none.
+        """Which of the values is the PSNR of the error that weights are compared by.
 
-        `SURE` where the network is blind; else `HELD_OUT`, which follows from the loss on held-out images: for n2n
-        the PSNR against a second noisy copy less the noise of that, for n2c against the clean image, for n2v that of
-        masked pixels.
+        `SURE` where the network is blind, and `MEASURED` instead where the declared noise does not fit the images; else
+        `HELD_OUT`, which follows from the loss on held-out images: for n2n the PSNR against a second noisy copy less
+        the noise of that, for n2c against the clean image, for n2v that of masked pixels.
         """
-        return SURE if self.method.is_blind else HELD_OUT
+        if not self.method.is_blind:
+            return HELD_OUT
+        return SURE if self._variances is None else MEASURED
+
+    @property
+    def noise_range(self) -> tuple[float, float] | None:
+        """Least and greatest σ that the images show, as pixel values, if the declared one does not fit them."""
+        if self._variances is None:
+            return None
+        maps = zip(self._variances, self.examples, strict=True)
+        variances = np.concatenate([variance[example.counts].ravel() for variance, example in maps])
+        low, high = np.sqrt(np.quantile(variances, NOISE_RANGE_QUANTILES)) * self.denoiser.scale
+        return float(low), float(high)
 
     def _read(self, data: TrainingImages, indices, side: int, most: int) -> list[Example]:
         """Makes examples of the first readable images, `most` of them."""
-        examples = []
+        examples: list[Example] = []
         for index in indices:
             if len(examples) == most:
                 break
             try:
                 examples.append(self._example(data.validation_crop(int(index), side)))
             except (ValueError, OSError) as error:
-                data.report(f"left out {data.source.name(int(index))} of validation: {error}")
+                if line := self._faults.new(data.source.name(int(index)), error):
+                    data.report(f"left out of validation: {line}")
         return examples
 
     def _example(self, crop: Crop) -> Example:
         shown, target = self.method.example(crop)
-        arrays = (np.ascontiguousarray(array, "float32") for array in (shown, target, crop.noisy(0)))
-        return Example(*arrays, crop.sigma, crop.clean)
+        shown, target, noisy = (np.ascontiguousarray(array, "float32") for array in (shown, target, crop.noisy(0)))
+        counts = ~np.isnan(noisy if crop.clean is None else noisy + crop.clean).any(axis=-1)
+        shown, noisy = ignored.filled(shown), ignored.filled(noisy)
+        every = np.repeat(counts[..., np.newaxis], noisy.shape[-1], axis=-1)
+        # By the neighbours, not by what a model takes for the mean: the same pixels count for all models.
+        low, high = (limit[0] for limit in risk.clip_limits(np, noisy[np.newaxis], every[np.newaxis]))
+        around, reach = noise_curve.brightness(noisy), risk.CLIPPED_REACH * float(crop.sigma)
+        is_clear = every & (around - reach >= low) & (around + reach <= high)
+        if is_clear.sum() < risk.MIN_COUNTED * every.sum():
+            is_clear = every
+        return Example(shown, target, noisy, crop.sigma, crop.clean, counts, is_clear)
+
+    def _measured_variances(self) -> list[np.ndarray] | None:
+        """Measures the noise of the examples, maps (H, W, C); `None` if the declared one fits, or none can be told."""
+        curve = noise_curve.fit([example.measured for example in self.examples])
+        if curve is None:
+            return None
+        variances = [curve(noise_curve.brightness(example.noisy)) for example in self.examples]
+        counted = [variance[example.counts] for variance, example in zip(variances, self.examples, strict=True)]
+        declared = [float(example.sigma) ** 2 for example in self.examples]
+        return None if noise_curve.fits(counted, declared) else variances
 
     def _loss_and_moments_of(self, shown, target, noisy, sigma):
         network = self.denoiser.network
@@ -90,38 +170,78 @@ class Validation:
         outputs = outputs if self._is_shown_noisy else network(noisy)
         return loss, self.denoiser.estimator.moments(outputs, noisy, sigma)
 
-    def __call__(self) -> tuple[dict[str, float], list[np.ndarray]]:
+    def __call__(self) -> Result:
         """Measures.
 
-        Returns:
-            Means over the images, and the moments of the first one, each (H, W, C). The mean loss; the PSNR in dB that
-            is estimated (`score`), for a method with a posterior also that of its mean alone, `sure_psnr_mean`; and
-            `psnr`, `psnr_mean`, the true ones, where clean images are known. PSNRs are those of the mean squared
-            error over all images.
+        The values are means over the images: the loss; the PSNR that is estimated (`score`), and beside `MEASURED` also
+        `SURE`, which is withheld then; for a method with a posterior also the PSNR of its mean alone; and the true
+        PSNRs where clean images are known. PSNRs are those of the mean squared error over all images.
         """
-        results = [self._measure(example) for example in self.examples]
-        squared_errors = [errors for _, errors, _ in results]
-        mse = {name: np.mean([errors[name] for errors in squared_errors]) for name in squared_errors[0]}
-        psnr = {name: float(psnr_from_mse(np.float32(value))) for name, value in mse.items()}
-        return {"loss": float(np.mean([loss for loss, _, _ in results])), **psnr}, results[0][2]
+        losses, moments_of_first = [], None
+        terms: dict[str, list[np.ndarray]] = {}
+        for number, example in enumerate(self.examples):
+            loss, moments = self._denoised(example)
+            losses.append(loss)
+            moments_of_first = moments_of_first or moments
+            for name, term in self._squared_errors(number, example, loss, moments).items():
+                terms.setdefault(name, []).append(term)
+        values: dict[str, float | None] = {"loss": float(np.mean(losses))}
+        if self.score == MEASURED:
+            values[SURE] = None
+        sigma = math.sqrt(np.mean([float(example.sigma) ** 2 for example in self.examples]))
+        values |= {name: _psnr(name, found, sigma) for name, found in terms.items()}
+        return Result(values, _mean(terms[self.score]), moments_of_first or [])
 
-    def _measure(self, example: Example) -> tuple[float, dict[str, float], list[np.ndarray]]:
-        """Gives loss, mean squared errors by the name of the PSNR they end in, and moments, of one image."""
+    def _denoised(self, example: Example) -> tuple[float, list[np.ndarray]]:
+        """Gives the loss and the moments, (H, W, C), of one image."""
         shown, target, noisy = (one[np.newaxis] for one in (example.shown, example.target, example.noisy))
-        sigma = np.array([example.sigma])
-        loss, moments = self._loss_and_moments(shown, target, noisy, sigma)
-        loss, moments = float(loss), [moment.numpy() for moment in moments]
-        denoised, mean, variance = (*moments, None, None)[:3]
+        loss, moments = self._loss_and_moments(shown, target, noisy, np.array([example.sigma]))
+        return float(loss), [moment.numpy()[0] for moment in moments]
+
+    def _squared_errors(
+        self, number: int, example: Example, loss: float, moments: list[np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Gives what squared errors are means of, by the names of the PSNRs that they end in."""
+        denoised, mean, variance = (*(moment.astype(np.float64) for moment in moments), None, None)[:3]
+        declared = float(example.sigma) ** 2
+        noise = np.full(denoised.shape, declared) if self._variances is None else self._variances[number]
+        terms = {}
         if self.method.is_blind:
-            errors = {SURE: float(stein_mse(denoised, noisy, sigma, variance)[0])}
+            # The share of its own noise that a denoised pixel keeps: 1 less the gain; none where μ is all there is.
+            kept = 0.0 if variance is None else variance / declared
+            moved = np.square(denoised - example.noisy)
+            terms[self.score] = (moved + noise * (2.0 * kept - 1.0))[example.is_clear]
         else:
             # Loss of a point estimate: its squared error, and that of the target itself.
-            errors = {HELD_OUT: loss - float(sigma[0]) ** 2 * self.method.has_noisy_target}
+            terms[self.score] = np.array([loss - declared * self.method.has_noisy_target])
         if mean is not None:
             # The mean knows nothing of the pixel's own noise, so it misses the noisy pixel by its error plus that.
-            errors["sure_psnr_mean"] = float(np.mean((mean - noisy) ** 2) - sigma[0] ** 2)
+            terms[SURE_OF_MEAN] = (np.square(mean - example.noisy) - noise)[example.is_clear]
         if example.clean is not None:
-            errors["psnr"] = float(np.mean((denoised - example.clean) ** 2))
+            terms[TRUE] = np.square(denoised - example.clean)[example.counts].ravel()
             if mean is not None:
-                errors["psnr_mean"] = float(np.mean((mean - example.clean) ** 2))
-        return loss, errors, [moment[0] for moment in moments]
+                terms[TRUE_OF_MEAN] = np.square(mean - example.clean)[example.counts].ravel()
+        return terms
+
+
+def _mean(terms: list[np.ndarray]) -> float:
+    """Return the mean over images of what is given of each; images count alike."""
+    return float(np.mean([term.mean() for term in terms]))
+
+
+def _psnr(name: str, terms: list[np.ndarray], sigma: float) -> float | None:
+    """Return the PSNR in dB of a mean squared error, for a peak of 1; `None` where it cannot be believed.
+
+    Args:
+        name: Of the PSNR.
+        terms: What it is the mean of, of each image.
+        sigma: The declared noise.
+    """
+    error = _mean(terms)
+    if name in (TRUE, TRUE_OF_MEAN):
+        return None if error <= 0.0 else -10.0 * math.log10(error)
+    # What follows from a loss has no spread over pixels to tell how sure it is.
+    square = error**2 if name == HELD_OUT else float(np.mean([np.square(term).mean() for term in terms]))
+    number = sum(term.size for term in terms)
+    found = risk.psnr(np, np.ones(1), np.array([error]), np.array([square]), np.array([sigma]), number)
+    return None if np.isnan(found[0]) else float(found[0])

@@ -1,0 +1,161 @@
+"""One denoiser, and what it makes of single images: pixels, uncertainty, σ, an estimated PSNR."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bsdenoise import images, presets, progress
+from bsdenoise.app.facts import Denoised
+from bsdenoise.levels import parse_level
+
+
+class Bench:
+    """Denoises images with one denoiser.
+
+    Args:
+        denoiser: As for `Workshop`.
+        bits: Significant bits of integer pixels, if they are fewer than those of the type.
+    """
+
+    def __init__(self, denoiser: Any, bits: int | None = None):
+        self.denoiser = denoiser
+        self._bits = bits
+
+    @property
+    def known_sigma(self) -> float | None:
+        """The model's own σ in its units; `None` where it estimates σ for each image or uses none."""
+        if not (self.denoiser.has_posterior and self._is_known):
+            return None
+        return self._own_sigma(np.zeros((1, 1, self.denoiser.channels), np.float32))
+
+    def check_channels(self, count: int, independent: bool) -> None:
+        """Refuse what the model does not take, and independent channels if it is a shipped one for RGB.
+
+        Args:
+            count: Number of channels.
+            independent: Whether they are no colours.
+
+        Raises:
+            ValueError: If it is one of these.
+        """
+        images.check_channels(count, self.denoiser.channels)
+        served = self._served
+        provenance = getattr(self.denoiser, "provenance", None) if served is None else served.get("training")
+        presets.check_channels(provenance, count, independent)
+
+    @property
+    def trained(self) -> tuple[float, float] | None:
+        """Least and greatest σ of the training, in the units of the pixels; `None` of a model that uses none."""
+        if not self.denoiser.has_posterior:
+            return None
+        noise, scale = self.denoiser.noise, 1.0 if self._served is not None else self._scale
+        return noise.low * scale, noise.high * scale
+
+    @property
+    def peak(self) -> float | None:
+        """The peak for which a PSNR is estimated, in the units of the pixels; `None` of a model that estimates none."""
+        return self._scale if self.denoiser.has_posterior else None
+
+    @property
+    def _scale(self) -> float:
+        return float(self.denoiser.scale if self._served is None else self._served["pixels"]["scale"])
+
+    @property
+    def _served(self) -> dict[str, Any] | None:
+        """What a model behind a server says of itself; `None` of a model of this process."""
+        return getattr(self.denoiser, "description", None)
+
+    @property
+    def _is_known(self) -> bool:
+        return bool(self.denoiser.noise.is_known)
+
+    def look(self, noisy: np.ndarray, sigma: str | None, advance: Callable[[float], None]) -> Denoised:
+        """Denoise one image, and tell all that the model can.
+
+        Args:
+            noisy: (H, W, C), in the type of the file.
+            sigma: σ as `--sigma` takes it, `None` for the model's own.
+            advance: Called with the part of the work that is done, from 0 to 1.
+        """
+        if not self.denoiser.has_posterior:
+            return Denoised(noisy, self.denoised(noisy, sigma, advance))
+
+        def compute(part: np.ndarray) -> tuple[float, Any]:
+            given = self._given_sigma(part, sigma)
+            found = self.denoiser.posterior(self._pixels(part), sigma=given)
+            used = found.sigma if given is None else given
+            return self._own_sigma(images.to_unit(part, self._bits)) if used is None else float(used), found
+
+        found = _watched(compute, images.parts_for(noisy, self.denoiser.channels), advance)
+        sigmas, posteriors = zip(*found, strict=True)
+        # Without any noise, σ and the standard deviation are 0.
+        ratios = [np.asarray(one.std) / np.float32(own or 1) for one, own in zip(posteriors, sigmas, strict=True)]
+        origin = "given" if sigma is not None else "known" if self._is_known else "estimated"
+        return Denoised(
+            noisy,
+            self._joined([one.denoised for one in posteriors], noisy.dtype),
+            np.concatenate(ratios, axis=-1).mean(axis=-1),
+            tuple(own * self._full_scale(noisy.dtype) for own in sigmas),
+            origin,
+            None if origin == "estimated" else _joint_psnr([float(one.estimated_psnr) for one in posteriors]),
+            sigma,
+        )
+
+    def denoised(self, noisy: np.ndarray, sigma: str | None, advance: Callable[[float], None]) -> np.ndarray:
+        """Denoise one image, and no more; arguments as for `look`."""
+
+        def compute(part: np.ndarray) -> Any:
+            return self.denoiser.denoise(self._pixels(part), sigma=self._given_sigma(part, sigma))
+
+        parts = images.parts_for(noisy, self.denoiser.channels)
+        return self._joined(_watched(compute, parts, advance), noisy.dtype)
+
+    def _pixels(self, noisy: np.ndarray) -> np.ndarray:
+        """Give pixels as the model takes them: integers with a full scale of their own as fractions of it."""
+        # A model of floats refuses integers in words of its own.
+        served = self._served
+        takes_fractions = self.denoiser.fractional if served is None else served["pixels"]["fractional"]
+        return noisy if self._bits is None or not takes_fractions else images.to_unit(noisy, self._bits)
+
+    def _joined(self, parts: list[Any], dtype: np.dtype) -> np.ndarray:
+        return images.from_unit(np.concatenate([np.asarray(part) for part in parts], axis=-1), dtype, self._bits)
+
+    def _full_scale(self, dtype: np.dtype) -> float:
+        return images.full_scale(dtype, self._bits)
+
+    def _given_sigma(self, noisy: np.ndarray, sigma: str | None) -> float | None:
+        """Give the σ that was asked for in the model's units."""
+        return None if sigma is None else parse_level(sigma, self._full_scale(noisy.dtype))
+
+    def _own_sigma(self, image: np.ndarray) -> float:
+        return float(self.denoiser.own_sigma(image[np.newaxis])[0])
+
+
+def _watched(
+    compute: Callable[[np.ndarray], Any], parts: list[np.ndarray], advance: Callable[[float], None]
+) -> list[Any]:
+    """Compute something of each part of an image, and tell how much of all is done, also while one is at work.
+
+    Args:
+        compute: What is computed.
+        parts: Parts of equal size.
+        advance: Called with the part of the work that is done, from 0 to 1.
+    """
+    results, done = [], 0.0
+
+    def count(share: float) -> None:
+        nonlocal done
+        done += share
+        advance(min(done, 1.0))
+
+    with progress.watched_by(count):
+        for part in parts:
+            with progress.part(1 / len(parts), of=part.shape[0] * part.shape[1]):
+                results.append(compute(part))
+    return results
+
+
+def _joint_psnr(psnrs: list[float]) -> float:
+    """Give the PSNR over all channels from those of each, whose squared errors are averaged; NaN if one is NaN."""
+    return float(-10 * np.log10(np.mean(10 ** (-np.array(psnrs) / 10))))
