@@ -140,7 +140,8 @@ class Model:
         """
         if not self.estimates_sigma:
             return False
-        rows, columns = tiling.middle(*parts.shape[1:3], LOOKED_AT)
+        _, height, width, _ = parts.shape
+        rows, columns = tiling.middle(height, width, LOOKED_AT)
         floors = [noise_floor.measure(images.to_unit(part[rows, columns])) for part in parts]
         return noise_floor.is_correlated([floor for floor in floors if floor is not None], 1.0)
 
