@@ -385,46 +385,48 @@ class Denoiser(keras.Model):
         return Posterior(*maps, *numbers)
 
     def windows(self, read, shape, sigma=None, tile=None, overlap=None, tta=1):
-        """Denoises an image that need not fit into memory, block by block.
+        """Denoises an image, or several of one size, that need not fit into memory, block by block.
 
         Args:
-            read: Function that gives the noisy pixels (h, w, C) of some rows and columns, two slices; in the units of
-                `denoise`, integers included.
-            shape: (H, W, C).
-            sigma: As for `denoise`, one number; where it has to be estimated, that is done in the middle of the image.
+            read: Function that gives the noisy pixels (h, w, C), or (B, h, w, C) of several images, of some rows and
+                columns, two slices; in the units of `denoise`, integers included.
+            shape: (H, W, C), or (B, H, W, C).
+            sigma: As for `denoise`; where it has to be estimated, that is done in the middle of the image.
             tile: As for `denoise`, like the two that follow.
             overlap: Likewise.
             tta: Likewise.
 
         Yields:
-            The rows and columns that are done, two slices, and arrays (h, w, C) for them: denoised, mean and posterior
-            standard deviation, or denoised alone if there is no posterior. Every pixel once, in bands from top to
-            bottom.
+            The rows and columns that are done, two slices, and arrays (h, w, C) or (B, h, w, C) for them: denoised,
+            mean and posterior standard deviation, or denoised alone if there is no posterior. Every pixel once, in bands
+            from top to bottom.
 
         Raises:
             ValueError: As `denoise`.
         """
         ensemble.check(tta)
-        accepted = self._accepted
+        *number, height, width, _ = shape
         last = gaps = corner = None
 
         def normalized(rows, columns):
             nonlocal last, gaps, corner
             block, gaps = ignored.taken(read(rows, columns))
-            last, corner = self._normalized(block), (rows.indices(shape[0])[0], columns.indices(shape[1])[0])
-            return last.pixels[0]
+            last, corner = self._normalized(block), (rows.indices(height)[0], columns.indices(width)[0])
+            return last.pixels
 
         def finished(window, moments):
-            maps = self._results(moments, last)
+            maps = self._results(moments if number else [moment[0] for moment in moments], last)
             if gaps is None:
                 return window, maps
             inner = (slice(side.start - at, side.stop - at) for side, at in zip(window, corner, strict=True))
-            its_gaps = gaps.part(*inner)
+            its_gaps = gaps.part(*(slice(None) for _ in number), *inner)
             return window, [its_gaps.restored(maps[0]), *map(its_gaps.without, maps[1:])]
 
-        middle = tiling.middle(*shape[:2], tiling.MIDDLE)
-        sigma = None if sigma is None else accepted.sigma(sigma, 1)[0] / self.scale
-        blocks = self._inference.windows(normalized, shape, middle, sigma, tile, overlap, tta)
+        middle = tiling.middle(height, width, tiling.MIDDLE)
+        count = number[0] if number else 1
+        sigma = None if sigma is None else self._accepted.sigma(sigma, count) / np.float32(self.scale)
+        batch_shape = (count, height, width, self.channels)
+        blocks = self._inference.windows(normalized, batch_shape, middle, sigma, tile, overlap, tta)
         return (finished(window, moments) for window, moments in blocks)
 
     def _empty(self, noisy):

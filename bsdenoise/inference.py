@@ -1,5 +1,6 @@
 """How a denoiser computes images of any size in the memory that there is: at once, in stages, in blocks."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import keras
@@ -82,26 +83,26 @@ class Inference:
     def windows(
         self, read: Callable, shape, middle, sigma=None, tile=None, overlap=None, tta=1
     ) -> Iterator[tuple[tuple[slice, slice], list[np.ndarray]]]:
-        """Computes the moments of one image block by block.
+        """Computes the moments of images block by block.
 
         Args:
-            read: Function from rows and columns, slices, to pixels (h, w, C), float32.
-            shape: (H, W, C).
+            read: Function from rows and columns, slices, to pixels of all images, (B, h, w, C), float32.
+            shape: (B, H, W, C).
             middle: Rows and columns, slices, from which σ and the range of intensities are found.
-            sigma: A number; `None` for the model's own.
+            sigma: (B,); `None` for the model's own.
             tile: As for `Denoiser.denoise`, like the two that follow.
             overlap: Likewise.
             tta: Likewise.
 
         Yields:
-            Rows and columns, and the moments there, (h, w, C); bands of blocks from top to bottom.
+            Rows and columns, and the moments there, (B, h, w, C); bands of blocks from top to bottom.
         """
         fit = None
         denoiser = self._denoiser
-        level = np.full(1, denoiser.noise.low if sigma is None else sigma, "float32")
+        level = np.full(shape[0], denoiser.noise.low, "float32") if sigma is None else sigma
         is_estimated = sigma is None and denoiser.estimates_sigma
         if denoiser.has_posterior and (is_estimated or self._is_untrained(level)):
-            part = read(*middle)[np.newaxis]
+            part = read(*middle)
             level = self.own_sigma(part) if is_estimated else level
             fit = self._fit(part, level)
         if fit is None:
@@ -109,10 +110,10 @@ class Inference:
             return
 
         def shown(rows, columns):
-            return fit.applied(read(rows, columns)[np.newaxis])[0]
+            return fit.applied(read(rows, columns))
 
         for target, moments in self._windows(shown, shape, level * fit.gain, tile, overlap, tta):
-            yield target, [moment[0] for moment in fit.undone([moment[np.newaxis] for moment in moments])]
+            yield target, list(fit.undone(moments))
 
     def _is_untrained(self, sigma) -> bool:
         """Tells whether images with such noise are shown otherwise than they are."""
@@ -133,30 +134,31 @@ class Inference:
                 return ensemble.average(lambda images: self._with_sigma(images, sigma), batch, tta)
         results: list[np.ndarray] = []
         for index in range(number):
+            one = slice(index, index + 1)
             windows = self._windows(
-                lambda *window, index=index: batch[index, *window],
-                batch.shape[1:],
-                sigma[index : index + 1],
-                tile,
-                overlap,
-                tta,
+                lambda *window, one=one: batch[one, *window], (1, *batch.shape[1:]), sigma[one], tile, overlap, tta
             )
             for target, parts in windows:
                 results = results or [np.empty(batch.shape, "float32") for _ in parts]
                 for result, part in zip(results, parts, strict=True):
-                    result[index, *target] = part
+                    result[one, *target] = part
         return results
 
     def _windows(self, read, shape, sigma, tile, overlap, tta):
-        """Computes the moments of one image as it is shown block by block."""
-        for piece in self._plan(*shape[:2], tile, overlap):
-            block = read(*piece.window)[np.newaxis]
+        """Computes the moments of images as they are shown block by block."""
+        for piece in self._plan(*shape[1:3], tile, overlap):
+            blocks = read(*piece.window)
             # Copies of a self-ensemble lie in other ways; what they need is not worth the bookkeeping.
             kept = piece.inner if tta == 1 else None
             rows, columns = piece.target
-            with progress.part((rows.stop - rows.start) * (columns.stop - columns.start), of=tta):
-                moments = ensemble.average(lambda images, kept=kept: self._block(images, sigma, kept), block, tta)
-            yield piece.target, [moment[0, *piece.inner] for moment in moments]
+            found = []
+            for index in range(len(blocks)):
+                one = slice(index, index + 1)
+                with progress.part((rows.stop - rows.start) * (columns.stop - columns.start), of=tta):
+                    compute = functools.partial(self._block, sigma=sigma[one], kept=kept)
+                    moments = ensemble.average(compute, blocks[one], tta)
+                found.append([moment[:, *piece.inner] for moment in moments])
+            yield piece.target, [np.concatenate(moments) for moments in zip(*found, strict=True)]
 
     def _plan(self, height, width, tile, overlap) -> Iterator[tiling.Tile]:
         """Cuts an image into blocks."""
