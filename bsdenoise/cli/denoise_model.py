@@ -136,8 +136,8 @@ class Model:
         if low / TOLERANCE <= sigma <= high * TOLERANCE:
             return
         self._noted = True
-        trained = " to ".join(dict.fromkeys(f"{level * full_scale:.4g}" for level in (low, high)))
-        line = f"the model was trained for a sigma of {trained}, and is told {sigma * full_scale:.4g}"
+        trained = " to ".join(dict.fromkeys(f"{level * full_scale:.5g}" for level in (low, high)))
+        line = f"the model was trained for a sigma of {trained}, and is told {sigma * full_scale:.5g}"
         tqdm.write(f"bsdenoise: note: {line}: its results may be poor", file=sys.stderr)  # beside the progress bar
 
     def denoise(self, batch: np.ndarray) -> Denoised:
