@@ -39,7 +39,7 @@ def test_the_same_words_for_all(folder):
     said = []
     images.find(folder, said.append)
     for _ in range(2):  # the second time from the cache
-        open_source(str(folder), said.append)
+        open_source(str(folder), say=said.append)
     images.find(f"{folder}/**", said.append)
     assert said == [*[f"{folder}: {EXPECTED}"] * 3, f"{folder}/**: {EXPECTED}"]
 
@@ -47,7 +47,7 @@ def test_the_same_words_for_all(folder):
 def test_nothing_is_said_where_nothing_is_left_out(folder):
     said = []
     images.find(f"{folder}/*.png", said.append)
-    open_source(str(folder / "z.png"), said.append)
+    open_source(str(folder / "z.png"), say=said.append)
     assert said == []
 
 
