@@ -202,8 +202,8 @@ class Model:
         if (low < high or low / TOLERANCE <= sigma) and sigma <= high * TOLERANCE:
             return
         self._noted = True
-        trained = " to ".join(dict.fromkeys(f"{level * full_scale:.4g}" for level in (low, high)))
-        line = f"the model was trained for a sigma of {trained}, and is told {sigma * full_scale:.4g}"
+        trained = " to ".join(dict.fromkeys(f"{level * full_scale:.5g}" for level in (low, high)))
+        line = f"the model was trained for a sigma of {trained}, and is told {sigma * full_scale:.5g}"
         tqdm.write(f"bsdenoise: note: {line}: its results may be poor", file=sys.stderr)  # beside the progress bar
 
     def denoise(self, batch: np.ndarray, full_scale: float | None = None) -> Denoised:
