@@ -5,6 +5,10 @@ from typing import Any
 
 import numpy as np
 
+FULL_SCALES = (np.dtype(np.uint8), np.dtype(np.uint16))  # integer types whose greatest value is a fully lit pixel
+SINGLE_BYTES = 4
+MOST_LOST = 1e-4  # share of the range of an image that rounding to float32 may change a pixel by
+
 
 @dataclass(frozen=True)
 class Accepted:
@@ -37,8 +41,13 @@ class Accepted:
             raise ValueError(
                 f"This model takes float images: its units are {self.units}. Received: dtype={array.dtype}."
             )
+        if array.dtype.kind in "ui" and array.dtype.newbyteorder("=") not in FULL_SCALES:
+            raise ValueError(
+                f"Images of {array.dtype} have no full scale: convert them to uint8 or uint16, or to floats in "
+                f"the units of the model, {self.units}. Received: dtype={array.dtype}."
+            )
         if array.dtype.kind not in "uif":
-            raise ValueError(f"Images must hold integers or floats. Received: dtype={array.dtype}.")
+            raise ValueError(f"Images must hold uint8, uint16 or floats. Received: dtype={array.dtype}.")
         batch = array
         if array.ndim == 2 and self.channels == 1:
             batch = array[np.newaxis, ..., np.newaxis]
@@ -55,7 +64,10 @@ class Accepted:
         return batch
 
     def pixels(self, batch: np.ndarray) -> np.ndarray:
-        """Gives a batch as float32, integers scaled by their type's maximum.
+        """Gives a batch as floats, integers scaled by their type's maximum.
+
+        Returns:
+            float32, or float64 for float64.
 
         Raises:
             ValueError: If values are not finite or out of range.
@@ -63,16 +75,34 @@ class Accepted:
         if batch.dtype.kind in "ui":
             scaled = batch.astype(np.float32) / np.float32(np.iinfo(batch.dtype).max)
         else:
-            with np.errstate(over="ignore"):  # what overflows is refused below
-                scaled = batch.astype(np.float32, copy=False)
+            scaled = batch.astype(np.float64 if batch.dtype.itemsize > SINGLE_BYTES else np.float32, copy=False)
         if not np.isfinite(scaled).all():
             raise ValueError("The image holds NaN or infinite values.")
-        if scaled.min() < self.low or scaled.max() > self.high:
+        least, greatest = scaled.min(), scaled.max()
+        if least < self.low or greatest > self.high:
+            cure = "; divide by the value of a fully lit pixel, 255 for 8 bits" if self.is_fractional else ""
             raise ValueError(
-                f"Pixels must lie between {self.low:g} and {self.high:g}: the units are {self.units}. "
-                f"Received: pixels from {scaled.min():g} to {scaled.max():g}."
+                f"Pixels must lie between {self.low:g} and {self.high:g}: the units are {self.units}{cure}. "
+                f"Received: pixels from {least:g} to {greatest:g}."
             )
         return scaled
+
+    @staticmethod
+    def float32(pixels: np.ndarray) -> np.ndarray:
+        """Gives pixels as float32.
+
+        Raises:
+            ValueError: If that would lose what distinguishes them, as of float64 images with a large offset.
+        """
+        single = pixels.astype(np.float32, copy=False)
+        if pixels.dtype != np.float32:
+            lost = np.abs(pixels - single).max()
+            if lost > MOST_LOST * np.ptp(pixels):
+                raise ValueError(
+                    "float32 cannot hold this float64 image: its offset is too large for its contrast. Subtract the "
+                    f"offset first. Received: pixels from {pixels.min():.9g} to {pixels.max():.9g}."
+                )
+        return single
 
     def sigma(self, sigma: Any, count: int) -> np.ndarray:
         """Gives a number, or one per image, as float32 (B,).

@@ -1,6 +1,7 @@
 """`Denoiser`: a network, its noise model and its likelihood, joined to one Keras model that denoises images."""
 
 import copy
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from keras import ops
 # Layers and losses are imported so that they register themselves with Keras.
 from bsdenoise import (  # noqa: F401
     ensemble,
+    fitting,
     inference,
     layers,
     likelihood,
@@ -21,11 +23,14 @@ from bsdenoise import (  # noqa: F401
     tiling,
 )
 from bsdenoise.accepted import Accepted
+from bsdenoise.posterior import Posterior, estimate_psnr
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
 MAX_PHOTO_INTENSITY = 16.0
 MAX_FITTED_INTENSITY = 1e4
+FULL_SCALES = {"uint8": 255.0, "uint16": 65535.0}
+PROBE = 256  # side in pixels of the middle of an image that the network sees for an estimate of σ alone
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -146,6 +151,22 @@ class Denoiser(keras.Model):
             return "fractions of full scale (25 grey levels of 8 bits are 0.098)"
         return f"those of the float images it was trained on, which span about {self.scale:g}"
 
+    def __call__(self, image, *args, **kwargs):
+        """Denoises a batch, tensor or array; arrays are checked as by `denoise`.
+
+        Raises:
+            ValueError: If an array is no batch (B, H, W, C), or one that `denoise` refuses.
+        """
+        return super().__call__(self._checked_batch(image), *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """Denoises a batch with `keras.Model.predict`; arrays are checked as by `denoise`.
+
+        Raises:
+            ValueError: If an array is no batch (B, H, W, C), or one that `denoise` refuses.
+        """
+        return super().predict(self._checked_batch(x), *args, **kwargs)
+
     def call(self, image, sigma=None):
         """Denoises (B, H, W, C); `sigma`, a number or (B,), defaults to the model's own."""
         return self.moments(image, sigma)[0]
@@ -155,47 +176,138 @@ class Denoiser(keras.Model):
         return input_shape
 
     def moments(self, image, sigma=None):
-        """Gives denoised, mean and posterior variance, tensors (B, H, W, C) in the units of the image.
+        """Gives denoised, mean and posterior standard deviation, tensors (B, H, W, C) in the units of the image.
 
         Without a posterior, it gives a tuple of the first alone.
-        """
-        image = ops.cast(image, "float32")
-        sigma = self._default_sigma(image) if sigma is None else ops.convert_to_tensor(sigma, "float32")
-        return self.finished(self.network(self.normalized(image)), image, sigma)
-
-    def normalized(self, image):
-        """Gives what the network is given for images (B, H, W, C)."""
-        return (image - self.offset) / self.scale
-
-    def finished(self, outputs, image, sigma):
-        """Gives what `moments` gives, from network outputs (B, H, W, n), images and σ."""
-        *locations, last = self.estimator.moments(outputs, self.normalized(image), sigma / self.scale)
-        if not self.has_posterior:
-            return (last * self.scale + self.offset,)
-        return *(location * self.scale + self.offset for location in locations), last * self.scale**2
-
-    def own_sigma(self, image):
-        """Gives σ of each image, (B,): the known one, or an estimate within the range that was trained.
 
         Args:
-            image: Noisy images (B, H, W, C), float.
+            image: Tensor (B, H, W, C): floats in the units of the model, or uint8 or uint16.
+            sigma: A number or (B,), in the same units; `None` for the model's own.
         """
-        if self.noise.is_known:
-            return ops.full((ops.shape(image)[0],), self.noise.low * self.scale, dtype="float32")
-        return ops.clip(noise.estimate_sigma(image), self.noise.low * self.scale, self.noise.high * self.scale)
+        noisy = self.normalized(_as_fractions(image))
+        if sigma is not None:
+            sigma = ops.broadcast_to(ops.convert_to_tensor(sigma, "float32") / self.scale, (ops.shape(noisy)[0],))
+        return self.in_units(self.solved(noisy, sigma)[0])
 
-    def _default_sigma(self, image):
-        """Gives the model's own σ, (B,); where none is used, one that costs no estimate."""
-        return self.own_sigma(image) if self.has_posterior else ops.zeros((ops.shape(image)[0],), dtype="float32")
+    def normalized(self, image):
+        """Gives images (B, H, W, C), arrays or tensors, in the units of the network."""
+        return image if self._has_plain_units else (image - self.offset) / self.scale
+
+    def in_units(self, moments):
+        """Gives moments, arrays or tensors, in the units of the model; undoes `normalized`."""
+        if self._has_plain_units:
+            return tuple(moments)
+        locations, stds = moments[:2], moments[2:]
+        return *(one * self.scale + self.offset for one in locations), *(std * self.scale for std in stds)
+
+    # --- in the units of the network ---------------------------------------------------------------------------------
+
+    def solved(self, noisy, sigma=None):
+        """Computes the moments of normalised images, and the σ that they were computed with.
+
+        An estimated σ is found in the same pass of the network (`bsdenoise.noise.refine_sigma`).
+
+        Args:
+            noisy: Tensor (B, H, W, C).
+            sigma: (B,); `None` for the model's own.
+
+        Returns:
+            The moments, and σ (B,); 0 if it is not used.
+        """
+        if not self.has_posterior:
+            sigma = ops.zeros((ops.shape(noisy)[0],), dtype="float32")
+            return self.shown_moments(noisy, sigma), sigma
+        first = self.first_sigma(noisy) if sigma is None else sigma
+        fit = self.fitted(noisy, first)
+        shown, shown_sigma = fit.applied(noisy), first * fit.gain
+        outputs = self.network(shown)
+        if sigma is None and self.estimates_sigma:
+            shown_sigma = self.refined(outputs, shown, shown_sigma)
+        return fit.undone(self.finished(outputs, shown, shown_sigma)), shown_sigma / fit.gain
+
+    def solved_flat(self, noisy):
+        """Gives what `solved` gives for the model's own σ as one tuple."""
+        moments, sigma = self.solved(noisy)
+        return *moments, sigma
+
+    def shown_moments(self, shown, sigma):
+        """Computes the moments of images that are as the network was trained to see them, with a known σ (B,)."""
+        return self.finished(self.network(shown), shown, sigma)
+
+    def finished(self, outputs, shown, sigma):
+        """Gives the moments from network outputs (B, H, W, n), the images that it was shown, and σ (B,)."""
+        if not self.has_posterior:
+            return self.estimator.moments(outputs, shown, sigma)
+        sigma = ops.convert_to_tensor(sigma, "float32")
+        untrained = noise.untrained_variance(ops.square(sigma), self.noise.low)
+        denoised, mean, variance = self.estimator.moments(outputs, shown, sigma, untrained)
+        return denoised, mean, ops.sqrt(ops.maximum(variance, 0.0))
+
+    def fitted(self, noisy, sigma):
+        """Fits the intensities of images to the noise of the training, as `bsdenoise.fitting.fit` does."""
+        return fitting.fit(noisy, sigma, self.noise.low, self.noise.high)
+
+    def first_sigma(self, noisy, counts=None):
+        """Gives σ of each image before the network has seen it, (B,): the known one, or a first estimate."""
+        if self.noise.is_known:
+            return ops.full((ops.shape(noisy)[0],), self.noise.low, dtype="float32")
+        return ops.minimum(noise.estimate_sigma(noisy, counts), 1.0)
+
+    def refined(self, outputs, shown, sigma, counts=None):
+        """Lowers estimates of σ to what the network cannot explain; args as for `finished`."""
+        prior_variance = self.estimator.prior_variance(outputs)
+        if prior_variance is None:
+            return sigma
+        squared_residual = ops.square(shown - self.estimator.mean(outputs))
+        return noise.refine_sigma(squared_residual, prior_variance, sigma, self.noise.low, counts)
+
+    def solved_sigma(self, noisy, counts=None, network=None):
+        """Gives the model's own σ of normalised images, (B,).
+
+        The network sees the middle of an image, 256 pixels square.
+
+        Args:
+            noisy: Tensor (B, H, W, C).
+            counts: Which pixels hold measurements, bool (B, H, W, C); `None` for all.
+            network: What computes the network's outputs; `None` for the network itself.
+        """
+        first = self.first_sigma(noisy, counts)
+        if not self.estimates_sigma:
+            return first
+        fit = self.fitted(noisy, first)
+        rows, columns = (_middle(ops.shape(noisy)[axis]) for axis in (1, 2))
+        shown = fit.applied(noisy[:, rows, columns])
+        counts = None if counts is None else counts[:, rows, columns]
+        outputs = (network or self.network)(shown)
+        return self.refined(outputs, shown, first * fit.gain, counts) / fit.gain
+
+    # --- images as users have them -----------------------------------------------------------------------------------
+
+    @property
+    def estimates_sigma(self) -> bool:
+        """Whether σ is estimated for each image where none is given."""
+        return self.has_posterior and not self.noise.is_known
+
+    def own_sigma(self, image):
+        """Gives the model's own σ of each image, (B,): the known one, or an estimate.
+
+        An estimate may lie outside of the range that was trained: such images are denoised with σ as it is.
+
+        Args:
+            image: Noisy images (B, H, W, C), float, in the units of the model.
+        """
+        return self.solved_sigma(self.normalized(ops.cast(image, "float32"))) * self.scale
 
     def denoise(self, noisy, sigma=None, tile=None, overlap=None, tta=1):
         """Denoises an image or a batch of images of any size; large ones in overlapping tiles.
 
         Args:
-            noisy: (H, W), (H, W, C) or (B, H, W, C). Integers are scaled by their type's maximum.
+            noisy: (H, W), (H, W, C) or (B, H, W, C), floats in the units of the model. Of models whose pixels are
+                fractions of full scale also uint8 and uint16, which are scaled by their type's maximum.
             sigma: Noise standard deviation in the units of the scaled image, > 0 (25 grey levels of 8 bits are
                 25 / 255): a number, or one per image (B,). `None` takes the known one, or estimates it. Methods without
-                a posterior do not use it.
+                a posterior do not use it. Beyond the range of the training, intensities are stretched or compressed
+                for the network (`bsdenoise.fitting`), and σ is honoured as it is.
             tile: Largest side of a tile in pixels, a multiple of the pooling grid; `None` computes at once what fits
                 into half of the free memory, and larger images in the largest tiles that do.
             overlap: Context in pixels that a tile has on every inner side, a multiple of the pooling grid and less than
@@ -205,14 +317,14 @@ class Denoiser(keras.Model):
                 takes as many times as long. Copies are made of each tile where there are tiles.
 
         Returns:
-            float32 array of the shape of `noisy`.
+            float32 array of the shape of `noisy`; float64 for float64, whose offset may be too large for float32.
 
         Raises:
-            ValueError: If the image has the wrong shape, is empty or not finite, or `sigma`, `tile` or `overlap` does
-                not fit.
+            ValueError: If the image has the wrong type or shape, is empty or not finite, or `sigma`, `tile` or
+                `overlap` does not fit.
         """
-        _, _, (denoised, *_) = self._checked_moments(noisy, sigma, tile, overlap, tta)
-        return denoised.reshape(np.shape(noisy))
+        normalized, _, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta)
+        return self._results(moments[:1], normalized)[0].reshape(np.shape(noisy))
 
     def posterior(self, noisy, sigma=None, tile=None, overlap=None, tta=1):
         """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
@@ -223,26 +335,20 @@ class Denoiser(keras.Model):
             ValueError: As `denoise`; also if the method has no posterior.
 
         Returns:
-            A `Posterior` of float32 arrays; `estimated_psnr` is a number for one image, (B,) for a batch, for a peak of
-            the model's `scale`. It takes the noise to be unclipped and unquantised: for 8-bit files it is an
-            approximation. It is as good as σ: where σ was estimated and texture was taken for noise, it is far too
-            high, up to its limit of 100 dB.
+            A `Posterior` of arrays as `denoise` gives them; `estimated_psnr` and `sigma` are numbers for one image,
+            (B,) for a batch. The PSNR is for a peak of the model's `scale`; it is NaN where it is withheld, as told by
+            `bsdenoise.posterior.WITHHELD`.
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
-        batch, sigma, (denoised, mean, variance) = self._checked_moments(noisy, sigma, tile, overlap, tta)
-        whole = likelihood.posterior(
-            *(array / self.scale for array in (denoised, batch, mean)), variance / self.scale**2, sigma / self.scale
-        )
-        psnr = ops.convert_to_numpy(whole.estimated_psnr)
-        std = np.sqrt(np.maximum(variance, 0.0))
+        normalized, sigma, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta)
+        denoised, mean, std = moments
+        psnr = estimate_psnr(denoised, normalized.pixels, mean, std, sigma)
         shape = np.shape(noisy)
-        return likelihood.Posterior(
-            denoised.reshape(shape),
-            mean.reshape(shape),
-            std.reshape(shape),
-            float(psnr[0]) if len(shape) < 4 else psnr,
-        )
+        maps = (array.reshape(shape) for array in self._results(moments, normalized))
+        sigma = (sigma * self.scale).astype("float32")
+        numbers = (float(psnr[0]), float(sigma[0])) if len(shape) < 4 else (psnr, sigma)
+        return Posterior(*maps, *numbers)
 
     def windows(self, read, shape, sigma=None, tile=None, overlap=None, tta=1):
         """Denoises an image that need not fit into memory, block by block.
@@ -257,8 +363,8 @@ class Denoiser(keras.Model):
             tta: Likewise.
 
         Yields:
-            The rows and columns that are done, two slices, and float32 arrays (h, w, C) for them: denoised, mean and
-            posterior variance, or denoised alone if there is no posterior. Every pixel once, in bands from top to
+            The rows and columns that are done, two slices, and arrays (h, w, C) for them: denoised, mean and posterior
+            standard deviation, or denoised alone if there is no posterior. Every pixel once, in bands from top to
             bottom.
 
         Raises:
@@ -266,28 +372,47 @@ class Denoiser(keras.Model):
         """
         ensemble.check(tta)
         accepted = self._accepted
+        last = None
 
-        def checked(rows, columns):
-            return accepted.pixels(accepted.batch(read(rows, columns)))[0]
+        def normalized(rows, columns):
+            nonlocal last
+            last = self._normalized(read(rows, columns))
+            return last.pixels[0]
 
-        if sigma is None:
-            is_estimated = self.has_posterior and not self.noise.is_known
-            middle = tiling.middle(*shape[:2], tiling.MIDDLE if is_estimated else 1)
-            sigma = ops.convert_to_numpy(self._default_sigma(checked(*middle)[np.newaxis]))[0]
-        else:
-            sigma = accepted.sigma(sigma, 1)[0]
-        return self._inference.windows(checked, shape, sigma, tile, overlap, tta)
+        middle = tiling.middle(*shape[:2], tiling.MIDDLE)
+        sigma = None if sigma is None else accepted.sigma(sigma, 1)[0] / self.scale
+        blocks = self._inference.windows(normalized, shape, middle, sigma, tile, overlap, tta)
+        return ((window, self._results(moments, last)) for window, moments in blocks)
 
-    def _checked_moments(self, noisy, sigma, tile, overlap, tta):
-        """Gives images as a batch, their σ, and their moments."""
+    def _normalized_moments(self, noisy, sigma, tile, overlap, tta):
+        """Gives images, their σ and their moments in the units of the network, as batches."""
         ensemble.check(tta)
-        accepted = self._accepted
-        batch = accepted.pixels(accepted.batch(noisy))
-        if sigma is None:
-            sigma = ops.convert_to_numpy(self._default_sigma(batch))
-        else:
-            sigma = accepted.sigma(sigma, len(batch))
-        return batch, sigma, self._inference.moments(batch, sigma, tile, overlap, tta)
+        normalized = self._normalized(noisy)
+        if sigma is not None:
+            sigma = self._accepted.sigma(sigma, len(normalized.pixels)) / np.float32(self.scale)
+        moments, sigma = self._inference.moments(normalized.pixels, sigma, tile, overlap, tta)
+        return normalized, sigma, moments
+
+    def _normalized(self, noisy):
+        """Checks images and gives them as a batch in the units of the network."""
+        pixels = self._accepted.pixels(self._accepted.batch(noisy))
+        # In the precision of the input: in float32, a large offset would swallow the noise of float64 images.
+        return _Normalized(self.normalized(pixels).astype("float32", copy=False), pixels.dtype)
+
+    def _results(self, moments, normalized):
+        """Gives moments in the units of the model, in the precision of the images that they are of."""
+        return self.in_units([moment.astype(normalized.dtype, copy=False) for moment in moments])
+
+    def _checked_batch(self, image):
+        """Checks an array (B, H, W, C) and gives it as floats in the units of the model; tensors stay as they are."""
+        if not isinstance(image, (np.ndarray, list, tuple)):
+            return image
+        if np.ndim(image) != 4:
+            raise ValueError(
+                "A call and `predict` take a batch (B, H, W, C); `denoise` takes single images too. "
+                f"Received: shape={np.shape(image)}."
+            )
+        return self._accepted.float32(self._accepted.pixels(self._accepted.batch(image)))
 
     def in_precision(self, precision):
         """Gives the same denoiser with the network's body in another precision; all else stays float32.
@@ -309,6 +434,11 @@ class Denoiser(keras.Model):
         body.set_weights(self.network.get_weights())
         kept = ("noise", "factor", "clamp", "offset", "scale", "fractional", "provenance")
         return Denoiser(body, method=self.method.name, **{name: getattr(self, name) for name in kept})
+
+    @property
+    def _has_plain_units(self) -> bool:
+        """Whether the units of the model are those of the network."""
+        return self.offset == 0.0 and self.scale == 1.0
 
     @property
     def _accepted(self):
@@ -340,3 +470,34 @@ class Denoiser(keras.Model):
             config["network"], custom_objects=custom_objects
         )
         return cls(**config)
+
+
+class _Normalized(NamedTuple):
+    """Images in the units of the network.
+
+    Attributes:
+        pixels: float32 (B, H, W, C).
+        dtype: float32 or float64, the precision of the results.
+    """
+
+    pixels: np.ndarray
+    dtype: np.dtype
+
+
+def _as_fractions(image):
+    """Gives a tensor as floats; unsigned integers of 8 and 16 bits are scaled by their type's maximum."""
+    dtype = keras.backend.standardize_dtype(image.dtype)
+    if "float" in dtype:
+        return ops.cast(image, "float32")
+    if dtype not in FULL_SCALES:
+        raise ValueError(f"Images must be floats, uint8 or uint16. Received: dtype={dtype}.")
+    return ops.cast(image, "float32") / FULL_SCALES[dtype]
+
+
+def _middle(size):
+    """Gives the middle of a side, a slice; `size` is a number or, in a graph, a tensor."""
+    if isinstance(size, int):
+        start = max(size - PROBE, 0) // 2
+    else:
+        start = ops.maximum(size - PROBE, 0) // 2
+    return slice(start, start + PROBE)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from bsdenoise import files
-from bsdenoise.formats import jpeg, npy, ome_zarr, png, tiff, zarr_store, zarr_writing
+from bsdenoise.formats import jpeg, not_kept, npy, ome_zarr, png, tiff, zarr_store, zarr_writing
 from bsdenoise.formats.axes import NOT_USED
 from bsdenoise.formats.axes import check as check_axes
 from bsdenoise.formats.pixels import (
@@ -49,6 +49,7 @@ __all__ = [
     "has_metadata",
     "is_store",
     "is_supported",
+    "not_kept_in",
     "list_folder",
     "opened",
     "parts_for",
@@ -318,6 +319,21 @@ def check_writable(path: str | Path, shape: tuple[int, ...], dtype: Any) -> None
         raise ValueError(f"{path}: {error}") from error
 
 
+def not_kept_in(path: str | Path, like: Picture | ImageFile) -> tuple[str, ...]:
+    """Say in words what of a file cannot be kept in one that is written like it.
+
+    Args:
+        path: The file to write; its suffix chooses the format.
+        like: The file that was read.
+
+    Raises:
+        ValueError: If the suffix is unknown.
+    """
+    path = Path(path)
+    name = "Zarr" if path.suffix.lower() == zarr_store.SUFFIX else _format_for(path).name
+    return not_kept.not_kept(like, name, path)
+
+
 def write(path: str | Path, array: np.ndarray, like: Picture | ImageFile | None = None) -> None:
     """Writes an image file whole or not at all, in the format of its suffix and the bit depth of the array.
 
@@ -325,8 +341,9 @@ def write(path: str | Path, array: np.ndarray, like: Picture | ImageFile | None 
         path: The file; what stood there before is replaced only once the new file is complete.
         array: (H, W), (H, W, C) or (N, H, W, C); PNG takes uint8 and uint16, JPEG uint8, both 1 or 3 channels; TIFF
             takes these and floats of any number of channels and images; `.npy` takes all.
-        like: Its ICC profile, resolution and orientation go into the file; texts only from PNG to PNG; from TIFF to
-            TIFF the axes, the arrangement of the samples, the compression and the descriptions.
+        like: Its ICC profile, resolution, EXIF, XMP and comments go into the file as far as the format holds them (what
+            does not, `not_kept_in` tells); other texts only from PNG to PNG; from TIFF to TIFF the axes, the
+            arrangement of the samples, the compression and the descriptions.
 
     Raises:
         ValueError: If the suffix is unknown, or the format cannot hold the array.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from bsdenoise import ensemble, memory, stages, tiling
+from bsdenoise import ensemble, fitting, memory, progress, stages, tiling
 
 # Smaller batches are computed op by op, which needs no tracing of a second or more; but a functional model that runs
 # so takes several times as long, and keeps the results of all layers. (By size, not by turn: the same image has the
@@ -27,7 +27,7 @@ _FLOAT32_BYTES = 4
 
 
 class Inference:
-    """Computes the moments of whole images.
+    """Computes the moments of whole images, all in the units of the network.
 
     A plain object, so that Keras does not take what it compiles for layers of the denoiser.
 
@@ -37,43 +37,58 @@ class Inference:
 
     def __init__(self, denoiser):
         self._denoiser = denoiser
-        self._whole = Compiled(denoiser.moments)
+        self._known = Compiled(denoiser.shown_moments)
+        self._unknown = Compiled(denoiser.solved_flat)
         self._stages: stages.Stages | None = None
 
-    def moments(self, batch, sigma, tile=None, overlap=None, tta=1) -> list[np.ndarray]:
+    def moments(self, batch, sigma, tile=None, overlap=None, tta=1) -> tuple[list[np.ndarray], np.ndarray | None]:
         """Computes the moments of images, as arrays (B, H, W, C): all at once if they fit, or image by image.
 
         Args:
             batch: Images (B, H, W, C), float32.
-            sigma: (B,).
+            sigma: (B,); `None` for the model's own.
             tile: As for `Denoiser.denoise`, like the two that follow.
             overlap: Likewise.
             tta: Likewise.
+
+        Returns:
+            The moments, and σ of each image, (B,), `None` if none is used.
         """
         number, height, width = batch.shape[:3]
-        pixels = tiling.padded_pixels(height, width, self._denoiser.grid)
-        if tile is None and number * pixels <= self._most_pixels():
-            return ensemble.average(lambda images: self._in_one_pass(images, sigma), batch, tta)
-        results: list[np.ndarray] = []
-        for index in range(number):
-            windows = self.windows(
-                lambda *window, index=index: batch[index, *window], batch.shape[1:], sigma[index], tile, overlap, tta
-            )
-            for target, parts in windows:
-                results = results or [np.empty(batch.shape, "float32") for _ in parts]
-                for result, part in zip(results, parts, strict=True):
-                    result[index, *target] = part
-        return results
+        denoiser = self._denoiser
+        pixels = tiling.padded_pixels(height, width, denoiser.grid)
+        fits = tile is None and number * pixels <= self._most_pixels()
+        if not denoiser.has_posterior:
+            sigma, shown, fit = np.zeros(number, "float32"), batch, None
+        elif sigma is None and fits and tta == 1 and denoiser.estimates_sigma:
+            with progress.part(number * height * width):
+                *moments, sigma = self._in_one_pass(self._unknown, denoiser.solved_flat, batch)
+                return moments, sigma
+        else:
+            sigma = self.own_sigma(batch) if sigma is None else sigma
+            fit = self._fit(batch, sigma)
+            shown = batch if fit is None else fit.applied(batch)
+        shown_sigma = sigma if fit is None else sigma * fit.gain
+        moments = self._of_shown(shown, shown_sigma, fits, tile, overlap, tta)
+        if fit is not None:
+            moments = list(fit.undone(moments))
+        return moments, sigma if denoiser.has_posterior else None
+
+    def own_sigma(self, batch) -> np.ndarray:
+        """Gives the model's own σ of each image, (B,); each by itself, as an estimate takes memory."""
+        images = (batch[index : index + 1] for index in range(len(batch)))
+        return np.concatenate([ops.convert_to_numpy(self._denoiser.solved_sigma(image)) for image in images])
 
     def windows(
-        self, read: Callable, shape, sigma, tile=None, overlap=None, tta=1
+        self, read: Callable, shape, middle, sigma=None, tile=None, overlap=None, tta=1
     ) -> Iterator[tuple[tuple[slice, slice], list[np.ndarray]]]:
         """Computes the moments of one image block by block.
 
         Args:
             read: Function from rows and columns, slices, to pixels (h, w, C), float32.
             shape: (H, W, C).
-            sigma: A number.
+            middle: Rows and columns, slices, from which σ and the range of intensities are found.
+            sigma: A number; `None` for the model's own.
             tile: As for `Denoiser.denoise`, like the two that follow.
             overlap: Likewise.
             tta: Likewise.
@@ -81,12 +96,64 @@ class Inference:
         Yields:
             Rows and columns, and the moments there, (h, w, C); bands of blocks from top to bottom.
         """
-        sigma = np.full(1, sigma, "float32")
+        fit = None
+        level = np.zeros(1, "float32") if sigma is None else np.full(1, sigma, "float32")
+        if self._denoiser.has_posterior and (sigma is None or self._is_untrained(level)):
+            part = read(*middle)[np.newaxis]
+            level = self.own_sigma(part) if sigma is None else level
+            fit = self._fit(part, level)
+        if fit is None:
+            yield from self._windows(read, shape, level, tile, overlap, tta)
+            return
+
+        def shown(rows, columns):
+            return fit.applied(read(rows, columns)[np.newaxis])[0]
+
+        for target, moments in self._windows(shown, shape, level * fit.gain, tile, overlap, tta):
+            yield target, [moment[0] for moment in fit.undone([moment[np.newaxis] for moment in moments])]
+
+    def _is_untrained(self, sigma) -> bool:
+        """Tells whether images with such noise are shown otherwise than they are."""
+        noise = self._denoiser.noise
+        return bool((sigma < noise.low).any() or (sigma > noise.high).any())
+
+    def _fit(self, batch, sigma) -> fitting.Fit | None:
+        """Fits the intensities of images, if any has other noise than the network was trained for."""
+        if not self._is_untrained(sigma):
+            return None
+        return fitting.Fit(*map(ops.convert_to_numpy, self._denoiser.fitted(batch, sigma)))
+
+    def _of_shown(self, batch, sigma, fits, tile, overlap, tta) -> list[np.ndarray]:
+        """Computes the moments of images as they are shown, with a known σ."""
+        number, height, width = batch.shape[:3]
+        if fits:
+            with progress.part(number * height * width, of=tta):
+                return ensemble.average(lambda images: self._with_sigma(images, sigma), batch, tta)
+        results: list[np.ndarray] = []
+        for index in range(number):
+            windows = self._windows(
+                lambda *window, index=index: batch[index, *window],
+                batch.shape[1:],
+                sigma[index : index + 1],
+                tile,
+                overlap,
+                tta,
+            )
+            for target, parts in windows:
+                results = results or [np.empty(batch.shape, "float32") for _ in parts]
+                for result, part in zip(results, parts, strict=True):
+                    result[index, *target] = part
+        return results
+
+    def _windows(self, read, shape, sigma, tile, overlap, tta):
+        """Computes the moments of one image as it is shown block by block."""
         for piece in self._plan(*shape[:2], tile, overlap):
             block = read(*piece.window)[np.newaxis]
             # Copies of a self-ensemble lie in other ways; what they need is not worth the bookkeeping.
             kept = piece.inner if tta == 1 else None
-            moments = ensemble.average(lambda images, kept=kept: self._block(images, sigma, kept), block, tta)
+            rows, columns = piece.target
+            with progress.part((rows.stop - rows.start) * (columns.stop - columns.start), of=tta):
+                moments = ensemble.average(lambda images, kept=kept: self._block(images, sigma, kept), block, tta)
             yield piece.target, [moment[0, *piece.inner] for moment in moments]
 
     def _plan(self, height, width, tile, overlap) -> Iterator[tiling.Tile]:
@@ -107,16 +174,22 @@ class Inference:
     def _block(self, image, sigma, kept) -> list[np.ndarray]:
         """Computes the moments of a block, (1, H, W, C), in one pass if it fits; of it only what is kept is needed."""
         if not self._is_cut or image.shape[1] * image.shape[2] <= self._most_pixels():
-            return self._in_one_pass(image, sigma)
+            return self._with_sigma(image, sigma)
         if self._stages is None:
-            denoiser = self._denoiser
-            self._stages = stages.Stages(denoiser.network, Compiled, denoiser.normalized, denoiser.finished)
+            self._stages = stages.Stages(self._denoiser.network, Compiled, self._denoiser.finished)
         return self._stages.compute(image, sigma, self._chunk_pixels(), kept)
 
-    def _in_one_pass(self, batch, sigma) -> list[np.ndarray]:
+    def _with_sigma(self, batch, sigma) -> list[np.ndarray]:
+        return self._in_one_pass(self._known, self._denoiser.shown_moments, batch, sigma)
+
+    @staticmethod
+    def _in_one_pass(compiled, function, batch, *sigma) -> list[np.ndarray]:
         if batch.size // batch.shape[-1] <= MAX_EAGER_PIXELS:
-            return [ops.convert_to_numpy(moment) for moment in self._denoiser.moments(batch, sigma)]
-        return self._whole(batch, sigma)
+            moments = [ops.convert_to_numpy(moment) for moment in function(batch, *sigma)]
+        else:
+            moments = compiled(batch, *sigma)
+        progress.advance(1)
+        return moments
 
     def _most_pixels(self) -> int:
         """Counts the pixels that are computed in one pass at most."""

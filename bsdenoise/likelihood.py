@@ -19,8 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
-from bsdenoise import linalg
-from bsdenoise.posterior import MIN_ESTIMATED_MSE, Posterior
+from bsdenoise import linalg, risk
 
 DETERMINANT_EPSILON = 1e-8  # Laine et al. 2019, Eq. 1
 MAX_MEAN = 1e4  # bounds that no image comes near (full scale is 1); with them, no raw output overflows float32
@@ -79,6 +78,16 @@ class GaussianLikelihood:
         """Gives μ, (B, H, W, C), from network outputs (B, H, W, n)."""
         return ops.clip(ops.cast(outputs[..., : self.channels], "float32"), -MAX_MEAN, MAX_MEAN)
 
+    def prior_variance(self, outputs):
+        """Gives the diagonal of Σ_p, (B, H, W, C), or `None` where it cannot be told from the noise's share of Σ_y."""
+        if self.factor == "precision":
+            return None
+        squares = ops.square(self._factor(outputs))
+        if self._is_diagonal:
+            return squares
+        rows, _ = np.tril_indices(self.channels)  # row by row, as factors are packed
+        return ops.matmul(squares, ops.convert_to_tensor((rows[:, None] == np.arange(self.channels)).astype("float32")))
+
     def nll(self, outputs, noisy, sigma):
         """Computes the negative log-likelihood of each observed pixel, up to the constant C/2 · log 2π.
 
@@ -120,10 +129,15 @@ class GaussianLikelihood:
         step = self._factorized_noisy_cov(outputs, noise_variance).solve(noisy - self.mean(outputs))
         return noisy - noise_variance[..., None] * step
 
-    def moments(self, outputs, noisy, sigma):
+    def moments(self, outputs, noisy, sigma, added_variance=None):
         """Computes x̂, μ and the diagonal of the posterior covariance σ²(I − G).
 
-        Args as for `nll`.
+        Args:
+            outputs: As for `nll`, like the two that follow.
+            noisy: Likewise.
+            sigma: Likewise.
+            added_variance: What the prediction is worse than it claims, added to the diagonal of Σ_p, (B,). A
+                precision factor gives Σ_y itself, to which nothing is added.
 
         Returns:
             Three float32 tensors (B, H, W, C): denoised, mean, variance. Without the eigenvalue clamp, a
@@ -131,7 +145,10 @@ class GaussianLikelihood:
         """
         noisy, mean = ops.cast(noisy, "float32"), self.mean(outputs)
         noise_variance = self._noise_variance(sigma)
-        factorized = self._factorized_noisy_cov(outputs, noise_variance)
+        if added_variance is None or self.factor == "precision":
+            factorized = self._factorized_noisy_cov(outputs, noise_variance)
+        else:
+            factorized = self._factorized_noisy_cov(outputs, noise_variance + added_variance[..., None, None])
         noise_variance = noise_variance[..., None]
         denoised = noisy - noise_variance * factorized.solve(noisy - mean)
         variance = noise_variance * (1.0 - noise_variance * factorized.inverse_diagonal())
@@ -254,11 +271,6 @@ def stein_mse(denoised, noisy, sigma, variance=None):
 
 
 def psnr_from_mse(mse):
-    """Gives the PSNR in dB for a peak of 1, at most 100 dB, so that it is finite for an estimate ≤ 0."""
-    return -10.0 / math.log(10.0) * ops.log(ops.maximum(mse, MIN_ESTIMATED_MSE))
-
-
-def posterior(denoised, noisy, mean, variance, sigma) -> Posterior:
-    """Joins the moments of whole images to what a caller wants to know of them."""
-    psnr = psnr_from_mse(stein_mse(denoised, noisy, sigma, variance))
-    return Posterior(denoised, mean, ops.sqrt(ops.maximum(variance, 0.0)), psnr)
+    """Return the PSNR in dB for a peak of 1; NaN for errors too near to zero, or below, to be believed."""
+    decibels = -10.0 / math.log(10.0) * ops.log(ops.maximum(mse, risk.MIN_ERROR))
+    return ops.where(ops.convert_to_tensor(mse) > risk.MIN_ERROR, decibels, math.nan)

@@ -9,6 +9,7 @@ POOLING_FACTOR = 2
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision of the body, and Keras' word for it
 LEAKY_SLOPE = 0.1  # Laine et al. 2019, Appendix A
 LAST_GAIN = 1.0  # the last layer is linear, so He's factor 2 for rectifiers becomes 1
+NHWC = "channels_last"  # said to every layer of Keras: a user's keras.json may hold another default
 
 
 def num_gaussian_outputs(channels: int) -> int:
@@ -212,7 +213,7 @@ def _plain_body(image, width, depth, pooling, dtype):
         raise ValueError(f"`pooling` must be 'max' or 'average'. Received: pooling={pooling!r}.")
 
     def convolve(name, maps):
-        kind = {"padding": "same", "kernel_initializer": "he_normal", "dtype": dtype, "name": name}
+        kind = {"padding": "same", "kernel_initializer": "he_normal", "data_format": NHWC, "dtype": dtype, "name": name}
         maps = keras.layers.Conv2D(filters[name], 3, **kind)(maps)
         return keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"{name}_relu")(maps)
 
@@ -221,12 +222,12 @@ def _plain_body(image, width, depth, pooling, dtype):
     for level in range(1, depth + 1):
         maps = convolve(f"enc_conv{level}", maps)
         maps = layers.PadToMultiple(POOLING_FACTOR, dtype=dtype, name=f"pad{level}")(maps)
-        maps = pools[pooling](2, dtype=dtype, name=f"pool{level}")(maps)
+        maps = pools[pooling](2, data_format=NHWC, dtype=dtype, name=f"pool{level}")(maps)
         skips.append(maps)
     maps = convolve(f"enc_conv{depth + 1}", maps)
     for level in range(depth, 0, -1):
         skip = skips[level - 1]
-        maps = keras.layers.UpSampling2D(2, dtype=dtype, name=f"upsample{level}")(maps)
+        maps = keras.layers.UpSampling2D(2, data_format=NHWC, dtype=dtype, name=f"upsample{level}")(maps)
         maps = layers.CropLike(dtype=dtype, name=f"crop{level}")((maps, skip))
         maps = keras.layers.Concatenate(dtype=dtype, name=f"concat{level}")([maps, skip])
         maps = convolve(f"dec_conv{level}b", convolve(f"dec_conv{level}a", maps))
@@ -236,7 +237,9 @@ def _plain_body(image, width, depth, pooling, dtype):
 def _head(maps, widths, num_outputs, dtype):
     """Applies the 1×1 convolutions; the last one computes in float32, against banding."""
     for index, width in enumerate(widths):
-        layer = keras.layers.Conv2D(width, 1, kernel_initializer="he_normal", dtype=dtype, name=f"head_conv{index}")
-        maps = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"head_relu{index}")(layer(maps))
+        kind = {"kernel_initializer": "he_normal", "data_format": NHWC, "dtype": dtype}
+        maps = keras.layers.Conv2D(width, 1, name=f"head_conv{index}", **kind)(maps)
+        maps = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"head_relu{index}")(maps)
     gain = keras.initializers.VarianceScaling(LAST_GAIN, mode="fan_in", distribution="untruncated_normal")
-    return keras.layers.Conv2D(num_outputs, 1, kernel_initializer=gain, dtype="float32", name="outputs")(maps)
+    kind = {"kernel_initializer": gain, "data_format": NHWC, "dtype": "float32"}
+    return keras.layers.Conv2D(num_outputs, 1, name="outputs", **kind)(maps)

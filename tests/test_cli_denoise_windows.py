@@ -68,7 +68,7 @@ def test_a_streamed_tiff_keeps_its_axes(tmp_path, use_model, all_are_large):
     assert denoise(tmp_path / "a.tif", "--out", tmp_path / "out", "--std") == 0
     assert axes_of(tmp_path / "out/a.tif") == axes_of(tmp_path / "a.tif")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/a.tif"), pixels // 2)
-    assert images.read(tmp_path / "out/a-std.tif").shape == (6, 15, 17, 1)
+    assert images.read(tmp_path / "out/a-std.tif").shape == (6, 15, 17, 2)
 
 
 def test_a_zarr_store_is_a_file_to_read_and_to_write(tmp_path, use_model, all_are_large):

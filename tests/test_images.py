@@ -696,3 +696,11 @@ def test_linked_folders_are_searched_once(tmp_path):
     (tmp_path / "real" / "back").symlink_to(tmp_path / "search", target_is_directory=True)
     (found,) = images.find(tmp_path / "search")
     assert found.parent.name in ("linked", "linked twice") and found.name == "a.png"
+
+
+def test_independent_channels_have_no_luminance():
+    pixels = np.zeros((4, 5, 3), np.uint8)
+    with pytest.raises(ValueError, match="3 independent channels has no luminance: take its channels one by one"):
+        images.to_channels(pixels, 1, independent=True)
+    np.testing.assert_array_equal(images.to_channels(pixels, 3, independent=True), pixels)
+    assert images.to_channels(pixels[..., :1], 1, independent=True).shape == (4, 5, 1)

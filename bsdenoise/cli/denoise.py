@@ -65,7 +65,7 @@ def _by_default(config: DenoiseConfig, tasks: list[Task]) -> list[tuple[Model, l
     groups: dict[int, list[Task]] = {}
     for task in tasks:
         alike = task if task.shape is not None else readable[0]  # it will fail, with whatever model
-        groups.setdefault(denoise_model.default_channels(alike.channels), []).append(task)
+        groups.setdefault(denoise_model.default_channels(alike.joint_channels), []).append(task)
     return [(denoise_model.load_default(config, channels), groups[channels]) for channels in sorted(groups)]
 
 

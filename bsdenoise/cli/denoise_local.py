@@ -14,7 +14,7 @@ import numpy as np
 
 from bsdenoise import images
 from bsdenoise.cli import denoise_stream
-from bsdenoise.cli.denoise_model import Denoised, Model, joined, joined_ratio, parts_of
+from bsdenoise.cli.denoise_model import Denoised, Model, joined, parts_of
 from bsdenoise.cli.denoise_task import Collected, Task, Writes
 from bsdenoise.client.many import in_order
 
@@ -58,6 +58,8 @@ class _Image:
     def goes_with(self, other: "_Image") -> bool:
         """Tells whether both can be computed in one batch."""
         if self.parts is None or other.parts is None or self.is_ready:
+            return False
+        if self.task.full_scale != other.task.full_scale:  # a σ that is given has the units of the files
             return False
         return (self.parts.shape[1:], self.parts.dtype) == (other.parts.shape[1:], other.parts.dtype)
 
@@ -118,16 +120,21 @@ class Local:
             return None
         with task.job.opened() as file:
             task.note(file)
+            self._model.check_file(file)
             self._files[task] = file
             self._collected[task] = Collected(task.job, file)
-            return None if task.is_large or len(file) > 1 else parts_of(file.read(0), self._model.channels)
+            return None if task.is_large or len(file) > 1 else self._parts(file, 0)
+
+    def _parts(self, file: images.ImageFile, index: int) -> np.ndarray:
+        """Reads an image, as the model takes it."""
+        return parts_of(self._model.pixels(file.read(index), file), self._model.channels)
 
     def _read_stack(self, task: Task) -> Iterator[_Image]:
         """Gives the images of a stack, up to the first that fails in any way."""
         with task.job.opened() as file:
 
             def read(index: int) -> np.ndarray:
-                return parts_of(file.read(index), self._model.channels)
+                return self._parts(file, index)
 
             last = len(file) - 1
             for index, future in in_order(read, range(len(file)), 1, lambda _: _cost_of_first(task), WAITING_VALUES):
@@ -178,7 +185,8 @@ class Local:
     def _denoise(self, batch: list[_Image]) -> None:
         """Denoises images of equal shape."""
         try:
-            denoised = self._model.denoise(np.concatenate([image.parts for image in batch if image.parts is not None]))
+            parts = np.concatenate([image.parts for image in batch if image.parts is not None])
+            denoised = self._model.denoise(parts, batch[0].task.full_scale)
         except Exception as error:
             if len(batch) > 1:  # one bad image must not stop the others
                 for image in batch:
@@ -197,7 +205,7 @@ class Local:
                 image.denoised = Denoised(denoised.images[start:stop], ratios, sigmas)
                 image.task.sigmas += sigmas
                 if image.is_last and sigmas and self._model.estimates_sigma:
-                    image.task.tell_sigma(image.parts.dtype, self._model.most_sigma)
+                    image.task.tell_sigma(self._model.most_sigma)
             image.parts, image.is_ready = None, True
             start = stop
 
@@ -211,7 +219,7 @@ class Local:
             raise task.error
         if denoised is None:  # streamed: it is written
             return
-        ratio = None if denoised.ratios is None else joined_ratio(denoised.ratios)
+        ratio = None if denoised.ratios is None else joined(denoised.ratios)
         collected = self._collected[task]
         if collected.place(image.index, joined(denoised.images), ratio):
             with self._writes.one():

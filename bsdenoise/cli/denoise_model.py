@@ -12,7 +12,6 @@ from bsdenoise.cli import models
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.levels import parse_level
 
-RGB_OR_GREY = (1, 3)  # numbers of channels that have an uncertainty each; of others it is their mean
 _KINDS = {3: "RGB images", 1: "images that are not RGB"}
 TOLERANCE = 1.25  # factor by which σ may be beyond those of the training before that is worth a word; a choice
 LOCAL_FLAGS = ("tta", "precision", "tile", "overlap")  # what a server decides by itself
@@ -102,10 +101,42 @@ class Model:
         if self._config.sigma is not None:
             print(f"bsdenoise: note: a model of method {name} does not use --sigma", file=sys.stderr)
 
-    def sigma(self, batch: np.ndarray) -> np.ndarray | None:
-        """Gives σ of each image, (B,), in the model's units: the one asked for, or the model's own if it uses one."""
+    def check_file(self, file: images.ImageFile) -> None:
+        """Refuse a file that the model cannot take, or should not: independent channels are no picture in colour.
+
+        Raises:
+            ValueError: If it cannot, or it is a shipped model for RGB and the channels are independent.
+        """
+        images.check_channels(file.channels, self.channels)
+        presets.check_channels(self._provenance, file.channels, file.independent_channels)
+
+    def pixels(self, array: np.ndarray, file: images.ImageFile) -> np.ndarray:
+        """Give pixels of a file as the model takes them: integers with a full scale of their own as fractions of it."""
+        # A model of floats refuses integers in words of its own.
+        return array if file.bits is None or not self._takes_fractions else images.to_unit(array, file.bits)
+
+    @property
+    def _provenance(self) -> dict[str, Any] | None:
+        if self._config.server is None:
+            return getattr(self.denoiser, "provenance", None)
+        return self.denoiser.description.get("training")
+
+    @property
+    def _takes_fractions(self) -> bool:
+        if self._config.server is None:
+            return bool(self.denoiser.fractional)
+        return bool(self.denoiser.description["pixels"]["fractional"])
+
+    def sigma(self, batch: np.ndarray, full_scale: float | None = None) -> np.ndarray | None:
+        """Gives σ of each image, (B,), in the model's units: the one asked for, or the model's own if it uses one.
+
+        Args:
+            batch: The images.
+            full_scale: Of their files, if it is not that of the type.
+        """
         if self._config.sigma is not None:
-            sigma = parse_level(self._config.sigma, images.full_scale(batch.dtype))
+            scale = images.full_scale(batch.dtype) if full_scale is None else full_scale
+            sigma = parse_level(self._config.sigma, scale)
             self._note_untrained(sigma)
             return np.full(len(batch), sigma)
         if not self.denoiser.has_posterior:
@@ -125,16 +156,17 @@ class Model:
         line = f"the model was trained for a sigma of {trained}, and is told {sigma * unit:.4g}{words}"
         tqdm.write(f"bsdenoise: note: {line}: its results may be poor", file=sys.stderr)  # beside the progress bar
 
-    def denoise(self, batch: np.ndarray) -> Denoised:
+    def denoise(self, batch: np.ndarray, full_scale: float | None = None) -> Denoised:
         """Denoises a batch.
 
         Args:
-            batch: (B, H, W, C) with as many channels as the model takes, of the type of the file.
+            batch: (B, H, W, C) with as many channels as the model takes, as `pixels` gives them.
+            full_scale: Of their files, if it is not that of the type.
 
         Raises:
             ValueError: If the model refuses it.
         """
-        sigma = self.sigma(batch)
+        sigma = self.sigma(batch, full_scale)
         # One image is given as such, so that the model's refusals speak of one.
         noisy, its_sigma = (batch, sigma) if len(batch) > 1 else (batch[0], None if sigma is None else float(sigma[0]))
         denoised, ratios = self.denoise_with(noisy, its_sigma)
@@ -172,12 +204,6 @@ def parts_of(noisy: np.ndarray, channels: int) -> np.ndarray:
 def joined(parts: np.ndarray) -> np.ndarray:
     """Undoes `parts_of`; gives (H, W, C)."""
     return np.concatenate(list(parts), axis=-1)
-
-
-def joined_ratio(parts: np.ndarray) -> np.ndarray:
-    """Joins the uncertainties of the parts of an image; (H, W, 1) or (H, W, 3), of other channels their mean."""
-    ratio = joined(parts)
-    return ratio if ratio.shape[-1] in RGB_OR_GREY else ratio.mean(axis=-1, keepdims=True)
 
 
 def check_flags(config: DenoiseConfig) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bsdenoise.cli.denoise_model import Model, joined, joined_ratio, parts_of
+from bsdenoise.cli.denoise_model import Model, joined, parts_of
 from bsdenoise.cli.denoise_task import Collected, Task, Writes
 from bsdenoise.client.many import in_order
 
@@ -36,17 +36,19 @@ def _denoise(model: Model, advance: Callable[[Task, int], None], writes: Writes,
     """Reads, denoises and writes one file, image by image."""
     with task.job.opened() as file:
         task.note(file)
+        model.check_file(file)
         collected = Collected(task.job, file)
         sigmas: list[float] = []
         for index in range(len(file)):
-            parts = [model.denoise(part[np.newaxis]) for part in parts_of(file.read(index), model.channels)]
+            noisy = parts_of(model.pixels(file.read(index), file), model.channels)
+            parts = [model.denoise(part[np.newaxis], file.full_scale) for part in noisy]
             sigmas += [sigma for part in parts for sigma in part.own_sigmas]
             ratios = [part.ratios[0] for part in parts if part.ratios is not None]
             denoised = joined(np.concatenate([part.images for part in parts]))
-            collected.place(index, denoised, joined_ratio(np.stack(ratios)) if ratios else None)
+            collected.place(index, denoised, joined(np.stack(ratios)) if ratios else None)
             advance(task, task.image_pixels)
         task.sigmas = sigmas
         if sigmas and model.estimates_sigma:
-            task.tell_sigma(file.dtype, model.most_sigma)
+            task.tell_sigma(model.most_sigma)
         with writes.one():
             collected.write()

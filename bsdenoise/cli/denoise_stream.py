@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bsdenoise import images, tiling
-from bsdenoise.cli.denoise_model import Model, joined, joined_ratio, over_sigma
+from bsdenoise.cli.denoise_model import Model, joined, over_sigma
 from bsdenoise.cli.denoise_task import Task, height_and_width, outputs
 
 
@@ -25,7 +25,7 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, int], None]) -> N
     """
     with task.job.opened() as file, contextlib.ExitStack() as targets:
         task.note(file)
-        images.check_channels(1 if len(file.shape) == 2 else file.shape[-1], model.channels)
+        model.check_file(file)
         task.job.target.parent.mkdir(parents=True, exist_ok=True)
         written = [
             (output, targets.enter_context(images.writing(output.path, output.shape, output.dtype, output.like)))
@@ -40,7 +40,7 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, int], None]) -> N
     task.sigmas = sigmas
     if sigmas and model.estimates_sigma:
         is_part = max(height_and_width(file.shape)) > tiling.MIDDLE
-        task.tell_sigma(file.dtype, model.most_sigma, "estimated in its middle" if is_part else "estimated")
+        task.tell_sigma(model.most_sigma, "estimated in its middle" if is_part else "estimated")
 
 
 class _Image:
@@ -54,6 +54,7 @@ class _Image:
 
     def __init__(self, file: images.ImageFile, index: int, model: Model):
         self.model = model
+        self.full_scale = file.full_scale
         self.height, self.width = height_and_width(file.shape)
         channels = 1 if len(file.shape) == 2 else file.shape[-1]
         self.parts = [slice(first, first + model.channels) for first in range(0, channels, model.channels)]
@@ -66,9 +67,9 @@ class _Image:
         return self.height, self.width, self.model.channels
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """Reads a window, (h, w, C), of the type of the file."""
+        """Reads a window, (h, w, C), as the model takes it."""
         rows, columns = slice(*rows.indices(self.height)), slice(*columns.indices(self.width))
-        pixels = self._file.read_window(self._index, rows, columns)
+        pixels = self.model.pixels(self._file.read_window(self._index, rows, columns), self._file)
         return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
 
     def middle(self) -> np.ndarray:
@@ -91,7 +92,8 @@ def _windows(image: _Image, sigmas: list[float]) -> Iterator[tuple[slice, slice,
     own: list[Any] = [None] * len(image.parts)
     if model.has_sigma:
         middle = image.middle()
-        own = [float(np.ravel(np.asarray(model.sigma(middle[np.newaxis, ..., part])))[0]) for part in image.parts]
+        sigmas_of_parts = (model.sigma(middle[np.newaxis, ..., part], image.full_scale) for part in image.parts)
+        own = [float(np.ravel(np.asarray(sigma))[0]) for sigma in sigmas_of_parts]
         if model.uses_own_sigma:
             sigmas += own
     block: tuple[slice, slice, np.ndarray] | None = None
@@ -113,7 +115,7 @@ def _windows(image: _Image, sigmas: list[float]) -> Iterator[tuple[slice, slice,
             results.append((denoised[inner], None if ratio is None else ratio[inner]))
         denoised = joined(np.stack([result for result, _ in results]))
         ratios = [ratio for _, ratio in results if ratio is not None]
-        yield rows, columns, [denoised, joined_ratio(np.stack(ratios))] if ratios else [denoised]
+        yield rows, columns, [denoised, joined(np.stack(ratios))] if ratios else [denoised]
 
 
 def _result(model: Model, moments: Any, sigma: Any) -> tuple[np.ndarray, np.ndarray | None]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from bsdenoise import images
 from bsdenoise.cli import paths
-from bsdenoise.cli.denoise_model import RGB_OR_GREY
 
 # Files of more pixels, all images of a stack together, are read, denoised and written in windows: 2^25 RGB pixels are
 # 0.1 GB in 8 bits, and several times as much as float32 on their way through the model.
@@ -27,6 +26,8 @@ class Task:
         job: What to read and to write.
         shape: Shape of its pixels; `None` if its headers cannot be read, which is said when its turn comes.
         lines: What users are told.
+        independent_channels: Whether its channels are no colours.
+        full_scale: Value of a fully lit pixel, known once the file is open.
         sigmas: Every σ that was the model's own.
         is_float: Whether the file holds floats.
         error: Why it could not be denoised.
@@ -35,6 +36,8 @@ class Task:
 
     job: paths.Job
     shape: tuple[int, ...] | None = None
+    independent_channels: bool = False
+    full_scale: float = 1.0
     lines: list[str] = field(default_factory=list)
     sigmas: list[float] = field(default_factory=list)
     is_float: bool = False
@@ -57,6 +60,11 @@ class Task:
         return self.shape[-1] if self.shape is not None and len(self.shape) > 2 else 1
 
     @property
+    def joint_channels(self) -> int:
+        """Number of channels that a model may look at together: 1 where they are independent."""
+        return 1 if self.independent_channels else self.channels
+
+    @property
     def is_large(self) -> bool:
         """Whether the file is worked on in windows."""
         return self.count * self.image_pixels > STREAMED_PIXELS
@@ -67,21 +75,21 @@ class Task:
         Raises:
             ValueError: If it cannot.
         """
-        self.shape = file.shape
-        self.is_float = file.dtype.kind == "f"
-        self.lines += [f"bsdenoise: note: {self.job.source}: {note}" for note in file.notes]
+        self.shape, self.independent_channels = file.shape, file.independent_channels
+        self.is_float, self.full_scale = file.dtype.kind == "f", file.full_scale
         images.check_writable(self.job.target, file.shape, file.dtype)
+        notes = (*file.notes, *images.not_kept_in(self.job.target, file))
+        self.lines += [f"bsdenoise: note: {self.job.source}: {note}" for note in notes]
 
     def fail(self, error: BaseException) -> None:
         """Remembers why it could not be denoised."""
         self.error = error
         self.sigmas.clear()
 
-    def tell_sigma(self, dtype: np.dtype, most: float, origin: str = "estimated") -> None:
+    def tell_sigma(self, most: float, origin: str = "estimated") -> None:
         """Lets users know which σ was estimated, in the units of the file, and if it was cut to `most`."""
-        scale = images.full_scale(dtype)
         form = ".4g" if self.is_float else ".1f"
-        low, high = (f"{value * scale:{form}}" for value in (min(self.sigmas), max(self.sigmas)))
+        low, high = (f"{value * self.full_scale:{form}}" for value in (min(self.sigmas), max(self.sigmas)))
         if max(self.sigmas) >= most * (1 - ROUNDING):
             origin += "; the model was trained up to that: give --sigma if noise is stronger"
         self.lines.append(f"{self.job.source}: sigma {low if low == high else f'{low} to {high}'} ({origin})")
@@ -90,7 +98,7 @@ class Task:
 def surveyed(job: paths.Job) -> Task:
     """Reads the shape of a file from its headers."""
     with contextlib.suppress(ValueError, OSError), job.opened() as file:
-        return Task(job, file.shape)
+        return Task(job, file.shape, file.independent_channels)
     return Task(job)
 
 
@@ -103,37 +111,37 @@ class Output:
         shape: Shape of its pixels.
         dtype: Type of its pixels.
         like: Whose metadata it gets, if any.
+        bits: Significant bits of its pixels, if they are fewer than those of the type.
     """
 
     path: Any
     shape: tuple[int, ...]
     dtype: Any
-    like: images.ImageFile | None
+    like: images.ImageFile | images.Picture | None
+    bits: int | None = None
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
-        """Converts an image or a part of it, (h, w, C), to how the file holds it."""
+        """Converts an image or a part of it, (h, w, C), to how the file holds it, in one channel as their mean."""
+        if self.shape[-1] == 1 and image.shape[-1] > 1 and len(self.shape) > 2:
+            image = image.mean(axis=-1, keepdims=True)
         shape = image.shape[:2] if len(self.shape) == 2 else image.shape
-        return images.from_unit(image, self.dtype).reshape(shape)
+        return images.from_unit(image, self.dtype, self.bits).reshape(shape)
 
 
 def outputs(job: paths.Job, file: images.ImageFile) -> list[Output]:
     """Gives the denoised file, and if asked for the one of its uncertainty.
 
-    The uncertainty is a posterior standard deviation over σ: numbers where the format holds them, or an 8-bit picture.
+    The uncertainty is a posterior standard deviation over σ: that of each channel where the format holds numbers, else
+    an 8-bit picture, for channels that are no RGB of their mean.
     """
-    denoised = Output(job.target, file.shape, file.dtype, file)
+    denoised = Output(job.target, file.shape, file.dtype, file, file.bits)
     if job.std_target is None:
         return [denoised]
-    channels = 1 if len(file.shape) == 2 else file.shape[-1]
+    if job.std_target.suffix.lower() in paths.NUMBER_SUFFIXES:
+        return [denoised, Output(job.std_target, file.shape, np.dtype(np.float32), file)]
     number = file.shape[:1] if len(file.shape) == 4 else ()
-    shape = (*number, *height_and_width(file.shape), channels if channels in RGB_OR_GREY else 1)
-    suffix = job.std_target.suffix.lower()
-    if suffix not in paths.NUMBER_SUFFIXES:
-        return [denoised, Output(job.std_target, shape, np.dtype(np.uint8), None)]
-    if suffix == ".npy":
-        return [denoised, Output(job.std_target, shape, np.dtype(np.float32), None)]
-    fits = math.prod(shape) == math.prod(file.shape)  # else it is the mean of many channels
-    return [denoised, Output(job.std_target, file.shape if fits else shape, np.dtype(np.float32), file)]
+    shape = (*number, *height_and_width(file.shape), file.channels if file.is_rgb else 1)
+    return [denoised, Output(job.std_target, shape, np.dtype(np.uint8), None)]
 
 
 class Collected:

@@ -127,7 +127,7 @@ class Client:
         tiles that the model itself would use, with the σ of the whole.
 
         Args:
-            noisy: (H, W), (H, W, C) or (B, H, W, C). Integers are scaled by their type's maximum.
+            noisy: As for `Denoiser.denoise`. float64 travels as float32, and is refused if that would lose its noise.
             sigma: Noise standard deviation in the units of the scaled image, > 0: a number, or one per image (B,).
                 `None` takes the model's own, as `own_sigma` gives it. Models without a posterior do not use it, so that
                 it is checked and not sent.
@@ -150,8 +150,8 @@ class Client:
         All travels as float32, over REST as JSON numbers.
 
         Returns:
-            What `Denoiser.posterior` gives: float32 arrays, and `estimated_psnr`, a number for one image, (B,) for a
-            batch.
+            What `Denoiser.posterior` gives: float32 arrays, and `estimated_psnr` and `sigma`, numbers for one image,
+            (B,) for a batch.
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
@@ -160,7 +160,7 @@ class Client:
         if np.ndim(noisy) == batch.ndim:
             return found
         denoised, mean, std = (array.reshape(np.shape(noisy)) for array in (found.denoised, found.mean, found.std))
-        return Posterior(denoised, mean, std, float(found.estimated_psnr[0]))
+        return Posterior(denoised, mean, std, float(found.estimated_psnr[0]), float(found.sigma[0]))
 
     def own_sigma(self, image: Any) -> Any:
         """Gives the model's own σ of an image: the known one, or its estimate.
@@ -244,7 +244,7 @@ class Client:
         """Gives the batch as it came and as float32, and σ of each image as it is sent."""
         described = self._model.described
         batch = described.accepted.batch(noisy)
-        pixels = described.accepted.pixels(batch)
+        pixels = described.accepted.float32(described.accepted.pixels(batch))
         return batch, pixels, described.sigma_to_send(sigma, len(batch))
 
 

@@ -95,6 +95,11 @@ class Described:
         return float(self.json["pixels"]["scale"])
 
     @cached_property
+    def offset(self) -> float:
+        """Intensity that the network sees as 0."""
+        return float(self.json["pixels"]["offset"])
+
+    @cached_property
     def units(self) -> str:
         """The units of pixels and σ, in words."""
         return str(self.json["pixels"]["units"])

@@ -7,7 +7,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-from bsdenoise import images
+from bsdenoise import images, presets
 from bsdenoise.formats import jpeg
 from bsdenoise.formats import png as png_format
 from bsdenoise.formats.pixels import without_single_channel
@@ -52,13 +52,16 @@ def denoise_file(denoiser: Any, source: str | Path, target: str | Path, sigma: f
     """Denoises a file into another one; args as for `Client.denoise_file`."""
     with images.opened(source) as file:
         images.check_writable(target, file.shape, file.dtype)
+        presets.check_channels(denoiser.description.get("training"), file.channels, file.independent_channels)
         result = np.empty(file.shape, file.dtype)
         for index in range(len(file)):
             noisy = file.read(index)
+            if file.bits is not None and denoiser.description["pixels"]["fractional"]:
+                noisy = images.to_unit(noisy, file.bits)  # else it refuses integers in words of its own
             noisy = noisy if noisy.ndim == 3 else noisy[..., np.newaxis]
             parts = images.parts_for(noisy, denoiser.channels)
             denoised = np.concatenate([denoiser.denoise(part, sigma) for part in parts], axis=-1)
             place = result[index] if result.ndim == 4 else result
-            place[...] = images.from_unit(denoised, file.dtype).reshape(place.shape)
+            place[...] = images.from_unit(denoised, file.dtype, file.bits).reshape(place.shape)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         images.write(target, result, like=file)

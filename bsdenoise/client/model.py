@@ -1,6 +1,5 @@
 """A served model: checked batches in, arrays out, in as many requests as its limits ask for."""
 
-import math
 import re
 import threading
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from bsdenoise.client.description import Described
 from bsdenoise.client.errors import ClientError, RefusedError
 from bsdenoise.client.retries import Patience
 from bsdenoise.client.transport import Transport
-from bsdenoise.posterior import MIN_ESTIMATED_MSE, Posterior
+from bsdenoise.posterior import Posterior, estimate_psnr
 
 FILE_TYPES = (np.uint8, np.uint16)  # what PNG holds
 DESCRIBE_IS_MISSING = re.compile('"describe" not found')  # in TensorFlow-Serving's words
@@ -83,8 +82,10 @@ class ServedModel:
         planned = self._parts(pixels.shape, pictures=len(MAPS))
         denoised, mean, std = self._joined(planned, pixels, own, MAPS, ask)
         if planned[0].is_tile:
-            psnr = stein_psnr(denoised, pixels, std, own, self.described.scale)
-        return Posterior(denoised, mean, std, psnr)
+            offset, scale = self.described.offset, self.described.scale
+            locations = ((array - offset) / scale for array in (denoised, pixels, mean))
+            psnr = estimate_psnr(*locations, std / scale, own / scale)
+        return Posterior(denoised, mean, std, psnr, own)
 
     def own_sigma(self, pixels: np.ndarray) -> np.ndarray:
         """Gives the model's own σ of each image, float32 (B,); of images too large, from the part in their middle."""
@@ -166,15 +167,6 @@ class ServedModel:
                     )
                 result[part.images, *part.tile.target] = answer[:, *part.tile.inner]
         return results
-
-
-def stein_psnr(denoised: np.ndarray, noisy: np.ndarray, std: np.ndarray, sigma: np.ndarray, scale: float) -> np.ndarray:
-    """Estimates the PSNR of whole images, (B,), from joined maps: Stein's estimate as in `bsdenoise.likelihood`."""
-    axes = (1, 2, 3)
-    moved = np.mean(np.square(denoised - noisy), axis=axes, dtype=np.float64)
-    error = moved - np.square(sigma.astype(np.float64)) + 2.0 * np.mean(np.square(std), axis=axes, dtype=np.float64)
-    decibels = -10.0 / math.log(10.0) * np.log(np.maximum(error / scale**2, MIN_ESTIMATED_MSE))
-    return decibels.astype(np.float32)
 
 
 def _objects(*items: bytes) -> np.ndarray:

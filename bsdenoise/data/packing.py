@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -43,12 +44,18 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Record:
-    """One image: its name, its bytes, height and width; notes if the bytes are its pixels, `None` if a file."""
+    """One image: its name, its bytes, height and width, and if the bytes are its pixels what else is known of them.
+
+    Attributes:
+        notes: What was changed on reading; `None` if the bytes are a file.
+        meaning: What `shards.MEANING` names of a `Picture`.
+    """
 
     name: str
     data: bytes
     size: tuple[int, int]
     notes: tuple[str, ...] | None
+    meaning: tuple[Any, ...] = ()
 
 
 def pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], None]) -> Packed:
@@ -118,11 +125,15 @@ class _Index:
     def __init__(self) -> None:
         self.names = bytearray()
         self.records = bytearray()
-        self.notes: dict[tuple[str, ...], int] = {}
+        self.notes: dict[tuple[tuple[str, ...], tuple[Any, ...]], int] = {}
         self.shards: list[tuple[str, int, int]] = []
 
     def add(self, record: _Record) -> None:
-        notes = shards.IS_FILE if record.notes is None else self.notes.setdefault(record.notes, len(self.notes))
+        notes = shards.IS_FILE
+        if record.notes is not None:
+            # NaN is not equal to itself: each would be another.
+            meaning = tuple(None if value != value else value for value in record.meaning)
+            notes = self.notes.setdefault((record.notes, meaning), len(self.notes))
         self.names += record.name.encode("utf-8", "surrogateescape") + b"\0"
         facts = (*record.size, len(record.data), zlib.crc32(record.data), notes)
         self.records += np.array([facts], shards.RECORDS).tobytes()
@@ -136,7 +147,8 @@ class _Index:
             "package": f"bsdenoise {bsdenoise.__version__}",
             "has_file_names": with_file_names,
             "shards": self.shards,
-            "notes": list(self.notes),
+            "notes": [notes for notes, _ in self.notes],
+            "meanings": [meaning for _, meaning in self.notes],
         }
         with files.replacing(path) as temporary:
             np.savez(
@@ -215,4 +227,6 @@ def _record(source: Source, index: int) -> _Record:
     picture = source.read(index)
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(picture.array), allow_pickle=False)
-    return _Record(source.short_name(index), buffer.getvalue(), (picture.shape[0], picture.shape[1]), picture.notes)
+    size = (picture.shape[0], picture.shape[1])
+    meaning = tuple(getattr(picture, name) for name in shards.MEANING)
+    return _Record(source.short_name(index), buffer.getvalue(), size, picture.notes, meaning)

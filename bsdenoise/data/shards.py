@@ -28,6 +28,7 @@ SHARD_PATTERN = "images-*.arrayrecord"
 # with it. With IS_FILE its record is an image file, of which reading tells the notes; else its pixels as `.npy`.
 RECORDS = np.dtype([("height", "<i4"), ("width", "<i4"), ("bytes", "<i8"), ("crc32", "<u4"), ("notes", "<i4")])
 IS_FILE = -1
+MEANING = ("bits", "independent_channels", "no_data")  # of a `Picture`, kept beside pixels
 MOST_OPEN = 256  # shards; systems allow a process 1024 files, unless told otherwise
 # For reading in any order, as array_record's documentation advises.
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
@@ -51,6 +52,9 @@ class ShardSource:
         self.records = records
         self.has_file_names = bool(header["has_file_names"])
         self._notes = [tuple(notes) for notes in header["notes"]]
+        # Folders that were prepared before it was kept have none.
+        meanings = header.get("meanings") or [()] * len(self._notes)
+        self._meanings = [dict(zip(MEANING, meaning, strict=False)) for meaning in meanings]
         self._shards = [folder / name for name, _, _ in header["shards"]]
         self._starts = [0, *itertools.accumulate(number for _, number, _ in header["shards"])]
         self._ends = np.flatnonzero(np.frombuffer(names, np.uint8) == 0)
@@ -92,7 +96,8 @@ class ShardSource:
         data, notes = self._record(index), self.records["notes"][index]
         if notes == IS_FILE:
             return decode(data, self.name(index))
-        return Picture(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False), "NPY", notes=self._notes[notes])
+        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        return Picture(array, "NPY", notes=self._notes[notes], **self._meanings[notes])
 
     def content(self, index: int) -> bytes | None:
         """Gives the bytes of the image file that went in; `None` if it was no file of its own."""

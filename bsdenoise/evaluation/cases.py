@@ -31,6 +31,7 @@ class Case:
         sigma: Noise standard deviation in those units; `None` if the method must know it by itself.
         levels: Greatest value of the clean file's integer type; `None` for float files.
         notes: What was done to the file's pixels, in words.
+        independent_channels: Whether the channels are no colours.
     """
 
     noisy: np.ndarray
@@ -38,6 +39,7 @@ class Case:
     sigma: float | None
     levels: int | None
     notes: tuple[str, ...] = ()
+    independent_channels: bool = False
 
     @property
     def peak(self) -> float:
@@ -218,6 +220,29 @@ def read_pair(item: Item, channels: int) -> Case:
             f"Received: {noisy.shape} {noisy.dtype} and {clean.shape} {clean.dtype}."
         )
     return Case(images.to_unit(noisy), images.to_unit(clean), None, _levels(clean), notes)
+
+
+def are_independent(item: Item, channels: int) -> bool:
+    """Tell from the header whether the channels of an image are no colours.
+
+    Args:
+        item: The image.
+        channels: Number of channels of the method.
+
+    Raises:
+        ValueError: If they are, and the method takes one: they have no luminance. Also if the file is broken.
+        OSError: If it cannot be opened.
+    """
+    for path in item.paths:
+        with images.opened(path) as file:
+            if file.independent_channels and channels == GREY:
+                raise ValueError(
+                    f"{path}: its {file.channels} channels are independent and have no luminance: save each as a file "
+                    "of its own to measure a method for grey images."
+                )
+            if file.independent_channels:
+                return True
+    return False
 
 
 def _images_of(folder: str, name: str, axes: str | None) -> Iterator[Item]:

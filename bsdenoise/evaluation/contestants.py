@@ -75,7 +75,7 @@ class Contestant(Protocol):
         ...
 
     def check(self, case: Case) -> None:
-        """Raises `ValueError` if an image is not in its units."""
+        """Raises `ValueError` if an image is not in its units, or its channels are no colours where they must be."""
         ...
 
     def estimate(self, noisy: np.ndarray, sigma: float | None, tile: int | None, label: str = "") -> Estimate:
@@ -132,7 +132,13 @@ class Model:
         return f"{checksum}-{self._tta}" if self._tta > 1 else checksum
 
     def check(self, case: Case) -> None:
-        """Raises `ValueError` if integer images come to a model of float ones, or the other way round."""
+        """Refuse an image.
+
+        Raises:
+            ValueError: If it holds integers and the model is for floats, or the other way round; or its channels are
+                independent and the model is a shipped one for RGB.
+        """
+        presets.check_channels(self.training, case.clean.shape[-1], case.independent_channels)
         if (case.levels is not None) != self.denoiser.fractional:
             kind = "integer" if self.denoiser.fractional else "float"
             raise ValueError(f"the model takes {kind} images: its units are {self.denoiser.units}.")
@@ -192,7 +198,13 @@ class Bm3d:
         return f"{self._filter.digest()}-{self.channels}"
 
     def check(self, case: Case) -> None:
-        """Takes images of all units, since σ comes with them."""
+        """Refuse independent channels, which it would mix; units do not matter, since σ comes with them.
+
+        Raises:
+            ValueError: If there are such.
+        """
+        if case.independent_channels:
+            raise ValueError("BM3D takes three channels for red, green and blue, and these are independent.")
 
     def estimate(self, noisy: np.ndarray, sigma: float | None, tile: int | None, label: str = "") -> Estimate:
         """Denoises the whole image, without tiles, or finds what was computed before."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import bsdenoise
-from bsdenoise.evaluation.cases import Case, Item, read_clean, read_pair
+from bsdenoise.evaluation.cases import Case, Item, are_independent, read_clean, read_pair
 from bsdenoise.evaluation.contestants import Contestant
 from bsdenoise.evaluation.metrics import psnr, rounded, ssim
 from bsdenoise.levels import parse_level
@@ -217,9 +217,9 @@ def _in_order(attempt: Callable[[Item], Any], items: Iterable[Item], contestant:
 
 def read_case(item: Item, channels: int, protocol: Protocol) -> Case:
     """Reads an image, and adds noise where the protocol says so."""
-    if protocol.noise is None:
-        return read_pair(item, channels)
-    return read_clean(item, channels, protocol.noise)
+    independent = are_independent(item, channels)
+    case = read_pair(item, channels) if protocol.noise is None else read_clean(item, channels, protocol.noise)
+    return replace(case, independent_channels=independent)
 
 
 def told_sigma(case: Case, protocol: Protocol) -> float | None:

@@ -1,10 +1,13 @@
 """The signatures of the exported graph: functions of tensors, from checked inputs to named outputs."""
 
+import functools
+
+import keras
 import tensorflow as tf
 
-from bsdenoise import likelihood, tiling
+from bsdenoise import risk, tiling
 from bsdenoise.graph import checks, files
-from bsdenoise.graph.tiles import compute
+from bsdenoise.graph.tiles import compute, is_untiled
 
 FILE_CHANNELS = (1, 3)  # what PNG and JPEG hold without an alpha channel
 # A batch of images far smaller than the network's grid is worked on as one with so many times the pixels at most.
@@ -40,8 +43,19 @@ def signatures(denoiser, max_pixels, tiles, description):
     image = tf.TensorSpec((None, None, None, channels), tf.float32, "image")
     image_bytes = tf.TensorSpec((None,), tf.string, "image_bytes")
     sigma = tf.TensorSpec((None,), tf.float32, "sigma")
-    # One function that all signatures call, so that the network stands in the file once.
-    moments = tf.function(denoiser.moments, input_signature=(image, sigma), autograph=False)
+    # Functions that all signatures call, so that the network stands in the file once.
+    network = tf.function(denoiser.network, input_signature=(image,), autograph=False)
+    finished = tf.function(
+        lambda shown, sigma: denoiser.finished(network(shown), shown, sigma),
+        input_signature=(image, sigma),
+        autograph=False,
+    )
+
+    def refined(shown, sigma, is_first):
+        """Finds σ in the same pass of the network where what is given is a first estimate."""
+        outputs = network(shown)
+        sigma = tf.where(is_first, denoiser.refined(outputs, shown, sigma), sigma)
+        return denoiser.finished(outputs, shown, sigma)
 
     def checked_image(image):
         image = checks.image(image, channels, denoiser.intensities, denoiser.units, max_pixels)
@@ -50,13 +64,25 @@ def signatures(denoiser, max_pixels, tiles, description):
     def checked_sigma(sigma, batch):
         return checks.sigma(sigma, batch, scale, denoiser.units)
 
-    def first_alone(image, sigma, denoised, *rest):
+    def first_alone(some, shown, sigma, denoised, *rest):
         return [denoised], []
 
     def denoise(image, sigma=None):
-        sigma = _own_sigma(denoiser, image) if sigma is None else sigma
-        (denoised,), _ = compute(moments, first_alone, image, sigma, tiles, pictures=1, means=0)
-        return tf.ensure_shape(denoised, image.shape)
+        noisy = denoiser.normalized(image)
+        moments = finished
+        if not denoiser.has_posterior:
+            fit, sigma = None, tf.zeros((tf.shape(image)[0],))
+        elif sigma is not None:
+            sigma = sigma / scale
+            fit = denoiser.fitted(noisy, sigma)
+        else:
+            sigma, fit, is_first = _first_sigma(denoiser, network, noisy, tiles)
+            if denoiser.estimates_sigma:
+                moments = functools.partial(refined, is_first=is_first)
+        shown, sigma = (noisy, sigma) if fit is None else (fit.applied(noisy), sigma * fit.gain)
+        (denoised,), _ = compute(moments, first_alone, shown, sigma, tiles, pictures=1, means=0)
+        denoised = denoised if fit is None else fit.undone([denoised])[0]
+        return tf.ensure_shape(denoiser.in_units([denoised])[0], image.shape)
 
     def serving_default(image):
         return {"denoised": denoise(checked_image(image))}
@@ -65,18 +91,26 @@ def signatures(denoiser, max_pixels, tiles, description):
         image = checked_image(image)
         return {"denoised": denoise(image, checked_sigma(sigma, tf.shape(image)[0]))}
 
-    def joined(image, sigma, denoised, mean, variance):
-        # The estimated error is relative to full scale.
-        error = likelihood.stein_mse(denoised / scale, image / scale, sigma / scale, variance / scale**2)
-        return [denoised, mean, tf.sqrt(tf.maximum(variance, 0.0))], [error]
-
     def posterior(image, sigma):
         image = checked_image(image)
-        sigma = checked_sigma(sigma, tf.shape(image)[0])
-        pictures, (error,) = compute(moments, joined, image, sigma, tiles, pictures=3, means=1)
-        named = zip(("denoised", "mean", "std"), pictures, strict=True)
+        sigma = checked_sigma(sigma, tf.shape(image)[0]) / scale
+        noisy = denoiser.normalized(image)
+        fit = denoiser.fitted(noisy, sigma)
+        shown, shown_sigma = fit.applied(noisy), sigma * fit.gain
+        limits = risk.clip_limits(keras.ops, shown)
+
+        def joined(some, part, sigma, denoised, mean, std):
+            its_limits = [limit[some] for limit in limits]
+            means = risk.means(keras.ops, denoised, part, mean, std, sigma, its_limits)
+            return [denoised, mean, std], [*means]
+
+        pictures, means = compute(finished, joined, shown, shown_sigma, tiles, pictures=3, means=3)
+        share, error, square = means
+        number = tf.cast(tf.reduce_prod(tf.shape(image)[1:]), tf.float32)
+        psnr = risk.psnr(keras.ops, share, error / fit.gain**2, square / fit.gain**4, sigma, number)
+        named = zip(("denoised", "mean", "std"), denoiser.in_units(fit.undone(pictures)), strict=True)
         return {name: tf.ensure_shape(picture, image.shape) for name, picture in named} | {
-            "estimated_psnr": tf.ensure_shape(likelihood.psnr_from_mse(error), (None,))
+            "estimated_psnr": tf.ensure_shape(psnr, (None,))
         }
 
     def denoise_file(data, sigma=None):
@@ -95,7 +129,12 @@ def signatures(denoiser, max_pixels, tiles, description):
         return {"denoised_bytes": _one_by_one(lambda pair: denoise_file(*pair), (image_bytes, sigma))}
 
     def own_sigma(image):
-        return {"sigma": tf.ensure_shape(_own_sigma(denoiser, checked_image(image)), (None,))}
+        noisy = denoiser.normalized(checked_image(image))
+        return {
+            "sigma": tf.ensure_shape(
+                _by_itself(functools.partial(_solved_sigma, denoiser, network), noisy) * scale, (None,)
+            )
+        }
 
     def describe(format):
         format = checks.words(format, "format", (DESCRIPTION_FORMAT,))
@@ -114,19 +153,34 @@ def signatures(denoiser, max_pixels, tiles, description):
     return {name: table[name] for name in names}
 
 
-def _own_sigma(denoiser, image):
-    """Gives the model's own σ of each image, (B,): an estimate takes several times the memory of what it looks at."""
-    if not denoiser.has_posterior:  # nobody looks at it
-        return tf.zeros((tf.shape(image)[0],))
-    if denoiser.noise.is_known:
-        return denoiser.own_sigma(image)
-    one = tf.TensorSpec((), tf.float32)
-    numbers = tf.range(tf.shape(image)[0])
+def _first_sigma(denoiser, network, noisy, tiles):
+    """Gives what σ of normalised images is known to be before the pass of the network over them.
+
+    Returns:
+        σ (B,), the fit of the intensities, and whether σ is a first estimate, which that pass will refine: of what is
+        computed tile by tile it is refined here, as one tile knows too little.
+    """
+    if not denoiser.estimates_sigma:
+        sigma = denoiser.first_sigma(noisy)
+        return sigma, None, tf.constant(False)
+    first = _by_itself(denoiser.first_sigma, noisy)
+    is_first = is_untiled(tf.shape(noisy), tiles)
+    solved = functools.partial(_solved_sigma, denoiser, network)
+    sigma = tf.cond(is_first, lambda: first, lambda: _by_itself(solved, noisy))
+    return sigma, denoiser.fitted(noisy, first), is_first
+
+
+def _solved_sigma(denoiser, network, noisy):
+    return denoiser.solved_sigma(noisy, network=network)
+
+
+def _by_itself(function, noisy):
+    """Computes σ of each image, (B,), one after the other: an estimate takes several times the memory of its image."""
     return tf.map_fn(
-        lambda number: denoiser.own_sigma(image[number : number + 1])[0],
-        numbers,
+        lambda number: function(noisy[number : number + 1])[0],
+        tf.range(tf.shape(noisy)[0]),
         parallel_iterations=1,
-        fn_output_signature=one,
+        fn_output_signature=tf.TensorSpec((), tf.float32),
     )
 
 

@@ -1,10 +1,12 @@
 """JPEG files, grey and RGB."""
 
+import io
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from bsdenoise.formats import jpeg_segments
 from bsdenoise.formats.pixels import ImageFile, Picture, check_grey_or_rgb, same_colours, without_single_channel
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -25,6 +27,9 @@ def open_file(file: BinaryIO) -> ImageFile:
         exif = image.info.get("exif", b"").removeprefix(_EXIF_PREFIX)
         metadata = {"icc_profile": image.info.get("icc_profile"), "exif": exif, "dpi": image.info.get("dpi")}
         shape = (image.height, image.width) if image.mode == "L" else (image.height, image.width, 3)
+    found = tuple(jpeg_segments.segments(file))
+    kept = tuple(segment for segment in found if jpeg_segments.is_kept(segment))
+    metadata |= {"segments": kept, "foreign": jpeg_segments.foreign(found), **jpeg_segments.metadata(kept)}
 
     def decode(_: int) -> np.ndarray:
         file.seek(0)
@@ -32,7 +37,7 @@ def open_file(file: BinaryIO) -> ImageFile:
             return np.asarray(image)
 
     known = {key: value for key, value in metadata.items() if value}
-    return ImageFile("JPEG", shape, np.dtype(np.uint8), decode, known)
+    return ImageFile("JPEG", shape, np.dtype(np.uint8), decode, known, jpeg_segments.further(found))
 
 
 def check(shape: tuple[int, ...], dtype: Any) -> None:
@@ -55,4 +60,7 @@ def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
     if "dpi" in known:
         options["dpi"] = known["dpi"]
     image = Image.fromarray(without_single_channel(array))
-    image.save(file, "JPEG", quality=QUALITY, subsampling="4:4:4", **options)
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=QUALITY, subsampling="4:4:4", **options)
+    extra = known.get("segments", ()) if like.format == "JPEG" else jpeg_segments.made_from(known)
+    file.write(jpeg_segments.with_segments(encoded.getvalue(), extra))

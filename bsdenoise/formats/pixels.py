@@ -22,8 +22,9 @@ class Picture:
     Attributes:
         array: (H, W) or (H, W, C), of a stack (N, H, W, C); uint8, uint16 or a float type.
         format: "PNG", "JPEG", "NPY" or "TIFF".
-        metadata: Where present `icc_profile` and `exif` (bytes, EXIF from its TIFF header on), `dpi` (x, y), for PNG
-            `chunks`, all that `png.KEPT_CHUNKS` names, and for TIFF `tiff`, its layout and tags.
+        metadata: Where present `icc_profile`, `exif` (from its TIFF header on), `xmp`, `photoshop` and `iptc` (bytes),
+            `comments` (several bytes), `dpi` (x, y), for PNG `chunks`, all that `png.KEPT_CHUNKS` names, for JPEG
+            `segments`, those that are kept as they are, and for TIFF `tiff`, its layout and tags.
         notes: What was changed on reading, in words, such as "its alpha channel is dropped".
         bits: Significant bits of integer pixels, if they are fewer than those of the type; 12 for packed 12-bit files.
         independent_channels: Whether the channels are measurements of their own, such as fluorescence channels, rather
@@ -167,12 +168,13 @@ def from_unit(array: np.ndarray, dtype: Any, bits: int | None = None) -> np.ndar
     return np.clip(np.floor(array * np.float32(scale) + np.float32(0.5)), 0, scale).astype(dtype)
 
 
-def to_channels(array: np.ndarray, channels: int) -> np.ndarray:
+def to_channels(array: np.ndarray, channels: int, independent: bool = False) -> np.ndarray:
     """Gives an image the number of channels that a model works on.
 
     Args:
         array: (H, W) or (…, H, W, C).
         channels: 1 turns RGB into Rec. 601 luminance; otherwise it must be what the image has.
+        independent: Whether the channels are no colours, so that they have no luminance.
 
     Returns:
         (…, H, W, channels), of the same type; luminance of integers is rounded.
@@ -183,6 +185,10 @@ def to_channels(array: np.ndarray, channels: int) -> np.ndarray:
     array = array[..., np.newaxis] if array.ndim == 2 else array
     if array.shape[-1] == channels:
         return array
+    if channels == 1 and independent:
+        raise ValueError(
+            f"An image with {array.shape[-1]} independent channels has no luminance: take its channels one by one."
+        )
     if channels == 1 and array.shape[-1] == len(REC_601):
         red, green, blue = np.moveaxis(array.astype(np.result_type(array.dtype, np.float32), copy=False), -1, 0)
         luminance = (REC_601[0] * red + REC_601[1] * green + REC_601[2] * blue)[..., np.newaxis]

@@ -20,6 +20,10 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NUM_HEADER_BYTES = 33  # signature and header chunk
 # Chunks that stay true when only the pixels change (PNG specification, section 11.3).
 KEPT_CHUNKS = (b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+XMP_KEYWORD = b"XML:com.adobe.xmp"
+COMMENT_KEYWORD = b"Comment"
+MAX_TEXT_BYTES = 2**26  # of an unpacked text
 COLOUR_CHUNKS = (b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 METRES_PER_INCH = 0.0254
 UNIT_METRE = 1
@@ -78,7 +82,8 @@ def open_file(file: BinaryIO) -> ImageFile:
         return np.ascontiguousarray(array[..., 0] if len(shape) == 2 else array[..., :3])  # alpha comes last
 
     kept = tuple(chunk for chunk in found if chunk.name in KEPT_CHUNKS)
-    metadata = {"icc_profile": icc_profile(kept), "exif": exif(kept), "dpi": dots_per_inch(kept), "chunks": kept}
+    metadata: dict[str, Any] = {"icc_profile": icc_profile(kept), "exif": exif(kept), "xmp": xmp(kept)}
+    metadata |= {"dpi": dots_per_inch(kept), "comments": comments(kept), "chunks": kept}
     known = {key: value for key, value in metadata.items() if value}
     return ImageFile("PNG", shape, dtype, decode, known, tuple(notes))
 
@@ -98,7 +103,7 @@ def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
     if like.format == "PNG":
         kept = known.get("chunks", ())
     else:
-        kept = metadata_chunks(known.get("icc_profile"), known.get("exif"), known.get("dpi"))
+        kept = metadata_chunks(known)
     if not pixels.same_colours(array.shape, like.shape):
         kept = tuple(chunk for chunk in kept if chunk.name not in COLOUR_CHUNKS)
     file.write(with_chunks(bytes(imagecodecs.png_encode(pixels.without_single_channel(array))), kept))
@@ -175,19 +180,57 @@ def dots_per_inch(kept: tuple[Chunk, ...]) -> tuple[float, float] | None:
     return None
 
 
-def metadata_chunks(
-    profile: bytes | None, exif_block: bytes | None, dpi: tuple[float, float] | None
-) -> tuple[Chunk, ...]:
-    """Makes the chunks for metadata that come from another format; `None` leaves one out."""
+def xmp(kept: tuple[Chunk, ...]) -> bytes | None:
+    """Find the XMP packet; `None` where there is none or it is broken."""
+    for chunk in kept:
+        keyword, _, rest = chunk.data.partition(b"\0")
+        if chunk.name == b"iTXt" and keyword == XMP_KEYWORD and len(rest) > 2:
+            text = rest[2:].split(b"\0", 2)[-1]  # behind the language and the translated keyword
+            try:
+                return zlib.decompressobj().decompress(text, MAX_TEXT_BYTES) if rest[0] else text
+            except zlib.error:
+                return None
+    return None
+
+
+def comments(kept: tuple[Chunk, ...]) -> tuple[bytes, ...]:
+    """Find the plain texts that are called comments."""
+    texts = (chunk.data.partition(b"\0") for chunk in kept if chunk.name == b"tEXt")
+    return tuple(text for keyword, _, text in texts if keyword == COMMENT_KEYWORD)
+
+
+def num_other_texts(kept: tuple[Chunk, ...]) -> int:
+    """Count the texts that are neither the XMP packet nor comments."""
+    num_texts = sum(chunk.name in TEXT_CHUNKS for chunk in kept)
+    return num_texts - len(comments(kept)) - (xmp(kept) is not None)
+
+
+def metadata_chunks(known: dict[str, Any]) -> tuple[Chunk, ...]:
+    """Makes the chunks for metadata that come from another format."""
     made = []
-    if profile:
-        made.append(Chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)))
-    if dpi:
-        per_metre = [round(value / METRES_PER_INCH) for value in dpi]
+    if known.get("icc_profile"):
+        made.append(Chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(known["icc_profile"])))
+    if known.get("dpi"):
+        per_metre = [round(value / METRES_PER_INCH) for value in known["dpi"]]
         made.append(Chunk(b"pHYs", struct.pack(">IIB", *per_metre, UNIT_METRE)))
-    if exif_block:
-        made.append(Chunk(b"eXIf", exif_block))
+    if known.get("exif"):
+        made.append(Chunk(b"eXIf", known["exif"]))
+    if known.get("xmp"):
+        made.append(Chunk(b"iTXt", XMP_KEYWORD + b"\0" * 5 + known["xmp"]))
+    for comment in known.get("comments") or ():
+        text = comment.replace(b"\0", b" ").strip()  # which ends a text in a PNG
+        is_latin = all(byte < 0x80 for byte in text) or not _is_utf8(text)
+        start = b"\0" if is_latin else b"\0" * 5
+        made.append(Chunk(b"tEXt" if is_latin else b"iTXt", COMMENT_KEYWORD + start + text))
     return tuple(made)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_kind(header: Header) -> None:

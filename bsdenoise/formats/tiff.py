@@ -32,7 +32,21 @@ def open_file(file: BinaryIO) -> ImageFile:
     dtype = layout.dtype if layout.palette is None else layout.palette.dtype
     reader = _Reader(file, layout)
     window = None if layout.offsets is None and not _is_on_disk(file) else reader.read_window
-    return ImageFile("TIFF", layout.image_shape, dtype, reader.read, metadata, layout.notes, window)
+    no_data, notes = tiff_tags.no_data(layout.tags, layout.dtype)
+    if no_data is not None and layout.is_inverted:
+        no_data = 2.0**layout.bits - 1 - no_data
+    return ImageFile(
+        "TIFF",
+        layout.image_shape,
+        dtype,
+        reader.read,
+        metadata,
+        (*layout.notes, *notes),
+        window,
+        bits=layout.significant_bits,
+        independent_channels=layout.independent_channels,
+        no_data=None if layout.palette is not None else no_data,
+    )
 
 
 def check(shape: tuple[int, ...], dtype: Any) -> None:
@@ -54,7 +68,7 @@ def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
     if layout is not None and tiff_writing.can_write_like(array.shape, array.dtype, layout):
         tiff_writing.write_like(file, array, layout)
     else:
-        tiff_writing.write_new(file, array, metadata, layout)
+        tiff_writing.write_new(file, array, metadata, layout, tiff_writing.are_independent(array.shape, like))
 
 
 @dataclass
@@ -162,6 +176,11 @@ class _Reader:
             return pixels.palette_lookup(image, layout.palette)
         if layout.drops_alpha:
             image = image[..., 0] if layout.num_colours == 1 else image[..., : layout.num_colours]
+        if layout.significant_bits and image.max(initial=0) >= 2**layout.bits:
+            raise ValueError(
+                f"it says that its pixels have {layout.bits} significant bits, and one is {image.max()}: correct the "
+                "SignificantBits of its OME description"
+            )
         if layout.is_inverted:
             image = image.dtype.type(2**layout.bits - 1) - image
         return np.array(image, order="C", copy=self._last is not None or None)

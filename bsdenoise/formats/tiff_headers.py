@@ -49,6 +49,9 @@ def examine(file: BinaryIO) -> Layout:
         series = _only_series(tif)
         page = series.keyframe
         dtype = _checked_type(page)
+        bits = int(page.bitspersample)
+        if tif.is_ome and dtype.kind == "u":
+            bits = min(bits, ome.significant_bits(tif.pages.first.description) or bits)
         if not (series.axes.count("Y") == series.axes.count("X") == 1 and series.axes.count("S") <= 1):
             raise ValueError(f"its axes {series.axes} are not those of images")
         num_pages, start, offsets = _locate(series, page, file_size)
@@ -73,7 +76,8 @@ def examine(file: BinaryIO) -> Layout:
             photometric=int(page.photometric),
             is_planar=page.planarconfig == PLANARCONFIG.SEPARATE and page.samplesperpixel > 1,
             is_volume=page.imagedepth > 1,
-            bits=int(page.bitspersample),
+            page_bits=int(page.bitspersample),
+            bits=bits,
             num_colours=num_colours,
             extrasamples=extrasamples,
             palette=palette,

@@ -32,7 +32,8 @@ class Layout:
         photometric: Meaning of the samples.
         is_planar: Whether each sample has a plane of its own.
         is_volume: Whether a page has a depth.
-        bits: Bits per sample.
+        page_bits: Bits per sample of the pages.
+        bits: Bits per sample that mean something: those of the pages, or fewer where an OME description says so.
         num_colours: Samples that are kept; the rest is alpha.
         extrasamples: The ExtraSamples tag without that alpha.
         palette: Colours, (number, 3) or (number,), if they replace the pixels.
@@ -55,6 +56,7 @@ class Layout:
     photometric: int
     is_planar: bool
     is_volume: bool
+    page_bits: int
     bits: int
     num_colours: int
     extrasamples: tuple[int, ...]
@@ -87,6 +89,28 @@ class Layout:
             if self.num_pages % math.prod(self.shape[:number]) == 0:
                 return number
         return 0
+
+    @property
+    def independent_channels(self) -> bool:
+        """Whether there are channels that are no colours: all but the samples of pages that are called RGB.
+
+        An axis C counts as channels even where the pages are called RGB: tifffile calls every array of three planes so
+        unless it is told otherwise.
+        """
+        if self.channel is None or len(self.image_shape) == 2 or self.image_shape[-1] == 1:
+            return False
+        return self.axes[self.channel] != "S" or self.photometric not in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
+
+    @property
+    def significant_bits(self) -> int | None:
+        """Bits of integer pixels, if they are fewer than those of the type."""
+        is_partial = self.dtype.kind == "u" and self.palette is None and self.bits < 8 * self.dtype.itemsize
+        return self.bits if is_partial else None
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether samples take fewer bits than the integers that they are read into."""
+        return self.significant_bits is not None and self.page_bits < 8 * self.dtype.itemsize
 
     @property
     def is_inverted(self) -> bool:

@@ -1,5 +1,6 @@
 """What a TIFF file knows beside its pixels: descriptions, resolution, profiles and other tags, kept byte for byte."""
 
+import contextlib
 import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -9,6 +10,7 @@ from PIL import Image
 from tifffile import PHOTOMETRIC, RESUNIT, TiffFile, TiffPage
 
 DESCRIPTION, SOFTWARE, ORIENTATION, COLORMAP, ICC_PROFILE = 270, 305, 274, 320, 34675
+GDAL_NODATA = 42113
 RESOLUTION_X, RESOLUTION_Y, RESOLUTION_UNIT = 282, 283, 296
 # Tags that stay true when only the pixels change; those of the first page stand for the file.
 KEPT_TAGS = {
@@ -22,6 +24,8 @@ KEPT_TAGS = {
     306: "DateTime",
     315: "Artist",
     316: "HostComputer",
+    318: "WhitePoint",
+    319: "PrimaryChromaticities",
     COLORMAP: "ColorMap",
     700: "XMP",
     33432: "Copyright",
@@ -35,10 +39,38 @@ KEPT_TAGS = {
     34736: "GeoDoubleParams",
     34737: "GeoAsciiParams",
     42112: "GDAL_METADATA",
-    42113: "GDAL_NODATA",
+    50844: "RPCCoefficient",
+    GDAL_NODATA: "GDAL_NODATA",
     50838: "IJMetadataByteCounts",
     50839: "IJMetadata",
 }
+# Blocks that other formats know too, by the names that `Picture.metadata` has for them.
+IN_OTHER_FORMATS = (ORIENTATION, COLORMAP, 700, 33723, 34377, ICC_PROFILE, 50838, 50839)
+COMMON_BLOCKS = {"xmp": 700, "photoshop": 34377, "iptc": 33723}
+TEXTS_OF_EXIF = (271, 272, 306, 315, 33432)  # make, model, date, artist and copyright: EXIF took them from TIFF
+_BYTE = 1
+OF_COLOURS = (COLORMAP, ICC_PROFILE)
+_FRACTIONS = {5: "I", 10: "i"}  # types of two numbers, without and with a sign
+# Tags that say how the pixels are stored and what is read of them, or which of them are brightest: written anew.
+_STORAGE = {
+    *range(254, 260),  # sizes, bits, compression
+    262,  # photometric interpretation
+    *range(263, 267),  # dither and order of bits
+    *range(273, 282),  # strips, least and greatest value
+    284,  # samples in planes
+    *range(288, 294),  # free space, curve of greys, options of fax compression
+    297,  # number of the page
+    317,  # predictor
+    *range(321, 326),  # halftones, tiles
+    330,  # other pages
+    *range(338, 342),  # kinds of samples, least and greatest value
+    347,  # tables of JPEG
+    *range(512, 522),  # old JPEG
+    *range(529, 533),  # YCbCr
+    559,
+    *range(32995, 32999),  # depth of images and tiles
+}
+_UNDERSTOOD = {*KEPT_TAGS, *_STORAGE, DESCRIPTION, SOFTWARE, RESOLUTION_X, RESOLUTION_Y, RESOLUTION_UNIT}
 CENTIMETRES_PER_INCH = 2.54
 TOP_LEFT = 1  # the orientation of an image that needs no turning
 
@@ -55,6 +87,7 @@ class Tags:
         description: ImageDescription, or the user's part of it.
         shaped: What tifffile's own description says beside the shape.
         colormap: (3, 2^bits) of a palette that colours measured greys for display.
+        left_out: Numbers and names of tags that are not kept: nobody knows whether they stay true.
     """
 
     extra: tuple[tuple[int, int, int, bytes, bool], ...]
@@ -64,6 +97,7 @@ class Tags:
     description: bytes | None
     shaped: dict[str, Any]
     colormap: np.ndarray | None
+    left_out: tuple[str, ...] = ()
 
 
 def collect(file: BinaryIO, tif: TiffFile, page: TiffPage, kind: str) -> Tags:
@@ -97,14 +131,20 @@ def collect(file: BinaryIO, tif: TiffFile, page: TiffPage, kind: str) -> Tags:
         described[0] if described else None,
         shaped,
         colormap,
+        tuple(f"{tag.code} ({tag.name})" for tag in page.tags if tag.code not in _UNDERSTOOD),
     )
 
 
 def common_metadata(tags: Tags, byteorder: str) -> dict[str, Any]:
-    """Translates what other formats know too: `icc_profile`, `dpi`, and the orientation as an EXIF block."""
+    """Translates what other formats know too.
+
+    Returns:
+        As far as they are there `icc_profile`, `xmp`, `photoshop`, `iptc`, `dpi`, and the orientation as an EXIF block.
+    """
     values = {code: _numbers(kind, data, byteorder) for code, kind, _, data, _ in tags.extra}
     metadata: dict[str, Any] = {
-        "icc_profile": next((data for code, _, _, data, _ in tags.extra if code == ICC_PROFILE), None)
+        name: next((data for code, _, _, data, _ in tags.extra if code == number), None)
+        for name, number in (("icc_profile", ICC_PROFILE), *COMMON_BLOCKS.items())
     }
     scale = {int(RESUNIT.INCH): 1.0, int(RESUNIT.CENTIMETER): CENTIMETRES_PER_INCH}.get(tags.unit)
     if scale and tags.resolution:
@@ -115,6 +155,48 @@ def common_metadata(tags: Tags, byteorder: str) -> dict[str, Any]:
         exif[ORIENTATION] = orientation
         metadata["exif"] = exif.tobytes()
     return {key: value for key, value in metadata.items() if value}
+
+
+def no_data(tags: Tags, dtype: np.dtype) -> tuple[float | None, tuple[str, ...]]:
+    """Read the value of pixels that hold no measurement, as GDAL writes it.
+
+    Args:
+        tags: Those of the file.
+        dtype: Type of its pixels; the value is rounded to it if it is a float type, as pixels are.
+
+    Returns:
+        The value, `None` if there is none; notes, in words, if it cannot be understood.
+    """
+    data = next((data for code, _, _, data, _ in tags.extra if code == GDAL_NODATA), None)
+    text = (data or b"").split(b"\0")[0].decode("latin-1").strip()
+    if not text:
+        return None, ()
+    values = [_number(word) for word in text.replace(",", " ").split()]
+    if None in values or len({repr(value) for value in values}) != 1:
+        return None, (f"its no-data value {text!r} (GDAL_NODATA) is not one number and is ignored",)
+    (value, *_) = values
+    assert value is not None
+    if dtype.kind == "f" and np.isfinite(value):
+        with np.errstate(over="ignore"):
+            rounded = float(dtype.type(value))
+        value = rounded if np.isfinite(rounded) else value
+    return value, ()
+
+
+def _number(word: str) -> float | None:
+    if "#" in word:  # as C programs on Windows wrote what is no number: 1.#QNAN, -1.#IND
+        return float("nan") if word.upper().lstrip("+-").startswith(("1.#QNAN", "1.#IND", "1.#SNAN")) else None
+    with contextlib.suppress(ValueError):
+        return float(word) if "_" not in word else None
+    return None
+
+
+def holds_exif(block: bytes) -> bool:
+    """Tell whether a TIFF file's own tags can hold all that an EXIF block says."""
+    exif = Image.Exif()
+    exif.load(block)
+    own = {ORIENTATION, RESOLUTION_X, RESOLUTION_Y, RESOLUTION_UNIT, SOFTWARE, *TEXTS_OF_EXIF}
+    return set(exif) <= own
 
 
 def from_common(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -128,8 +210,27 @@ def from_common(metadata: dict[str, Any]) -> dict[str, Any]:
         exif = Image.Exif()
         exif.load(metadata["exif"])
         if exif.get(ORIENTATION, TOP_LEFT) in range(2, 9):
-            options["extratags"] = [(ORIENTATION, 3, 1, exif[ORIENTATION], True)]
+            options["extratags"].append((ORIENTATION, 3, 1, exif[ORIENTATION], True))
+        texts = {code: exif.get(code) for code in TEXTS_OF_EXIF}
+        options["extratags"] += [
+            (code, 2, 0, text.encode("utf-8", "replace"), True)
+            for code, text in texts.items()
+            if isinstance(text, str) and text
+        ]
+    options["extratags"] += [
+        (number, _BYTE, len(metadata[name]), metadata[name], True)
+        for name, number in COMMON_BLOCKS.items()
+        if metadata.get(name)
+    ]
     return options
+
+
+def for_writer(tag: tuple[int, int, int, bytes, bool], byteorder: str) -> tuple[int, int, int, Any, bool]:
+    """Prepare a tag for tifffile, which counts fractions twice if they come as bytes."""
+    code, kind, count, data, is_first = tag
+    if kind not in _FRACTIONS or len(data) != 8 * count:
+        return tag
+    return code, kind, count, struct.unpack(f"{byteorder}{2 * count}{_FRACTIONS[kind]}", data), is_first
 
 
 def _bytes(file: BinaryIO, tag: Any) -> bytes:

@@ -7,7 +7,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffWriter
 
-from bsdenoise.formats import ome, tiff_tags
+from bsdenoise.formats import ome, tiff_byteorder, tiff_tags
+from bsdenoise.formats.pixels import ImageFile, Picture
 from bsdenoise.formats.tiff_headers import silence
 from bsdenoise.formats.tiff_layout import Layout
 
@@ -26,16 +27,28 @@ def write_like(file: BinaryIO, array: np.ndarray, layout: Layout) -> None:
     More pixels than a classic TIFF can hold go into a BigTIFF. For an ImageJ stack that is a compromise: its
     description stays true, but ImageJ itself opens such a file through Bio-Formats only.
 
+    Integers keep their byte order; floats are written little-endian, since Pillow, and all that reads through it, swaps
+    the bytes of compressed big-endian ones. Packed integers stay packed, which no compression goes with; values that
+    need more bits take all those of their type.
+
     Args:
         file: Open for writing.
         array: Of `layout.image_shape`.
         layout: The file's.
     """
     axes, shape = _written_axes(layout)
-    dtype = array.dtype.newbyteorder(layout.byteorder)
+    tags = layout.tags
+    has_same_type = array.dtype == layout.dtype
+    keeps_bits = has_same_type and not (layout.significant_bits and array.max(initial=0) >= 2**layout.bits)
+    bits = layout.page_bits if keeps_bits and layout.is_packed else None
+    # tifffile packs integers as if they were little-endian whatever they are.
+    byteorder = "<" if array.dtype.kind == "f" or bits else layout.byteorder
+    extra = tags.extra if byteorder == layout.byteorder else tiff_byteorder.swapped(tags.extra, layout.byteorder)
+    dtype = array.dtype.newbyteorder(byteorder)
     pages_per_frame = layout.num_pages // math.prod(shape[: layout.num_frame_axes])
     page_shape = _written_page_shape(layout)
-    inverts = layout.is_inverted and array.dtype == layout.dtype and layout.bits == 8 * layout.dtype.itemsize
+    inverts = layout.is_inverted and keeps_bits
+    white = 2**layout.bits - 1
 
     is_tiled = _is_tiled(page_shape, layout)
 
@@ -43,15 +56,14 @@ def write_like(file: BinaryIO, array: np.ndarray, layout: Layout) -> None:
         for frame in _frames(array, layout, axes, shape):
             for page in frame.reshape(pages_per_frame, *page_shape):
                 for part in _tiles(page, layout.is_planar) if is_tiled else [page]:
-                    yield np.ascontiguousarray(np.iinfo(array.dtype).max - part if inverts else part, dtype)
+                    yield np.ascontiguousarray(array.dtype.type(white) - part if inverts else part, dtype)
 
-    options = {**_samples(layout, inverts), **_packing(layout, array.dtype)}
+    options = {**_samples(layout, inverts, has_same_type), **({"bitspersample": bits} if bits else _packing(layout))}
     if is_tiled:
         options["tile"] = (TILE, TILE)
-    tags = layout.tags
-    # A profile of colours is not one of anything else that is written in their place.
-    is_same = array.dtype == layout.dtype
-    options["extratags"] = [tag for tag in tags.extra if is_same or tag[0] != tiff_tags.ICC_PROFILE]
+    # A profile and a table of colours are not those of anything else that is written in their place.
+    kept = (tag for tag in extra if has_same_type or tag[0] not in tiff_tags.OF_COLOURS)
+    options["extratags"] = [tiff_tags.for_writer(tag, byteorder) for tag in kept]
     options["software"] = tags.software or False
     if tags.resolution:
         options |= {"resolution": tags.resolution, "resolutionunit": tags.unit}
@@ -61,8 +73,10 @@ def write_like(file: BinaryIO, array: np.ndarray, layout: Layout) -> None:
         is_stack = layout.num_pages > 1
         options |= {"shape": (layout.num_pages, *page_shape) if is_stack else page_shape, "metadata": None}
         is_ome = layout.kind == "ome"
-        options["description"] = ome.adapted(tags.description or b"", array.dtype) if is_ome else tags.description
-    with silence(), _writer(file, array.nbytes, layout.byteorder, layout.is_big) as writer:
+        samples = (layout.shape[layout.axes.index("S")], layout.num_colours) if layout.drops_alpha else None
+        xml = ome.adapted(tags.description or b"", array.dtype, keeps_bits, samples) if is_ome else None
+        options["description"] = xml if is_ome else tags.description
+    with silence(), _writer(file, array.nbytes, byteorder, layout.is_big) as writer:
         writer.write(pages(), dtype=dtype, **options)
 
 
@@ -72,14 +86,25 @@ def can_write_like(shape: tuple[int, ...], dtype: np.dtype, layout: Layout) -> b
         return False
     if layout.kind == "imagej":
         types = _IMAGEJ_TYPES if "S" not in layout.axes else (np.uint8,)
-        return dtype in types and (layout.tags.colormap is None or dtype == layout.dtype)
-    return layout.kind != "ome" or not layout.drops_alpha
+        return dtype in types
+    return True
 
 
-def write_new(file: BinaryIO, array: np.ndarray, metadata: dict[str, Any], layout: Layout | None = None) -> None:
+def are_independent(shape: tuple[int, ...], like: Picture | ImageFile) -> bool:
+    """Tell whether the channels of what is written like a file are no colours, as those of the file."""
+    return like.independent_channels and shape[-1:] == like.shape[-1:]
+
+
+def write_new(
+    file: BinaryIO,
+    array: np.ndarray,
+    metadata: dict[str, Any],
+    layout: Layout | None = None,
+    independent_channels: bool = False,
+) -> None:
     """Writes images with the little that other formats know too.
 
-    Grey and RGB images are plain pages. For stacks and other numbers of channels, which become pages of their own,
+    Grey and RGB images are plain pages. For stacks, and for channels that are no RGB, which become pages of their own,
     a description names the axes: OME's for what was OME, otherwise tifffile's.
 
     Args:
@@ -87,12 +112,13 @@ def write_new(file: BinaryIO, array: np.ndarray, metadata: dict[str, Any], layou
         array: (H, W), (H, W, C) or (N, H, W, C).
         metadata: As in `Picture`.
         layout: Of the file that was read, for its outer axes.
+        independent_channels: Whether three channels are not red, green and blue.
     """
     num_images = array.shape[:-3]
     if array.ndim > 2 and array.shape[-1] == 1:
         array = array[..., 0]
     has_channels = array.ndim > 2 + len(num_images)
-    is_rgb = has_channels and array.shape[-1] == NUM_COLOURS
+    is_rgb = has_channels and array.shape[-1] == NUM_COLOURS and not independent_channels
     if has_channels and not is_rgb:
         array = np.moveaxis(array, -1, -3)  # a view: pages are copied one by one
     names, sizes = "Q" * len(num_images), num_images
@@ -174,7 +200,7 @@ def _frames(array: np.ndarray, layout: Layout, axes: str, shape: tuple[int, ...]
         yield view[index]
 
 
-def _samples(layout: Layout, inverts: bool) -> dict[str, Any]:
+def _samples(layout: Layout, inverts: bool, has_same_type: bool) -> dict[str, Any]:
     """Gives tifffile's arguments for what the samples mean."""
     num_samples = layout.num_colours
     photometric = PHOTOMETRIC.MINISBLACK
@@ -185,7 +211,7 @@ def _samples(layout: Layout, inverts: bool) -> dict[str, Any]:
     elif inverts or (layout.photometric == PHOTOMETRIC.MINISWHITE and layout.dtype.kind == "f"):
         photometric = PHOTOMETRIC.MINISWHITE
     options: dict[str, Any] = {"photometric": photometric}
-    if layout.tags.colormap is not None:
+    if layout.tags.colormap is not None and has_same_type:
         options |= {"colormap": layout.tags.colormap, "photometric": PHOTOMETRIC.PALETTE}
     if num_samples > 1:
         options["planarconfig"] = PLANARCONFIG.SEPARATE if layout.is_planar else PLANARCONFIG.CONTIG
@@ -196,7 +222,7 @@ def _samples(layout: Layout, inverts: bool) -> dict[str, Any]:
     return options
 
 
-def _packing(layout: Layout, dtype: np.dtype) -> dict[str, Any]:
+def _packing(layout: Layout) -> dict[str, Any]:
     """Gives tifffile's arguments for the compression: none, deflate or LZW as in the input, deflate for others."""
     if layout.compression == COMPRESSION.NONE:
         return {}

@@ -47,13 +47,19 @@ def span(index: tf.Tensor, size: tf.Tensor, tile: tf.Tensor, overlap: int) -> tu
     return start, stop, first, last
 
 
+def is_untiled(shape: tf.Tensor, tiles: Tiles) -> tf.Tensor:
+    """Tells whether images of shape (B, H, W, …) are computed in one pass, all together."""
+    return padded_pixels(shape, tiles.grid) <= tiles.untiled_pixels
+
+
 def compute(moments, finish, image, sigma, tiles: Tiles, *, pictures: int, means: int):
     """Computes pictures of the size of the images, and means over each image, whole or tile by tile.
 
     Args:
         moments: Function from images (B, H, W, C) and σ (B,) to tensors (B, H, W, C) that need context.
-        finish: Function from images, σ and what `moments` gave for them to two lists: pictures (B, H, W, C), and
-            means over the pixels (B,). It is called on the parts of tiles that are kept.
+        finish: Function from which images these are, a slice, the images, σ and what `moments` gave for them to two
+            lists: pictures (B, H, W, C), and means over the pixels (B,). It is called on the parts of tiles that are
+            kept.
         image: (B, H, W, C).
         sigma: (B,).
         tiles: How images are cut.
@@ -66,7 +72,7 @@ def compute(moments, finish, image, sigma, tiles: Tiles, *, pictures: int, means
     batch, height, width = tf.unstack(tf.shape(image)[:3])
     # All images together, if they are few enough pixels; else one after the other. One loop for either, so that the
     # network stands in the graph once: TensorFlow takes seconds to optimise it.
-    fits = padded_pixels(tf.shape(image), tiles.grid) <= tiles.untiled_pixels
+    fits = is_untiled(tf.shape(image), tiles)
     group = tf.maximum(tf.where(fits, batch, 1), 1)
     # What is small enough is a tile by itself.
     is_small = padded_pixels(tf.stack([group, height, width]), tiles.grid) <= tiles.untiled_pixels
@@ -82,7 +88,7 @@ def compute(moments, finish, image, sigma, tiles: Tiles, *, pictures: int, means
         window = image[some, top:bottom, left:right]
         kept = (slice(None), slice(first_row - top, last_row - top), slice(first_column - left, last_column - left))
         inner = [moment[kept] for moment in moments(window, sigma[some])]
-        new_pictures, new_means = finish(window[kept], sigma[some], *inner)
+        new_pictures, new_means = finish(some, window[kept], sigma[some], *inner)
         begin, end = [first, first_row, first_column, 0], [first + group, last_row, last_column, image.shape[-1]]
         share = tf.cast((last_row - first_row) * (last_column - first_column), tf.float32) / pixels
         return (

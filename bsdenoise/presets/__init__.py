@@ -105,6 +105,29 @@ def get(name: str) -> Preset:
     return _index()[name]
 
 
+def check_channels(provenance: dict[str, Any] | None, num_channels: int, independent: bool) -> None:
+    """Refuse independent channels where the model is a shipped one for RGB: each would show in the others.
+
+    A model that somebody trained further may know such channels.
+
+    Args:
+        provenance: Of the model, as `Denoiser.provenance`.
+        num_channels: Of the image.
+        independent: Whether its channels are no colours.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    name = (provenance or {}).get("preset")
+    if not independent or name not in names() or get(name).channels == 1:
+        return
+    grey = name.replace("rgb-", "grey-", 1)
+    raise ValueError(
+        f"its {num_channels} channels are independent, no RGB, which preset {name} is for: use "
+        f"{grey if is_name(grey) else DEFAULTS[1]}, which takes each channel by itself."
+    )
+
+
 def read_index(folder: Path) -> dict[str, Preset]:
     """Reads the index of a folder; an empty one if there is none."""
     file = folder / INDEX
