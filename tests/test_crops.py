@@ -316,7 +316,7 @@ def test_examples_are_in_units_of_the_range(tmp_path, dtype):
     full = 65535 if dtype == "uint16" else 1
     settings = {"channels": 2, "noise": GaussianNoise(0.05, 0.05), "offset": 100 / full, "scale": 4000 / full}
     lines = []
-    settings |= {"fractional": dtype == "uint16", "crop": 16, "report": lines.append}
+    settings |= {"fractional": dtype == "uint16", "crop": 16, "remark": lines.append}
     data = _images(tmp_path / "stack.npy", num_held_out=1, **settings)
     for number in range(4):
         crop, sigma = _noisy_and_sigma(data, number)
