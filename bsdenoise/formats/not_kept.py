@@ -82,7 +82,7 @@ def _has_own_colours(chunks: tuple[png.Chunk, ...]) -> bool:
 def _of_tiff(like: Picture | ImageFile, target: str) -> list[str]:
     layout = like.metadata["tiff"]
     tags = layout.tags
-    names = [f"tag {name}" for name in tags.left_out]
+    names = list(tags.left_out)
     array_type = like.dtype if isinstance(like, ImageFile) else like.array.dtype
     if target == "TIFF" and tiff_writing.can_write_like(like.shape, array_type, layout):
         return names
