@@ -12,6 +12,7 @@ from keras import ops
 from bsdenoise import (  # noqa: F401
     ensemble,
     fitting,
+    ignored,
     inference,
     layers,
     likelihood,
@@ -30,6 +31,7 @@ from bsdenoise.posterior import Posterior, estimate_psnr
 MAX_PHOTO_INTENSITY = 16.0
 MAX_FITTED_INTENSITY = 1e4
 FULL_SCALES = {"uint8": 255.0, "uint16": 65535.0}
+_ARRAYS = (np.ndarray, list, tuple)  # what is checked, unlike tensors
 PROBE = 256  # side in pixels of the middle of an image that the network sees for an estimate of σ alone
 
 
@@ -165,7 +167,9 @@ class Denoiser(keras.Model):
         Raises:
             ValueError: If an array is no batch (B, H, W, C), or one that `denoise` refuses.
         """
-        return super().predict(self._checked_batch(x), *args, **kwargs)
+        x, gaps = ignored.taken(x) if isinstance(x, _ARRAYS) else (x, None)
+        result = super().predict(self._checked_batch(x), *args, **kwargs)
+        return result if gaps is None else gaps.restored(result)
 
     def call(self, image, sigma=None):
         """Denoises (B, H, W, C); `sigma`, a number or (B,), defaults to the model's own."""
@@ -303,7 +307,9 @@ class Denoiser(keras.Model):
 
         Args:
             noisy: (H, W), (H, W, C) or (B, H, W, C), floats in the units of the model. Of models whose pixels are
-                fractions of full scale also uint8 and uint16, which are scaled by their type's maximum.
+                fractions of full scale also uint8 and uint16, which are scaled by their type's maximum. Values that
+                are NaN or masked (`numpy.ma`) hold no measurement: they come back as they are, and the others are
+                denoised as if nothing were known of them.
             sigma: Noise standard deviation in the units of the scaled image, > 0 (25 grey levels of 8 bits are
                 25 / 255): a number, or one per image (B,). `None` takes the known one, or estimates it. Methods without
                 a posterior do not use it. Beyond the range of the training, intensities are stretched or compressed
@@ -317,14 +323,19 @@ class Denoiser(keras.Model):
                 takes as many times as long. Copies are made of each tile where there are tiles.
 
         Returns:
-            float32 array of the shape of `noisy`; float64 for float64, whose offset may be too large for float32.
+            float32 array of the shape of `noisy`; float64 for float64, whose offset may be too large for float32. A
+            masked array if `noisy` is one.
 
         Raises:
-            ValueError: If the image has the wrong type or shape, is empty or not finite, or `sigma`, `tile` or
-                `overlap` does not fit.
+            ValueError: If the image has the wrong type or shape, is empty or holds infinite values, or `sigma`, `tile`
+                or `overlap` does not fit.
         """
-        normalized, _, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta)
-        return self._results(moments[:1], normalized)[0].reshape(np.shape(noisy))
+        noisy, gaps = ignored.taken(noisy)
+        if gaps is not None and gaps.is_everything:
+            return gaps.restored(self._empty(noisy))
+        normalized, _, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta, gaps)
+        denoised = self._results(moments[:1], normalized)[0].reshape(np.shape(noisy))
+        return denoised if gaps is None else gaps.restored(denoised)
 
     def posterior(self, noisy, sigma=None, tile=None, overlap=None, tta=1):
         """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
@@ -336,16 +347,25 @@ class Denoiser(keras.Model):
 
         Returns:
             A `Posterior` of arrays as `denoise` gives them; `estimated_psnr` and `sigma` are numbers for one image,
-            (B,) for a batch. The PSNR is for a peak of the model's `scale`; it is NaN where it is withheld, as told by
-            `bsdenoise.posterior.WITHHELD`.
+            (B,) for a batch. The PSNR is for a peak of the model's `scale`, and of the values that were measured; it is
+            NaN where it is withheld, as told by `bsdenoise.posterior.WITHHELD`. Mean and standard deviation are NaN
+            where nothing was measured.
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
-        normalized, sigma, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta)
-        denoised, mean, std = moments
-        psnr = estimate_psnr(denoised, normalized.pixels, mean, std, sigma)
+        noisy, gaps = ignored.taken(noisy)
         shape = np.shape(noisy)
-        maps = (array.reshape(shape) for array in self._results(moments, normalized))
+        if gaps is not None and gaps.is_everything:
+            empty, unknown = self._empty(noisy), np.full(shape[0], np.nan, "float32")
+            maps = gaps.restored(empty), gaps.without(empty), gaps.without(empty)
+            return Posterior(*maps, *((unknown, unknown) if len(shape) == 4 else (np.nan, np.nan)))
+        normalized, sigma, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta, gaps)
+        denoised, mean, std = moments
+        counts = None if gaps is None else gaps.counts.reshape(denoised.shape)
+        psnr = estimate_psnr(denoised, normalized.pixels, mean, std, sigma, counts)
+        maps = [array.reshape(shape) for array in self._results(moments, normalized)]
+        if gaps is not None:
+            maps = [gaps.restored(maps[0]), *map(gaps.without, maps[1:])]
         sigma = (sigma * self.scale).astype("float32")
         numbers = (float(psnr[0]), float(sigma[0])) if len(shape) < 4 else (psnr, sigma)
         return Posterior(*maps, *numbers)
@@ -372,24 +392,40 @@ class Denoiser(keras.Model):
         """
         ensemble.check(tta)
         accepted = self._accepted
-        last = None
+        last = gaps = corner = None
 
         def normalized(rows, columns):
-            nonlocal last
-            last = self._normalized(read(rows, columns))
+            nonlocal last, gaps, corner
+            block, gaps = ignored.taken(read(rows, columns))
+            last, corner = self._normalized(block), (rows.indices(shape[0])[0], columns.indices(shape[1])[0])
             return last.pixels[0]
+
+        def finished(window, moments):
+            maps = self._results(moments, last)
+            if gaps is None:
+                return window, maps
+            inner = (slice(side.start - at, side.stop - at) for side, at in zip(window, corner, strict=True))
+            its_gaps = gaps.part(*inner)
+            return window, [its_gaps.restored(maps[0]), *map(its_gaps.without, maps[1:])]
 
         middle = tiling.middle(*shape[:2], tiling.MIDDLE)
         sigma = None if sigma is None else accepted.sigma(sigma, 1)[0] / self.scale
         blocks = self._inference.windows(normalized, shape, middle, sigma, tile, overlap, tta)
-        return ((window, self._results(moments, last)) for window, moments in blocks)
+        return (finished(window, moments) for window, moments in blocks)
 
-    def _normalized_moments(self, noisy, sigma, tile, overlap, tta):
+    def _empty(self, noisy):
+        """Gives a result for images of which nothing was measured, once they are known to be images."""
+        self._accepted.batch(noisy)
+        return np.zeros(noisy.shape, noisy.dtype if noisy.dtype == np.float64 else np.float32)
+
+    def _normalized_moments(self, noisy, sigma, tile, overlap, tta, gaps=None):
         """Gives images, their σ and their moments in the units of the network, as batches."""
         ensemble.check(tta)
         normalized = self._normalized(noisy)
         if sigma is not None:
             sigma = self._accepted.sigma(sigma, len(normalized.pixels)) / np.float32(self.scale)
+        elif gaps is not None and self.estimates_sigma:
+            sigma = self._sigma_of_measured(normalized.pixels, gaps.counts.reshape(normalized.pixels.shape))
         moments, sigma = self._inference.moments(normalized.pixels, sigma, tile, overlap, tta)
         return normalized, sigma, moments
 
@@ -399,14 +435,24 @@ class Denoiser(keras.Model):
         # In the precision of the input: in float32, a large offset would swallow the noise of float64 images.
         return _Normalized(self.normalized(pixels).astype("float32", copy=False), pixels.dtype)
 
+    def _sigma_of_measured(self, pixels, counts):
+        """Estimates σ of normalised images, (B,), from what was measured of them, each by itself."""
+        found = [
+            self.solved_sigma(image[np.newaxis], its_counts[np.newaxis] if its_counts.any() else None)
+            for image, its_counts in zip(pixels, counts, strict=True)
+        ]
+        return np.concatenate([ops.convert_to_numpy(sigma) for sigma in found])
+
     def _results(self, moments, normalized):
         """Gives moments in the units of the model, in the precision of the images that they are of."""
         return self.in_units([moment.astype(normalized.dtype, copy=False) for moment in moments])
 
     def _checked_batch(self, image):
         """Checks an array (B, H, W, C) and gives it as floats in the units of the model; tensors stay as they are."""
-        if not isinstance(image, (np.ndarray, list, tuple)):
+        if not isinstance(image, _ARRAYS):
             return image
+        if np.ma.isMaskedArray(image):
+            raise ValueError("A call takes no masked array; `denoise` and `predict` do.")
         if np.ndim(image) != 4:
             raise ValueError(
                 "A call and `predict` take a batch (B, H, W, C); `denoise` takes single images too. "

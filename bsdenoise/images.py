@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from bsdenoise import files
+from bsdenoise import files, ignored
 from bsdenoise.formats import jpeg, not_kept, npy, ome_zarr, png, tiff, zarr_store, zarr_writing
 from bsdenoise.formats.axes import NOT_USED
 from bsdenoise.formats.axes import check as check_axes
@@ -27,6 +27,7 @@ from bsdenoise.formats.pixels import (
     check_channels,
     from_unit,
     full_scale,
+    measured_unit,
     parts_for,
     to_channels,
     to_unit,
@@ -51,6 +52,7 @@ __all__ = [
     "is_supported",
     "not_kept_in",
     "list_folder",
+    "measured_unit",
     "opened",
     "parts_for",
     "read",
@@ -233,19 +235,20 @@ def read(path: str | Path, axes: str | None = None) -> Picture:
         return _picture(file, file.read_all())
 
 
-def read_image(path: str | Path, index: int = 0, axes: str | None = None) -> Picture:
+def read_image(path: str | Path, index: int = 0, axes: str | None = None, no_data: float | None = None) -> Picture:
     """Reads one image of a file, (H, W) or (H, W, C), at the cost of one image. Safe in threads.
 
     Args:
         path: As for `read`.
         index: Number of the image in a stack, from 0 up to `count(path)` − 1.
         axes: As for `read`.
+        no_data: As for `opened`.
 
     Raises:
         ValueError: As `read`, or if there is no image of that number.
         OSError: If the file cannot be opened.
     """
-    with opened(path, axes) as file:
+    with opened(path, axes, no_data) as file:
         return _picture(file, file.read(index))
 
 
@@ -260,27 +263,32 @@ def count(path: str | Path, axes: str | None = None) -> int:
         return len(file)
 
 
-def decode(data: bytes, name: str) -> Picture:
+def decode(data: bytes, name: str, no_data: float | None = None) -> Picture:
     """Reads the bytes of an image file.
 
     Args:
         data: The file's content.
         name: What error messages call it.
+        no_data: As for `opened`.
 
     Raises:
         ValueError: As `read`.
     """
-    file = _open(io.BytesIO(data), name)
+    file = _open(io.BytesIO(data), name, no_data=no_data)
     return _picture(file, file.read_all())
 
 
 @contextlib.contextmanager
-def opened(path: str | Path, axes: str | None = None) -> Iterator[ImageFile]:
+def opened(path: str | Path, axes: str | None = None, no_data: float | None = None) -> Iterator[ImageFile]:
     """Opens an image file for its headers, and for its images one at a time.
+
+    Pixels may be NaN, which stands for no measurement; infinite ones are refused unless they are its no-data value.
 
     Args:
         path: As for `read`.
         axes: As for `read`.
+        no_data: Value of pixels that hold no measurement, in the file's own units, whatever it declares; NaN if there
+            is no such value. `None` takes what the file declares.
 
     Yields:
         Shape, type, metadata and notes, with `read(index)` for the pixels of one image.
@@ -292,10 +300,10 @@ def opened(path: str | Path, axes: str | None = None) -> Iterator[ImageFile]:
     if is_store(Path(path)):
         with _naming(path, "Zarr"):
             store = zarr_store.open_store(Path(path), axes)
-        yield _checked(store, path)
+        yield _checked(store, path, no_data)
         return
     with open(path, "rb") as file:
-        yield _open(file, path, axes)
+        yield _open(file, path, axes, no_data)
 
 
 def check_writable(path: str | Path, shape: tuple[int, ...], dtype: Any) -> None:
@@ -437,7 +445,7 @@ def _format_for(path: Path) -> _Format:
     return entry
 
 
-def _open(file: BinaryIO, name: str | Path, axes: str | None = None) -> ImageFile:
+def _open(file: BinaryIO, name: str | Path, axes: str | None = None, no_data: float | None = None) -> ImageFile:
     """Reads the headers of a file; errors name it, those of reading its pixels later as well."""
     start = file.read(_NUM_SIGNATURE_BYTES)
     entry = next((entry for entry in _FORMATS if start.startswith(entry.signatures)), None)
@@ -453,15 +461,19 @@ def _open(file: BinaryIO, name: str | Path, axes: str | None = None) -> ImageFil
             if axes is not None:
                 found = dataclasses.replace(found, notes=(*found.notes, NOT_USED))
 
-    return _checked(found, name)
+    return _checked(found, name, no_data)
 
 
-def _checked(found: ImageFile, name: str | Path) -> ImageFile:
+def _checked(found: ImageFile, name: str | Path, no_data: float | None) -> ImageFile:
     """Lets reading pixels refuse what cannot be used, by errors that name the file."""
+    if no_data is not None:
+        found = dataclasses.replace(found, no_data=no_data)
 
     def check_pixels(array: np.ndarray) -> np.ndarray:
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError("it holds NaN or infinite values")
+        if array.dtype.kind == "f" and np.isinf(array).any():
+            gaps = ignored.where(array, found.no_data)
+            if gaps is None or np.isinf(array[~gaps]).any():
+                raise ValueError("it holds infinite values")
         return array
 
     def check_index(index: int) -> None:

@@ -1,11 +1,15 @@
-"""Keras losses, for `compile` and `fit` and for the training loop alike: the likelihood, and that of Noise2Void."""
+"""Keras losses, for `compile` and `fit` and for the training loop alike: the likelihood, and squared errors.
+
+In all of them a pixel of `y_true` of which a channel is NaN was not measured and does not count: the mean loss of an
+image is that over its other pixels, and zero if it has none.
+"""
 
 import keras
 from keras import ops
 
 from bsdenoise import likelihood
 
-MIN_MASKED_SHARE = 1e-9  # without a masked pixel the loss is zero, not undefined; no image has so many pixels
+MIN_COUNTED_SHARE = 1e-9  # without a pixel that counts the loss is zero, not undefined; no image has so many pixels
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -58,7 +62,8 @@ class GaussianNLL(keras.losses.Loss):
                 f"`y_true` must have {expected} channels: {what}. Received: y_true.shape={tuple(y_true.shape)}."
             )
         sigma = y_true[..., channels] if self.sigma is None else self.sigma
-        return self.likelihood.nll(y_pred, y_true[..., :channels], sigma)
+        noisy, counts = _measured(y_true[..., :channels])
+        return _over_counted(self.likelihood.nll(y_pred, noisy, sigma), counts)
 
     def get_config(self):
         """Gives the arguments from which the loss can be made again."""
@@ -72,11 +77,36 @@ class GaussianNLL(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
+class SquaredError(keras.losses.Loss):
+    """Mean squared error of the pixels that were measured.
+
+    Args:
+        reduction: As for `keras.losses.Loss`; the default averages over images and pixels.
+        name: Name of the loss.
+
+    Call arguments: `y_true` and `y_pred`, both (B, H, W, C).
+
+    Example:
+        >>> network = bsdenoise.unet(channels=1, width=8, depth=2, num_outputs=1)
+        >>> network.compile(optimizer="adam", loss=bsdenoise.losses.SquaredError())
+    """
+
+    def __init__(self, reduction="sum_over_batch_size", name="squared_error"):
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+
+    def call(self, y_true, y_pred):
+        """Compute the weighted error of each pixel, (B, H, W)."""
+        target, counts = _measured(y_true)
+        error = ops.mean(ops.square(target - ops.cast(y_pred, "float32")), axis=-1)
+        return _over_counted(error, counts)
+
+
+@keras.saving.register_keras_serializable(package="bsdenoise")
 class MaskedSquaredError(keras.losses.Loss):
     """Mean squared error over masked pixels alone (Noise2Void, Krull et al. 2019).
 
-    Every pixel's error counts H · W / (number of masked pixels of its image) times, so that the mean over all pixels
-    of an image is that over its masked ones.
+    Every pixel's error counts H · W / (number of masked pixels of its image that were measured) times, so that the
+    mean over all pixels of an image is that over those.
 
     Args:
         reduction: As for `keras.losses.Loss`; the default averages over images and pixels.
@@ -104,6 +134,19 @@ class MaskedSquaredError(keras.losses.Loss):
                 f"`y_true` must have {channels + 1} channels: those of the image, then the mask. "
                 f"Received: y_true.shape={tuple(y_true.shape)}."
             )
-        mask = y_true[..., channels]
-        share = ops.maximum(ops.mean(mask, axis=(1, 2), keepdims=True), MIN_MASKED_SHARE)
-        return ops.mean(ops.square(y_true[..., :channels] - y_pred), axis=-1) * mask / share
+        target, counts = _measured(y_true[..., :channels])
+        error = ops.mean(ops.square(target - y_pred), axis=-1)
+        return _over_counted(error, counts * y_true[..., channels])
+
+
+def _measured(target):
+    """Give a target (B, H, W, C) without NaN, and which of its pixels count, 1 or 0, (B, H, W)."""
+    is_measured = ops.logical_not(ops.isnan(target))
+    # What stands for NaN has no say, but a gradient must not meet NaN on its way to zero.
+    return ops.where(is_measured, target, 0.0), ops.cast(ops.all(is_measured, axis=-1), "float32")
+
+
+def _over_counted(loss, counts):
+    """Weight the loss of each pixel (B, H, W), so that its mean over an image is that over the pixels that count."""
+    share = ops.maximum(ops.mean(counts, axis=(1, 2), keepdims=True), MIN_COUNTED_SHARE)
+    return ops.where(counts > 0.0, loss, 0.0) * counts / share

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import keras
 import numpy as np
 
 from bsdenoise import likelihood, losses, network
@@ -77,7 +76,7 @@ class Method:
 
     def loss(self, channels, factor="prior"):
         """Gives the Keras loss of targets and network outputs."""
-        return keras.losses.MeanSquaredError(dtype="float32")
+        return losses.SquaredError()
 
     def example(self, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
         """Makes what the network is shown, (H, W, C), and its target, (H, W, C) or (H, W, C + 1)."""

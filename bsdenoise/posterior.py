@@ -63,6 +63,9 @@ def estimate_psnr(
     for index in range(len(noisy)):
         one = slice(index, index + 1)
         counted = None if counts is None else counts[one]
+        if counted is not None and not counted.any():
+            found.append(np.full(1, np.nan))
+            continue
         limits = risk.clip_limits(np, noisy[one], counted)
         maps = (array[one].astype(np.float64) for array in (denoised, noisy, mean, std))
         parts = risk.means(np, *maps, sigma[one].astype(np.float64), limits, counted)

@@ -40,7 +40,7 @@ CASES = (
     Case("half of a TIFF file", "denoise half.tif --model m.keras --out out"),
     Case("a file of 1 bit per pixel", "denoise bilevel.png --model m.keras --out out"),
     Case("a CMYK file", "denoise cmyk.jpg --model m.keras --out out"),
-    Case("NaN among the pixels", "denoise nan.npy --model m.keras --out out"),
+    Case("infinite pixels", "denoise infinite.npy --model m.keras --out out"),
     Case("signed integers", "denoise signed.tif --model m.keras --out out"),
     Case("floats from 0 to 255 for a model of 8-bit images", "denoise levels.npy --model m.keras --out out"),
     Case("a grey image for an RGB model", "denoise grey.png --model m.keras --out out"),
@@ -102,7 +102,7 @@ def make_files(folder, model):
     tifffile.imwrite(folder / "depths" / "b.tif", rgb.astype("uint16"), photometric="rgb")
     np.save(folder / "kinds" / "b.npy", rgb.astype("float32"))
     np.save(folder / "levels.npy", rgb.astype("float32"))
-    np.save(folder / "nan.npy", np.full((20, 20, 3), np.nan, "float32"))
+    np.save(folder / "infinite.npy", np.full((20, 20, 3), np.inf, "float32"))
     (folder / "empty.png").write_bytes(b"")
     for name in ("text.png", "notes.txt", "texts/notes.txt", "versions/3/saved_model.pb"):
         (folder / name).write_text("no image")

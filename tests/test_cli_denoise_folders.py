@@ -86,13 +86,13 @@ def test_each_file_has_its_own_sigma_and_is_told_of_in_order(tmp_path, use_model
 def test_a_stack_that_is_broken_inside_fails_alone(tmp_path, use_model, capsys):
     denoiser = use_model(1)
     stack = np.full((6, 5, 7, 1), 0.5, np.float32)
-    stack[2, 1, 1] = np.nan
+    stack[2, 1, 1] = np.inf
     for name in ("a", "b", "c"):
         save(tmp_path / f"in/{name}.npy", stack if name == "b" else np.full((3, 5, 7, 1), 0.5, np.float32))
     assert denoise(tmp_path / "in", "--out", tmp_path / "out") == 2
     assert written(tmp_path / "out") == ["a.npy", "c.npy"]
     lines = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"bsdenoise: error: .*b\.npy: cannot be read as NPY: .*NaN.*", lines[0])
+    assert re.fullmatch(r"bsdenoise: error: .*b\.npy: cannot be read as NPY: .*infinite.*", lines[0])
     assert lines[1:] == ["2 written, 1 failed; sigma 0.1 (the model's own)"]
     assert len(denoiser.shapes) <= 3 + 2 + 3
 

@@ -8,6 +8,7 @@ from bsdenoise import methods
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.data.sources import MAX_REPORTS, FileSource, open_source
 from bsdenoise.images import Picture
+from bsdenoise.masks import Masks
 from bsdenoise.noise import GaussianNoise
 
 NOISE = GaussianNoise(25 / 255, 25 / 255)
@@ -357,3 +358,123 @@ def test_changes_on_reading_are_named_once_per_kind():
     for number in range(12):
         data.example(number)
     assert len(lines) == 1 and ": new;" in lines[0] and int(lines[0].split(":")[0][-1]) % 2 == 1
+
+
+# --- pixels that were not measured ----------------------------------------------------------------------------------
+
+
+class _Pictures:
+    """A source of pictures."""
+
+    def __init__(self, *pictures):
+        self.pictures = pictures
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def name(self, index):
+        return f"picture {index}"
+
+    def short_name(self, index):
+        return f"{index}.tif"
+
+    def read(self, index):
+        return self.pictures[index]
+
+
+def _with_gaps(source, **kwargs):
+    settings = {"method": methods.get("full"), "channels": 1, "noise": NOISE, "corrupt": None, "crop": 16}
+    return TrainingImages(source, **(settings | {"report": lambda line: None} | kwargs))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("corrupt", [None, "fresh", "fixed"])
+def test_no_data_values_are_no_targets_and_not_shown(dtype, corrupt):
+    array = np.full((40, 50), 100, dtype)
+    array[10:30, 20:40] = 0
+    data = _with_gaps(_Pictures(Picture(array, "TIFF", no_data=0)), corrupt=corrupt, fractional=dtype != "float32")
+    level = 100 / np.iinfo(dtype).max if dtype != "float32" else 100
+    found = []
+    for number in range(30):
+        shown, target = data.example(number)
+        assert shown.dtype == target.dtype == np.float32 and np.isfinite(shown).all()
+        holes = np.isnan(target[..., 0])
+        found.append(holes.mean())
+        np.testing.assert_allclose(shown, level, atol=0.5 if corrupt else 1e-6 * level)
+        np.testing.assert_array_equal(shown[~holes], target[..., :1][~holes])
+        assert np.isfinite(target[..., 1]).all()  # σ
+    assert max(found) > 0.4 and min(found) == 0
+
+
+@pytest.mark.parametrize("name", ["full", "per_component", "l2", "n2n", "n2c", "n2v"])
+def test_every_method_is_shown_numbers_and_compared_with_measurements(name):
+    array = np.random.default_rng(0).normal(500, 20, (40, 50, 3)).astype("float32")
+    array[10:30, 20:40, 1] = np.nan
+    corrupt = "fresh" if methods.get(name).needs else None
+    data = _with_gaps(
+        _Pictures(Picture(array, "TIFF")), method=methods.get(name), channels=3, fractional=False, corrupt=corrupt
+    )
+    for number in range(10):
+        shown, target = data.example(number)
+        assert np.isfinite(shown).all()
+        assert np.isnan(target[..., :3]).sum() in range(257)  # of one channel alone
+
+
+def test_crops_of_which_little_was_measured_are_drawn_again():
+    """Half of the crops of this image would hold nothing; the second draw is the same whenever it is asked for."""
+    array = np.full((64, 128), np.nan, "float32")
+    array[:, :40] = np.random.default_rng(0).normal(0, 1, (64, 40))
+    data = _with_gaps(_Pictures(Picture(array, "TIFF")), fractional=False)
+    shares = [1 - np.isnan(data.example(number)[1][..., 0]).mean() for number in range(40)]
+    assert min(shares) >= 0.25
+    np.testing.assert_array_equal(data.example(7)[1], data.example(7)[1])
+    sparse = np.full((64, 64), np.nan, "float32")
+    sparse[::8, ::8] = 1.0  # no crop has more
+    shown, target = _with_gaps(_Pictures(Picture(sparse, "TIFF")), fractional=False).example(0)
+    assert np.isfinite(shown).all() and 0 < np.isfinite(target[..., 0]).sum() <= 9
+
+
+def test_images_without_a_measurement_are_left_out_and_named():
+    lines = []
+    empty = Picture(np.full((40, 50), 65535, "uint16"), "TIFF", no_data=65535)
+    good = Picture(np.full((40, 50), 300, "uint16"), "TIFF", no_data=65535)
+    data = _with_gaps(_Pictures(empty, good, empty), report=lines.append)
+    for number in range(6):
+        assert np.isfinite(data.example(number)[1]).all()
+    assert sorted(lines) == [f"left out picture {k}: none of its pixels holds a measurement" for k in (0, 2)]
+    with pytest.raises(ValueError, match="none of its pixels"):
+        data.validation_crop(0, 16)
+
+
+def test_whatever_stands_there_may_be_too_large():
+    array = np.full((40, 50), 100.0)
+    array[10:30] = -1.7976931348623157e308
+    data = _with_gaps(_Pictures(Picture(array, "TIFF", no_data=-1.7976931348623157e308)), fractional=False)
+    assert np.nanmin([data.example(k)[1] for k in range(10)]) > 0
+    with pytest.raises(ValueError, match="None of the 1"):
+        _with_gaps(_Pictures(Picture(array, "TIFF")), fractional=False).example(0)
+
+
+def test_the_luminance_of_a_pixel_needs_all_its_channels():
+    array = np.full((40, 50, 3), 90, "uint8")
+    array[5, 6, 1] = 0
+    data = _with_gaps(_Pictures(Picture(array, "TIFF", no_data=0)), corrupt="fresh", crop=40)
+    holes = np.isnan(data.validation_crop(0, 40).clean)
+    assert holes.shape == (40, 40, 1) and np.argwhere(holes).tolist() == [[5, 1, 0]]
+
+
+def test_validation_looks_where_something_was_measured():
+    array = np.full((200, 100), np.nan, "float32")
+    array[20:50, 60:90] = 5.0
+    data = _with_gaps(_Pictures(Picture(array, "TIFF")), fractional=False)
+    assert np.isfinite(data.validation_crop(0, 32).noisy(0)).mean() > 0.8
+
+
+def test_masks_are_obeyed(tmp_path):
+    mask = np.zeros((40, 50), "uint8")
+    mask[:, :25] = 255
+    Image.fromarray(mask).save(tmp_path / "1.png")
+    picture = Picture(np.random.default_rng(0).integers(0, 256, (40, 50)).astype("uint8"), "TIFF")
+    data = _with_gaps(_Pictures(picture, picture), masks=Masks(tmp_path), crop=40)
+    np.testing.assert_array_equal(np.isnan(data.validation_crop(1, 50).noisy(0))[..., 0], mask != 0)
+    assert not np.isnan(data.validation_crop(0, 50).noisy(0)).any()

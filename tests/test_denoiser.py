@@ -484,3 +484,57 @@ def test_a_model_of_float_images_refuses_integers(tmp_path):
     denoiser = keras.models.load_model(tmp_path / "m.keras")
     with pytest.raises(ValueError, match="takes float images: its units are those of the float images .*4000. Rec"):
         denoiser.denoise(np.zeros((4, 4, 3), "uint16"))
+
+
+# --- pixels that were not measured ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", [KNOWN, RANGE], ids=["known", "estimated"])
+@pytest.mark.parametrize("method", ["full", "l2"])
+def test_nan_comes_back_and_spoils_nothing(noise, method):
+    denoiser = build(1, noise, method=method)
+    noisy = random_noisy(64, 60, 1)
+    noisy[0, 10:20, 15:30] = np.nan
+    denoised = denoiser.denoise(noisy)
+    holes = np.isnan(noisy)
+    assert denoised[holes].tobytes() == noisy[holes].tobytes()
+    assert np.isfinite(denoised[~holes]).all()
+    np.testing.assert_allclose(denoised[1], denoiser.denoise(noisy[1]), atol=1e-5)
+    masked = denoiser.denoise(np.ma.MaskedArray(np.where(holes, 9e30, noisy).astype("float32"), holes))
+    assert np.ma.isMaskedArray(masked) and (masked.mask == holes).all()
+    assert (masked.data[holes] == np.float32(9e30)).all()
+    np.testing.assert_allclose(masked.data[~holes], denoised[~holes], atol=1e-6)
+    np.testing.assert_allclose(denoiser.predict(noisy, verbose=0)[~holes], denoised[~holes], atol=1e-4)
+
+
+def test_the_posterior_says_nothing_of_pixels_that_were_not_measured():
+    denoiser = build(3, KNOWN)
+    noisy = random_noisy(64, 60, 3)
+    noisy[0, 10:20, 15:30, 1] = np.nan
+    found = denoiser.posterior(noisy)
+    holes = np.isnan(noisy)
+    for name in ("denoised", "mean", "std"):
+        np.testing.assert_array_equal(np.isnan(getattr(found, name)), holes)
+    empty = denoiser.posterior(np.full((8, 9, 3), np.nan, "float32"))
+    assert np.isnan(empty.std).all() and np.isnan(empty.estimated_psnr) and np.isnan(empty.sigma)
+
+
+def test_windows_leave_nan_alone():
+    denoiser = build(1, KNOWN)
+    noisy = random_noisy(96, 90, 1, batch=1)[0]
+    noisy[30:50, 40:70] = np.nan
+    result = np.zeros_like(noisy)
+    for window, (denoised, _, std) in denoiser.windows(lambda r, c: noisy[r, c], noisy.shape, tile=64, overlap=16):
+        result[window] = denoised
+        np.testing.assert_array_equal(np.isnan(std), np.isnan(noisy[window]))
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(noisy))
+
+
+def test_a_call_refuses_what_it_cannot_give_back():
+    denoiser = build(1, KNOWN)
+    with pytest.raises(ValueError, match="takes no masked array"):
+        denoiser(np.ma.MaskedArray(np.zeros((1, 8, 8, 1), "float32"), True))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        denoiser(np.full((1, 8, 8, 1), np.nan, "float32"))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        denoiser.denoise(np.full((8, 8), np.inf, "float32"))

@@ -273,7 +273,7 @@ REFUSED = {
     "npy of integers": ("a.npy", save_npy(np.zeros((3, 3), int)), "uint8, uint16 or floats. Received: dtype=int64"),
     "npy with one axis": ("a.npy", save_npy(np.zeros(3)), r"shape must be \(H, W\)"),
     "npy without pixels": ("a.npy", save_npy(np.zeros((3, 0))), "nothing empty"),
-    "npy with NaN": ("a.npy", save_npy(np.array([[1.0, np.nan]])), "NaN or infinite"),
+    "npy with infinity": ("a.npy", save_npy(np.array([[1.0, np.inf]])), "infinite values"),
     "npy cut off": ("a.npy", save_bytes(b"\x93NUMPY\1\0"), "as NPY: "),
 }
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from bsdenoise.likelihood import GaussianLikelihood
-from bsdenoise.losses import GaussianNLL
+from bsdenoise.losses import GaussianNLL, MaskedSquaredError, SquaredError
 from bsdenoise.network import blind_spot_network
 
 SIGMA = 25 / 255
@@ -175,3 +175,67 @@ def test_sigma_given_twice():
     outputs, noisy, sigma = random_problem()
     with pytest.raises(ValueError, match=r"`y_true` must have 3 channels: those of the image\. Received: .*5, 4\)"):
         GaussianNLL(3, SIGMA)(with_sigma(noisy, sigma), outputs)
+
+
+# --- pixels that were not measured ----------------------------------------------------------------------------------
+
+LOSSES = {
+    "full": (GaussianNLL(3, SIGMA), 9),
+    "precision": (GaussianNLL(3, SIGMA, factor="precision"), 9),
+    "diagonal": (GaussianNLL(3, SIGMA, diagonal=True), 6),
+    "squared error": (SquaredError(), 3),
+    "masked squared error": (MaskedSquaredError(), 3),
+}
+every_loss = pytest.mark.parametrize(("loss", "num_outputs"), LOSSES.values(), ids=LOSSES.keys())
+
+
+def _with_gaps(loss, num_outputs, seed=0):
+    """Outputs, targets, and the same with NaN in a channel of some pixels of the first image and all of the second."""
+    rng = np.random.default_rng(seed)
+    outputs = 0.1 * rng.standard_normal((3, 8, 7, num_outputs)).astype("float32")
+    target = rng.uniform(0.0, 1.0, (3, 8, 7, 3)).astype("float32")
+    holes = np.zeros((3, 8, 7), bool)
+    holes[0, 2:5, 1:6] = holes[1] = True
+    with_nan = target.copy()
+    with_nan[0, 2:5, 1:6, 1] = np.nan
+    with_nan[1] = np.nan
+    if isinstance(loss, MaskedSquaredError):
+        mask = (rng.random((3, 8, 7, 1)) < 0.4).astype("float32")
+        target, with_nan = (np.concatenate([one, mask], axis=-1) for one in (target, with_nan))
+    return outputs, target, with_nan, holes
+
+
+@every_loss
+def test_pixels_that_were_not_measured_do_not_count(loss, num_outputs):
+    """The mean of each image is that over the others, computed without them; an image of none has none."""
+    outputs, target, with_nan, holes = _with_gaps(loss, num_outputs)
+    per_pixel = loss.call(tf.constant(with_nan), tf.constant(outputs)).numpy()
+    assert (per_pixel[holes] == 0).all() and np.isfinite(per_pixel).all()
+    # One row of the pixels that are left, as an image of its own.
+    rest = loss.call(tf.constant(target[:1][:, ~holes[0]][:, None]), tf.constant(outputs[:1][:, ~holes[0]][:, None]))
+    assert per_pixel[0].mean() == pytest.approx(rest.numpy().mean(), rel=1e-5)
+    assert per_pixel[1].mean() == 0
+    np.testing.assert_array_equal(per_pixel[2], loss.call(tf.constant(target), tf.constant(outputs)).numpy()[2])
+
+
+@every_loss
+def test_gradients_do_not_come_from_pixels_that_were_not_measured(loss, num_outputs):
+    outputs, _, with_nan, holes = _with_gaps(loss, num_outputs)
+    variable = tf.Variable(1e4 * outputs)  # far off, where a careless zero times infinity would be NaN
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(loss.call(tf.constant(with_nan), variable))
+    gradient = tape.gradient(value, variable).numpy()
+    assert np.isfinite(gradient).all()
+    assert (gradient[holes] == 0).all() and (gradient[2] != 0).any()
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), MaskedSquaredError()], ids=["squared", "masked"])
+def test_round_trip_of_squared_errors(loss):
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    assert type(again) is type(loss) and again.get_config() == loss.get_config()
+
+
+def test_squared_error_is_the_mean_of_squares():
+    rng = np.random.default_rng(0)
+    target, outputs = (rng.uniform(0, 1, (2, 5, 6, 3)).astype("float32") for _ in range(2))
+    assert float(SquaredError()(target, outputs)) == pytest.approx(np.mean((target - outputs) ** 2), rel=1e-6)

@@ -146,7 +146,7 @@ def test_decoding_holds_no_lock(photos, tmp_path, monkeypatch):
     after = open_source(str(tmp_path / "out"))
     meeting = threading.Barrier(2, timeout=20)
     decode = shards.decode
-    monkeypatch.setattr(shards, "decode", lambda data, name: (meeting.wait(), decode(data, name))[1])
+    monkeypatch.setattr(shards, "decode", lambda data, name, no_data: (meeting.wait(), decode(data, name))[1])
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         assert len(list(pool.map(after.read, range(2)))) == 2
 

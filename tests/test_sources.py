@@ -120,7 +120,7 @@ def test_more_than_one_image_is_refused(tmp_path, monkeypatch):
     _write(tmp_path / "a.png", 8, 8)
     source = open_source(str(tmp_path / "a.png"))
     stack = sources.Picture(np.zeros((2, 8, 8, 3), "uint8"), "TIFF")
-    monkeypatch.setattr(sources.images, "read_image", lambda path, index, axes: stack)
+    monkeypatch.setattr(sources.images, "read_image", lambda path, index, axes, no_data: stack)
     with pytest.raises(ValueError, match="expected one image"):
         source.read(0)
 

@@ -262,14 +262,17 @@ def test_windows_refuse_what_is_not_there(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.zarr"])
-def test_windows_refuse_nan(name, tmp_path):
+def test_windows_refuse_infinite_values(name, tmp_path):
     pixels = np.zeros((20, 30), "float32")
-    pixels[15, 3] = np.nan
+    pixels[15, 3], pixels[2, 2] = -np.inf, np.nan  # the latter is no measurement, and no fault
     (save_npy if name == "a.npy" else save_zarr)(tmp_path / name, pixels)
     with images.opened(tmp_path / name) as file:
-        np.testing.assert_array_equal(file.read_window(0, slice(0, 10), slice(0, 30)), 0)
-        with pytest.raises(ValueError, match="it holds NaN or infinite values"):
+        np.testing.assert_array_equal(file.read_window(0, slice(0, 10), slice(0, 30)), pixels[:10])
+        with pytest.raises(ValueError, match="it holds infinite values"):
             file.read_window(0, slice(10, 20), slice(0, 30))
+    with images.opened(tmp_path / name, no_data=-np.inf) as file:
+        assert file.no_data == -np.inf
+        np.testing.assert_array_equal(file.read_window(0, slice(10, 20), slice(0, 30)), pixels[10:])
 
 
 def test_beside_names_the_file(tmp_path):

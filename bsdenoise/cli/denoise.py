@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from bsdenoise import ignored
 from bsdenoise.cli import denoise_local, denoise_model, denoise_served, paths, report
 from bsdenoise.cli.denoise_model import Model
 from bsdenoise.cli.denoise_task import Task, Writes, surveyed
 from bsdenoise.client.many import in_order
 from bsdenoise.config import DenoiseConfig
+from bsdenoise.masks import Masks
 
 EXIT_SOME_FAILED = 2
 SURVEYORS = 4  # threads that read headers, which is mostly waiting for the disk
@@ -32,7 +34,17 @@ def run(config: DenoiseConfig) -> int:
     if config.concurrency < 1:
         raise ValueError(f"--concurrency must be at least 1. Received: {config.concurrency}.")
     denoise_model.check_flags(config)
-    jobs = paths.plan(config.inputs, config.out, std=config.std, overwrite=config.overwrite, axes=config.axes)
+    jobs = paths.plan(
+        config.inputs,
+        config.out,
+        std=config.std,
+        overwrite=config.overwrite,
+        axes=config.axes,
+        no_data=ignored.parse_no_data(config.no_data),
+        masks=None if config.mask is None else Masks(config.mask),
+    )
+    if config.mask is not None and not any(job.mask for job in jobs):
+        raise ValueError(f"{config.mask}: holds no mask under the name of an input, such as {jobs[0].source.name}.")
     is_default = config.model is None and config.server is None
     named = None if is_default else denoise_model.load(config)
     tasks = [future.result() for _, future in in_order(surveyed, jobs, SURVEYORS)]

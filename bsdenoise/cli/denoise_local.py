@@ -132,6 +132,7 @@ class Local:
     def _read_stack(self, task: Task) -> Iterator[_Image]:
         """Gives the images of a stack, up to the first that fails in any way."""
         with task.job.opened() as file:
+            self._collected[task].gaps = file.gaps
 
             def read(index: int) -> np.ndarray:
                 return self._parts(file, index)
@@ -222,6 +223,7 @@ class Local:
         ratio = None if denoised.ratios is None else joined(denoised.ratios)
         collected = self._collected[task]
         if collected.place(image.index, joined(denoised.images), ratio):
+            task.tell_gaps(collected.gaps)
             with self._writes.one():
                 collected.write()
 

@@ -50,5 +50,6 @@ def _denoise(model: Model, advance: Callable[[Task, int], None], writes: Writes,
         task.sigmas = sigmas
         if sigmas and model.estimates_sigma:
             task.tell_sigma(model.most_sigma)
+        task.tell_gaps(collected.gaps)
         with writes.one():
             collected.write()

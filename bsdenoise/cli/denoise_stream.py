@@ -34,9 +34,12 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, int], None]) -> N
         sigmas: list[float] = []
         for index in range(len(file)):
             for rows, columns, maps in _windows(_Image(file, index, model), sigmas):
-                for (output, target), pixels in zip(written, maps, strict=True):
-                    target.write_window(index, rows, columns, output.pixels(pixels))
+                parts = [output.pixels(pixels) for (output, _), pixels in zip(written, maps, strict=True)]
+                file.gaps.put_back(index, rows, columns, parts[0], parts[1] if len(parts) > 1 else None)
+                for (_, target), part in zip(written, parts, strict=True):
+                    target.write_window(index, rows, columns, part)
                 advance(task, (rows.stop - rows.start) * (columns.stop - columns.start))
+    task.tell_gaps(file.gaps)
     task.sigmas = sigmas
     if sigmas and model.estimates_sigma:
         is_part = max(height_and_width(file.shape)) > tiling.MIDDLE

@@ -11,6 +11,7 @@ import numpy as np
 
 from bsdenoise import images
 from bsdenoise.cli import paths
+from bsdenoise.gaps import FilledFile, Gaps
 
 # Files of more pixels, all images of a stack together, are read, denoised and written in windows: 2^25 RGB pixels are
 # 0.1 GB in 8 bits, and several times as much as float32 on their way through the model.
@@ -80,6 +81,11 @@ class Task:
         images.check_writable(self.job.target, file.shape, file.dtype)
         notes = (*file.notes, *images.not_kept_in(self.job.target, file))
         self.lines += [f"bsdenoise: note: {self.job.source}: {note}" for note in notes]
+
+    def tell_gaps(self, gaps: Gaps) -> None:
+        """Lets users know how many pixels hold no data."""
+        if gaps.line is not None:
+            self.lines.append(f"bsdenoise: note: {self.job.source}: {gaps.line}")
 
     def fail(self, error: BaseException) -> None:
         """Remembers why it could not be denoised."""
@@ -152,18 +158,22 @@ class Collected:
         file: The noisy file.
     """
 
-    def __init__(self, job: paths.Job, file: images.ImageFile):
+    def __init__(self, job: paths.Job, file: FilledFile):
         self._outputs = outputs(job, file)
         self._arrays = [np.empty(output.shape, output.dtype) for output in self._outputs]
         self._left = len(file)
+        self.gaps = file.gaps
         self._lock = threading.Lock()
 
     def place(self, index: int, denoised: np.ndarray, ratio: np.ndarray | None) -> bool:
         """Places an image and its uncertainty, (H, W, C); tells whether it was the last that was missing."""
-        for output, array, image in zip(self._outputs, self._arrays, (denoised, ratio), strict=False):
+        places = [array[index] if array.ndim == 4 else array for array in self._arrays]
+        for output, place, image in zip(self._outputs, places, (denoised, ratio), strict=False):
             if image is not None:
-                place = array[index] if array.ndim == 4 else array
                 place[...] = output.pixels(image)
+        rows, columns = (slice(0, side) for side in places[0].shape[:2])
+        self.gaps.put_back(index, rows, columns, places[0], places[1] if len(places) > 1 else None)
+        self.gaps.done(index)
         with self._lock:
             self._left -= 1
             return self._left == 0

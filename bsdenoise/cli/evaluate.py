@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from bsdenoise import files, saved
+from bsdenoise import files, ignored, saved
 from bsdenoise.cli import libraries, models, report
 from bsdenoise.config import EvaluateConfig
 
@@ -124,8 +124,11 @@ def _list_items(config: EvaluateConfig) -> "list[Item]":
     from bsdenoise.evaluation import cases
 
     if config.data:
-        return cases.clean_items(config.data, config.draws, config.every, config.axes)
-    return cases.paired_items(str(config.noisy), str(config.clean), config.every, config.axes)
+        items = cases.clean_items(config.data, config.draws, config.every, config.axes)
+    else:
+        items = cases.paired_items(str(config.noisy), str(config.clean), config.every, config.axes)
+    no_data = ignored.parse_no_data(config.no_data)
+    return [dataclasses.replace(item, no_data=no_data) for item in items]
 
 
 def _recognise(config: EvaluateConfig) -> "dict[str, Finding | None]":

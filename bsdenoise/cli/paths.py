@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bsdenoise import images
+from bsdenoise import gaps, images
+from bsdenoise.masks import Masks
 
 NUMBER_SUFFIXES = (".npy", ".tif", ".tiff", ".zarr")  # of formats that hold the uncertainty as numbers
 PICTURE_SUFFIX = ".png"
@@ -22,10 +23,14 @@ class Job:
     target: Path
     std_target: Path | None = None
     axes: str | None = None
+    no_data: float | None = None
+    mask: Path | None = None
 
-    def opened(self) -> contextlib.AbstractContextManager[images.ImageFile]:
-        """Open the input, as `images.opened` does, with the axes that were named for it."""
-        return images.opened(self.source, self.axes)
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[gaps.FilledFile]:
+        """Open the input, as `images.opened` does, with the axes that were named for it; gaps in it are filled."""
+        with images.opened(self.source, self.axes, self.no_data) as file, gaps.filled(file, self.mask) as filled:
+            yield filled
 
     @property
     def targets(self) -> tuple[Path, ...]:
@@ -34,7 +39,13 @@ class Job:
 
 
 def plan(
-    inputs: Sequence[str], out: Path | None, std: bool = False, overwrite: bool = False, axes: str | None = None
+    inputs: Sequence[str],
+    out: Path | None,
+    std: bool = False,
+    overwrite: bool = False,
+    axes: str | None = None,
+    no_data: float | None = None,
+    masks: Masks | None = None,
 ) -> list[Job]:
     """Decides which files to read and which to write.
 
@@ -49,6 +60,8 @@ def plan(
         std: Whether the uncertainty is written too.
         overwrite: Whether existing files may be replaced.
         axes: Letters of the axes of `.npy` files and plain Zarr arrays; `None` goes by their names and shapes.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
+        masks: The masks of the inputs, by their places below the folder or glob that names them, or their names alone.
 
     Returns:
         One job per input file, each file once.
@@ -74,10 +87,17 @@ def plan(
             raise ValueError(f"{out}: cannot be made, because {place} is a file.")
     jobs: dict[tuple[Path, Path], Job] = {}
     for source, target in pairs:
-        job = Job(source, target, _std_target(target) if std else None, axes)
+        mask = None if masks is None else _mask(masks, source, target, out)
+        job = Job(source, target, _std_target(target) if std else None, axes, no_data, mask)
         jobs.setdefault((_key(source), _key(target)), job)
     _check(list(jobs.values()), overwrite)
     return list(jobs.values())
+
+
+def _mask(masks: Masks, source: Path, target: Path, out: Path | None) -> Path | None:
+    """Finds the mask of an input by where its output stands below `out`, which is where it stood, or by its name."""
+    below = target.relative_to(out).as_posix() if out is not None and target.is_relative_to(out) else ""
+    return masks.path(below) or masks.path(_name(source))
 
 
 def _is_single(source: str) -> bool:

@@ -5,6 +5,7 @@ import time
 
 from tqdm import tqdm
 
+from bsdenoise import ignored
 from bsdenoise.config import PrepareConfig
 from bsdenoise.data import packing
 from bsdenoise.data.sources import open_source, select
@@ -23,11 +24,12 @@ def run(config: PrepareConfig) -> None:
     shard_bytes = parse_size(config.shard_size)
     packing.check_out(config.out)  # before anything takes long
     start = time.monotonic()
-    found = open_source(config.source, config.axes)
+    no_data = ignored.parse_no_data(config.no_data)
+    found = open_source(config.source, config.axes, no_data)
     source = select(found, config.min_side, config.max_side, _warn)
     if source is not found:
         tqdm.write(f"{len(source)} of {len(found)} images have sides within --min-side and --max-side")
-    packed = packing.pack(source, config.out, shard_bytes, _warn)
+    packed = packing.pack(source, config.out, shard_bytes, _warn, no_data)
     left_out = f" ({packed.left_out} left out)" if packed.left_out else ""
     parts = f"{packed.shards} file{'s' * (packed.shards != 1)}"
     print(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bsdenoise import ignored
 from bsdenoise.client import files
 from bsdenoise.client.description import ServedMethod, ServedNoise
 from bsdenoise.client.errors import ClientError, DeadlineError
@@ -139,8 +140,12 @@ class Client:
             ValueError: If the image has the wrong shape, is empty or not finite, or `sigma` does not fit.
             ClientError: If the server refuses it, or does not answer.
         """
+        noisy, gaps = ignored.taken(noisy)
+        if gaps is not None and gaps.is_everything:
+            return gaps.restored(self._empty(noisy))
         batch, pixels, sigma = self._checked(noisy, sigma)
-        return self._model.denoise(batch, pixels, sigma).reshape(np.shape(noisy))
+        denoised = self._model.denoise(batch, pixels, sigma).reshape(np.shape(noisy))
+        return denoised if gaps is None else gaps.restored(denoised)
 
     def posterior(self, noisy: Any, sigma: Any = None) -> Posterior:
         """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
@@ -155,12 +160,19 @@ class Client:
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
+        noisy, gaps = ignored.taken(noisy)
+        shape = np.shape(noisy)
+        if gaps is not None and gaps.is_everything:
+            empty, unknown = self._empty(noisy), np.full(shape[0], np.nan, np.float32)
+            maps = [gaps.restored(empty), gaps.without(empty), gaps.without(empty)]
+            return Posterior(*maps, *((unknown, unknown) if len(shape) == 4 else (np.nan, np.nan)))
         batch, pixels, sigma = self._checked(noisy, sigma)
-        found = self._model.posterior(pixels, sigma)
-        if np.ndim(noisy) == batch.ndim:
-            return found
-        denoised, mean, std = (array.reshape(np.shape(noisy)) for array in (found.denoised, found.mean, found.std))
-        return Posterior(denoised, mean, std, float(found.estimated_psnr[0]), float(found.sigma[0]))
+        found = self._model.posterior(pixels, sigma, None if gaps is None else gaps.counts.reshape(pixels.shape))
+        maps = [array.reshape(shape) for array in (found.denoised, found.mean, found.std)]
+        if gaps is not None:
+            maps = [gaps.restored(maps[0]), *map(gaps.without, maps[1:])]
+        numbers = found.estimated_psnr, found.sigma
+        return Posterior(*maps, *(numbers if len(shape) == batch.ndim else (float(one[0]) for one in numbers)))
 
     def own_sigma(self, image: Any) -> Any:
         """Gives the model's own σ of an image: the known one, or its estimate.
@@ -179,6 +191,7 @@ class Client:
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} does not use `sigma`: it has none of its own.")
+        image, _ = ignored.taken(image)  # what stands for gaps has the noise of the rest
         _, pixels, _ = self._checked(image, None)
         sigma = self._model.own_sigma(pixels)
         return sigma if np.ndim(image) == 4 else float(sigma[0])
@@ -239,6 +252,11 @@ class Client:
             ClientError: As `denoise`.
         """
         files.denoise_file(self, source, target, sigma)
+
+    def _empty(self, noisy: np.ndarray) -> np.ndarray:
+        """Gives a result for images of which nothing was measured, once they are known to be images."""
+        self._model.described.accepted.batch(noisy)
+        return np.zeros(noisy.shape, np.float32)
 
     def _checked(self, noisy: Any, sigma: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Gives the batch as it came and as float32, and σ of each image as it is sent."""

@@ -69,8 +69,11 @@ class ServedModel:
             sigma = self.own_sigma(pixels)  # one for all tiles; of whole images it is left to the model
         return self._joined(planned, sent, sigma, MAPS[:1], ask)[0]
 
-    def posterior(self, pixels: np.ndarray, sigma: np.ndarray | None) -> Posterior:
-        """Denoises a batch with all that is known of it; args as for `denoise`, results with a batch axis."""
+    def posterior(self, pixels: np.ndarray, sigma: np.ndarray | None, counts: np.ndarray | None = None) -> Posterior:
+        """Denoises a batch with all that is known of it; args as for `denoise`, results with a batch axis.
+
+        `counts` (B, H, W, C) tells which pixels hold measurements; `None` for all.
+        """
         own = self.own_sigma(pixels) if sigma is None else sigma
         psnr = np.empty(len(pixels), np.float32)
 
@@ -81,10 +84,10 @@ class ServedModel:
 
         planned = self._parts(pixels.shape, pictures=len(MAPS))
         denoised, mean, std = self._joined(planned, pixels, own, MAPS, ask)
-        if planned[0].is_tile:
+        if planned[0].is_tile or counts is not None:
             offset, scale = self.described.offset, self.described.scale
             locations = ((array - offset) / scale for array in (denoised, pixels, mean))
-            psnr = estimate_psnr(*locations, std / scale, own / scale)
+            psnr = estimate_psnr(*locations, std / scale, own / scale, counts)
         return Posterior(denoised, mean, std, psnr, own)
 
     def own_sigma(self, pixels: np.ndarray) -> np.ndarray:

@@ -56,6 +56,15 @@ class DenoiseConfig:
     #: needs a model of method full or per_component.
     std: Switch = False
 
+    #: Value of pixels that hold no measurement, in the files' own units, such as 0, -9999 or -3.4e38 (--no-data=-9999).
+    #: They do not spoil their neighbours and are written as they were read. Default: what the files declare
+    #: (GDAL_NODATA); nan for none. NaN in float files never is a measurement.
+    no_data: Annotated[str | None, tyro.conf.arg(metavar="V")] = None
+
+    #: Mask images: pixels where a mask is not zero (white) are ignored, those where it is zero (black) are denoised.
+    #: One file for all inputs, or a folder with masks under their names; inputs without one are denoised whole.
+    mask: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR")] = None
+
     #: Self-ensemble: denoise as many copies of each image, mirrored and transposed, and average them. A little better,
     #: and as many times as slow. With --model only, like the three that follow.
     tta: Literal[1, 2, 4, 8] = 1

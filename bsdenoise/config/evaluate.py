@@ -48,6 +48,10 @@ class EvaluateConfig:
     #: shapes decide where little else can be meant, and the rest is refused.
     axes: Annotated[str | None, tyro.conf.arg(metavar="LETTERS")] = None
 
+    #: Value of pixels that hold no measurement, in the files' own units, such as 0, -9999 or -3.4e38 (--no-data=-9999).
+    #: Those of either image do not count. Default: what the files declare (GDAL_NODATA); nan for none.
+    no_data: Annotated[str | None, tyro.conf.arg(metavar="V")] = None
+
     #: Noise level that is told, in the files' own units (25) or as a fraction of full scale (25/255). Default: the one
     #: that was added; for pairs the model's own.
     sigma: Annotated[str | None, tyro.conf.arg(metavar="S")] = None

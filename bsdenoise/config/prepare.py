@@ -22,6 +22,10 @@ class PrepareConfig:
     #: Folder for the packed images, empty or not there yet.
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
 
+    #: Value of pixels that hold no measurement, in the files' own units, such as 0, -9999 or -3.4e38 (--no-data=-9999).
+    #: Default: what the files declare (GDAL_NODATA); nan for none. NaN in float files never is a measurement.
+    no_data: Annotated[str | None, tyro.conf.arg(metavar="V")] = None
+
     #: Axes of .npy files and of Zarr arrays without names, a letter each: Y rows, X columns, C channels or S colours;
     #: along others, such as T, Z and N, there is one image after the other. For example TZYX or NYXC. By default their
     #: shapes decide where little else can be meant, and the rest is refused.

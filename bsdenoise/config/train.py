@@ -39,6 +39,14 @@ class TrainConfig:
     #: other suffixes), or a stack in the same order.
     targets: str | None = None
 
+    #: Value of pixels that hold no measurement, in the files' own units, such as 0, -9999 or -3.4e38 (--no-data=-9999).
+    #: Default: what the files declare (GDAL_NODATA); nan for none. NaN in float files never is a measurement.
+    no_data: Annotated[str | None, tyro.conf.arg(metavar="V")] = None
+
+    #: Mask images: pixels where a mask is not zero (white) are ignored, those where it is zero (black) are used. One
+    #: file for all images, or a folder with masks under the names of the images; images without one are used whole.
+    mask: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR")] = None
+
     #: Axes of .npy files and of Zarr arrays without names, a letter each: Y rows, X columns, C channels or S colours;
     #: along others, such as T, Z and N, there is one image after the other. For example TZYX or NYXC. By default their
     #: shapes decide where little else can be meant, and the rest is refused.

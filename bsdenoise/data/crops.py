@@ -9,19 +9,22 @@ import functools
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
-from bsdenoise import images
+from bsdenoise import ignored, images
 from bsdenoise.data.sources import MAX_REPORTS, Source
+from bsdenoise.masks import Masks
 from bsdenoise.methods import Crop, Method
 from bsdenoise.noise import GaussianNoise
 
 # First entries of random seeds, so that no two purposes share a stream.
 _ORDER, _EXAMPLE, _FIXED_NOISE, _HELD_OUT, _VALIDATION = range(5)
+# A crop of which less was measured is drawn again, so often at most; then the one of which most was measured is taken.
+LEAST_MEASURED, MOST_DRAWS = 0.25, 20
 
 
 @dataclass
@@ -30,7 +33,8 @@ class TrainingImages:
 
     All that they hold is normalised, σ too: (pixel − offset) / scale and σ / scale, the units of network and loss.
     `_normalised` is the one place where that is done, to a crop wherever the whole is not needed; a `Denoiser` undoes
-    it by itself.
+    it by itself. Values that were not measured are NaN, in targets too, which losses leave out; what networks are
+    shown is filled.
 
     Args:
         source: The images.
@@ -52,6 +56,7 @@ class TrainingImages:
         fractional: Whether files must hold integers, whose pixels become fractions of full scale; else floats.
         remark: Called with one line for each kind of change that reading makes to images, at the first of them.
         remarked: The kinds of change that need no line any more.
+        masks: Which pixels of the images are to be ignored beside those that the images themselves say.
         failure: Set when no image is left to train on: the reader threads' own error, for the main thread.
     """
 
@@ -72,6 +77,7 @@ class TrainingImages:
     fractional: bool = True
     remark: Callable[[str], None] = warnings.warn
     remarked: set[str] = field(default_factory=set)
+    masks: Masks | None = None
     failure: ValueError | None = None
     _left_out: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -93,7 +99,7 @@ class TrainingImages:
         rng = np.random.default_rng((self.seed, _EXAMPLE, number))
         images_of_one = self._pick(number)
         sigma = np.float32(self.noise.draw_sigma(rng))
-        top, left = (int(rng.integers(side - self.crop + 1)) for side in images_of_one[0].shape[:2])
+        top, left = self._place(images_of_one, rng)
         turns = (rng.integers(2), rng.integers(4)) if self.augment else (0, 0)
 
         def cut(whole):
@@ -101,16 +107,20 @@ class TrainingImages:
             return np.rot90(crop[:, ::-1] if turns[0] else crop, turns[1])
 
         shown, target = self.method.example(self._crop(images_of_one, sigma, cut, rng, self.corrupt))
-        return np.ascontiguousarray(shown, "float32"), np.ascontiguousarray(target, "float32")
+        return ignored.filled(np.ascontiguousarray(shown, "float32")), np.ascontiguousarray(target, "float32")
 
     def validation_crop(self, index: int, side: int) -> Crop:
-        """Gives the centre of an image, at most `side` pixels wide and high.
+        """Gives the centre of an image, or of what was measured of it, at most `side` pixels wide and high.
 
         The noise is the image's own for ever, so that validations of a run can be compared.
+
+        Raises:
+            ValueError: If the image cannot be read, or nothing was measured there.
         """
         images_of_one = self._read(index)
-        sides = images_of_one[0].shape[:2]
-        window = tuple(slice(max(size - side, 0) // 2, max(size - side, 0) // 2 + side) for size in sides)
+        window = _centre(images_of_one, side)
+        if not _measured(images_of_one, window).any():
+            raise ValueError("none of the pixels in its middle holds a measurement")
         rng = np.random.default_rng((_VALIDATION, index))
         sigma = np.float32(self.noise.low)
         return self._crop(images_of_one, sigma, lambda whole: whole[window], rng, "fixed" if self.corrupt else None)
@@ -158,6 +168,18 @@ class TrainingImages:
             return Crop(lambda copy: self.noise.corrupt(cuts[0], sigma, rng), cuts[0], sigma, rng)
         copies = FixedCopies(self._normalised(images_of_one[0]), self.noise)
         return Crop(lambda copy: cut(copies[copy]), cuts[0], copies.sigma, rng)
+
+    def _place(self, images_of_one: list[np.ndarray], rng: np.random.Generator) -> tuple[int, int]:
+        """Draws the upper left corner of a crop: once, unless hardly anything was measured in it."""
+        best, most = (0, 0), -1.0
+        for _ in range(MOST_DRAWS):
+            top, left = (int(rng.integers(side - self.crop + 1)) for side in images_of_one[0].shape[:2])
+            share = _measured(images_of_one, (slice(top, top + self.crop), slice(left, left + self.crop))).mean()
+            if share >= LEAST_MEASURED:
+                return top, left
+            if share > most:
+                best, most = (top, left), share
+        return best
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         """Orders the training images for one epoch."""
@@ -221,11 +243,10 @@ class TrainingImages:
         full_scale = images.full_scale(array.dtype)
         if self.full_scale and full_scale != self.full_scale:
             raise ValueError("its bit depth differs from the others'; the noise SPEC is in the files' own units")
-        if array.dtype.kind == "f":
-            # In double precision there are finite numbers that are infinite in single.
-            array = images.to_unit(images.to_channels(array, self.channels))
-            if not np.isfinite(array).all():
-                raise ValueError("holds NaN or infinite values")
+        mask = None if self.masks is None else self.masks.of(self.source.short_name(index), array.shape)
+        gaps = ignored.where(array, picture.no_data, mask)
+        if array.dtype.kind == "f" or gaps is not None:
+            array = images.measured_unit(array, gaps, self.channels)
         self._remark_on(index, picture.notes)
         return array
 
@@ -244,6 +265,29 @@ class TrainingImages:
                     continue
                 self.remarked.add(note)
             self.remark(f"{self.source.name(index)}: {note}; nothing more is said of others like it")
+
+
+def _measured(images_of_one: list[np.ndarray], window: tuple[slice, slice]) -> np.ndarray:
+    """Tells which pixels of a window were measured in an image and its partner, bool (h, w)."""
+    parts = [image[window] for image in images_of_one]
+    found = [~np.isnan(part).any(axis=-1) for part in parts if part.dtype.kind == "f"]
+    return np.logical_and.reduce(found) if found else np.ones(parts[0].shape[:2], bool)
+
+
+def _centre(images_of_one: list[np.ndarray], side: int) -> tuple[slice, slice]:
+    """Gives rows and columns of the centre, at most `side` each; of what was measured if hardly anything was there."""
+    sides = images_of_one[0].shape[:2]
+    window = _window([(size - side) // 2 for size in sides], sides, side)
+    if _measured(images_of_one, window).mean() >= LEAST_MEASURED:
+        return window
+    places = np.nonzero(_measured(images_of_one, _window([0, 0], sides, max(sides))))
+    return _window([int(np.median(place)) - side // 2 for place in places], sides, side) if len(places[0]) else window
+
+
+def _window(starts: Sequence[int], sides: Sequence[int], side: int) -> tuple[slice, slice]:
+    """Gives at most `side` rows and columns from where they would start, or from near there if that is outside."""
+    top, left = (min(max(start, 0), max(size - side, 0)) for start, size in zip(starts, sides, strict=True))
+    return slice(top, top + side), slice(left, left + side)
 
 
 class FixedCopies:

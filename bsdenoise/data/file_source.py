@@ -17,11 +17,13 @@ class FileSource:
     Args:
         index: The files; one that cannot be counted is kept as one image, to be named when it is met.
         axes: Letters of the axes of `.npy` files and plain Zarr arrays, as for `images.read`.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
     """
 
-    def __init__(self, index: FileIndex, axes: str | None = None):
+    def __init__(self, index: FileIndex, axes: str | None = None, no_data: float | None = None):
         self.index = index
         self.axes = axes
+        self.no_data = no_data
         counts = index.facts("count")
         unknown = np.flatnonzero(counts == 0)
         if len(unknown):
@@ -59,7 +61,7 @@ class FileSource:
     def read(self, index: int) -> Picture:
         """Decodes one image."""
         path, number = self.path(index), self.place(index)[1]
-        picture = images.read_image(path, number or 0, self.axes)
+        picture = images.read_image(path, number or 0, self.axes, self.no_data)
         if picture.array.ndim > 3:
             raise ValueError(f"{path}: expected one image. Received: shape={picture.array.shape}.")
         return picture

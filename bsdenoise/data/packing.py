@@ -21,11 +21,11 @@ import numpy as np
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import files
+from bsdenoise import files, ignored
 from bsdenoise.data import shards
 from bsdenoise.data.looking import BAR_DELAY
 from bsdenoise.data.sources import MAX_REPORTS, Source, has_file_names
-from bsdenoise.images import PREPARED_INDEX
+from bsdenoise.images import PREPARED_INDEX, Picture
 
 # Images are compressed already; and each record has to be readable without its neighbours.
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -58,7 +58,9 @@ class _Record:
     meaning: tuple[Any, ...] = ()
 
 
-def pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], None]) -> Packed:
+def pack(
+    source: Source, out: Path, shard_bytes: int, report: Callable[[str], None], no_data: float | None = None
+) -> Packed:
     """Writes all images into a folder. If that fails, or is interrupted, nothing is left of it.
 
     Args:
@@ -66,6 +68,7 @@ def pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], No
         out: The folder, empty or not there yet.
         shard_bytes: Bytes of images after which the next shard is begun.
         report: Called with one line for each image that is left out.
+        no_data: The value of pixels that hold no measurement with which `source` was opened.
 
     Raises:
         ValueError: If `out` is not empty, or no image can be read.
@@ -76,7 +79,7 @@ def pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], No
     out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     try:
-        return _pack(source, out, shard_bytes, report, written)
+        return _pack(source, out, shard_bytes, report, written, no_data)
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
@@ -101,9 +104,16 @@ def check_out(out: Path) -> None:
         raise ValueError(f"{out}: {what}. Give another --out, or remove it.")
 
 
-def _pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], None], written: list[Path]) -> Packed:
-    found = _Index()
-    records = _records(source, report)
+def _pack(
+    source: Source,
+    out: Path,
+    shard_bytes: int,
+    report: Callable[[str], None],
+    written: list[Path],
+    no_data: float | None,
+) -> Packed:
+    found = _Index(no_data)
+    records = _records(source, report, no_data)
     first = next(records, None)
     while first is not None:
         path = out / shards.SHARD_NAME.format(len(written))
@@ -122,7 +132,8 @@ def _pack(source: Source, out: Path, shard_bytes: int, report: Callable[[str], N
 class _Index:
     """What will be known of the records, in their order, as the index holds it: there may be millions."""
 
-    def __init__(self) -> None:
+    def __init__(self, no_data: float | None) -> None:
+        self.no_data = no_data
         self.names = bytearray()
         self.records = bytearray()
         self.notes: dict[tuple[tuple[str, ...], tuple[Any, ...]], int] = {}
@@ -149,6 +160,7 @@ class _Index:
             "shards": self.shards,
             "notes": [notes for notes, _ in self.notes],
             "meanings": [meaning for _, meaning in self.notes],
+            "files_no_data": self.no_data,
         }
         with files.replacing(path) as temporary:
             np.savez(
@@ -189,7 +201,7 @@ def _checked(write: Callable[..., None], *data: bytes) -> None:
         raise OSError(errno.EIO, shards.reason_of(error)) from error
 
 
-def _records(source: Source, report: Callable[[str], None]) -> Iterator[_Record]:
+def _records(source: Source, report: Callable[[str], None], no_data: float | None) -> Iterator[_Record]:
     """Reads all images in their order, in threads; says which cannot be read."""
     num_threads = os.cpu_count() or 1
     pool = concurrent.futures.ThreadPoolExecutor(num_threads)
@@ -200,11 +212,11 @@ def _records(source: Source, report: Callable[[str], None]) -> Iterator[_Record]
     try:
         with progress:
             for number in itertools.islice(numbers, AHEAD * num_threads):
-                waiting.append((number, pool.submit(_record, source, number)))
+                waiting.append((number, pool.submit(_record, source, number, no_data)))
             while waiting:
                 index, future = waiting.popleft()
                 for number in itertools.islice(numbers, 1):
-                    waiting.append((number, pool.submit(_record, source, number)))
+                    waiting.append((number, pool.submit(_record, source, number, no_data)))
                 try:
                     yield future.result()
                 except (ValueError, OSError) as error:
@@ -219,14 +231,23 @@ def _records(source: Source, report: Callable[[str], None]) -> Iterator[_Record]
         pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest
 
 
-def _record(source: Source, index: int) -> _Record:
+def _record(source: Source, index: int, no_data: float | None) -> _Record:
     data = source.content(index)
     if data is not None:
-        size = shards.decode(data, source.name(index)).shape[:2]
-        return _Record(source.short_name(index), data, (size[0], size[1]), None)
+        picture = shards.decode(data, source.name(index), no_data)
+        _check_measured(picture)
+        return _Record(source.short_name(index), data, (picture.shape[0], picture.shape[1]), None)
     picture = source.read(index)
+    _check_measured(picture)
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(picture.array), allow_pickle=False)
     size = (picture.shape[0], picture.shape[1])
     meaning = tuple(getattr(picture, name) for name in shards.MEANING)
     return _Record(source.short_name(index), buffer.getvalue(), size, picture.notes, meaning)
+
+
+def _check_measured(picture: Picture) -> None:
+    """Refuses an image of which no pixel was measured."""
+    gaps = ignored.where(picture.array, picture.no_data)
+    if gaps is not None and gaps.all():
+        raise ValueError(ignored.NOTHING_MEASURED)

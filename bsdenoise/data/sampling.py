@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bsdenoise import images
+from bsdenoise import ignored, images
 from bsdenoise.data.sources import Source
+from bsdenoise.masks import Masks
 from bsdenoise.noise import estimate_sigma
 
 SAMPLE_SIZE = 24  # images that are looked at
@@ -28,6 +29,7 @@ class Sample:
         offset: Pixel value that becomes 0.
         scale: Difference of pixel values that becomes 1, > 0.
         notes: What was changed on reading, each kind once, with the name of the first image it was met in.
+        ignored: Share of pixel values that hold no measurement.
     """
 
     channels: int
@@ -37,6 +39,7 @@ class Sample:
     offset: float = 0.0
     scale: float = 1.0
     notes: dict[str, str] = field(default_factory=dict)
+    ignored: float = 0.0
 
     @property
     def median_sigma(self) -> float | None:
@@ -44,7 +47,7 @@ class Sample:
         return float(np.median(self.sigmas)) if self.sigmas else None
 
 
-def look_at(source: Source, relative_noise: bool) -> Sample:
+def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) -> Sample:
     """Reads a few images, spread over the source.
 
     Photographs of 8 bits keep their pixels as fractions of full scale: offset 0, scale 1. For anything else the range
@@ -53,33 +56,34 @@ def look_at(source: Source, relative_noise: bool) -> Sample:
     Args:
         source: The images.
         relative_noise: Whether the noise SPEC is a fraction of full scale, so that bit depths may differ.
+        masks: Which pixels of the images are to be ignored beside those that the images themselves say.
 
     Raises:
         ValueError: If none can be read, bit depths differ where the SPEC is in the files' own units, or some files
             hold integers and others floats.
     """
-    channels, dtypes, sigmas, pixels = [], [], [], []
+    channels, dtypes, sigmas, pixels, shares = [], [], [], [], []
     notes: dict[str, str] = {}
     first = ""
     for index in np.unique(np.linspace(0, len(source) - 1, SAMPLE_SIZE).astype(int)):
         try:
             picture = source.read(int(index))
-            unit = images.to_unit(picture.array)
+            mask = None if masks is None else masks.of(source.short_name(int(index)), picture.shape)
+            array = picture.array if picture.array.ndim == 3 else picture.array[..., np.newaxis]
+            unit = images.measured_unit(array, ignored.where(array, picture.no_data, mask))
         except (ValueError, OSError):
             continue  # reported when training meets it
-        if not np.isfinite(unit).all():
-            continue  # likewise
         name = source.name(int(index))
         first = first or name
         dtypes.append(picture.array.dtype)
         _check_alike(dtypes[0], first, dtypes[-1], name, relative_noise)
-        unit = unit if unit.ndim == 3 else unit[..., np.newaxis]
         channels.append(unit.shape[2])
         pixels.append(_draw(unit, int(index)))
+        shares.append(np.isnan(unit).mean())
         for note in picture.notes:
             notes.setdefault(note, name)
         if min(unit.shape[:2]) >= MIN_ESTIMATE_SIZE:
-            sigmas.append(float(estimate_sigma(unit[np.newaxis])[0]))
+            sigmas.append(_estimate(unit))
     if not dtypes:
         raise ValueError(f"None of the images could be read; the first is {source.name(0)}.")
     is_photo = np.uint8 in dtypes
@@ -92,6 +96,7 @@ def look_at(source: Source, relative_noise: bool) -> Sample:
         offset=offset,
         scale=scale,
         notes=notes,
+        ignored=float(np.mean(shares)),
     )
 
 
@@ -127,7 +132,15 @@ def _draw(image: np.ndarray, index: int) -> np.ndarray:
     flat = image.reshape(-1, image.shape[2])
     if len(flat) > PIXELS_PER_IMAGE:
         flat = flat[np.random.default_rng((_DRAW, index)).integers(len(flat), size=PIXELS_PER_IMAGE)]
-    return flat.ravel()
+    return flat[~np.isnan(flat)] if flat.dtype.kind == "f" else flat.ravel()
+
+
+def _estimate(unit: np.ndarray) -> float:
+    """Estimates the noise of an image (H, W, C) from what was measured of it."""
+    counts = ~np.isnan(unit)
+    if counts.all():
+        return float(estimate_sigma(unit[np.newaxis])[0])
+    return float(estimate_sigma(ignored.filled(unit)[np.newaxis], counts[np.newaxis])[0])
 
 
 def _check_alike(one: np.dtype, one_name: str, other: np.dtype, other_name: str, relative_noise: bool) -> None:

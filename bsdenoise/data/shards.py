@@ -44,9 +44,17 @@ class ShardSource:
         header: The index's description of the whole.
         names: Name of each image below the base of what it was made of, each ended by a zero byte.
         records: What is known of each image, (N,) of type `RECORDS`.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
     """
 
-    def __init__(self, folder: Path, header: dict[str, Any], names: bytes, records: np.ndarray):
+    def __init__(
+        self,
+        folder: Path,
+        header: dict[str, Any],
+        names: bytes,
+        records: np.ndarray,
+        no_data: float | None = None,
+    ):
         self.folder = folder
         self.names = names
         self.records = records
@@ -55,6 +63,8 @@ class ShardSource:
         # Folders that were prepared before it was kept have none.
         meanings = header.get("meanings") or [()] * len(self._notes)
         self._meanings = [dict(zip(MEANING, meaning, strict=False)) for meaning in meanings]
+        self._no_data = no_data
+        self._files_no_data = header.get("files_no_data") if no_data is None else no_data
         self._shards = [folder / name for name, _, _ in header["shards"]]
         self._starts = [0, *itertools.accumulate(number for _, number, _ in header["shards"])]
         self._ends = np.flatnonzero(np.frombuffer(names, np.uint8) == 0)
@@ -62,7 +72,7 @@ class ShardSource:
         self._opening = threading.Lock()
 
     @classmethod
-    def open(cls, folder: Path) -> "ShardSource":
+    def open(cls, folder: Path, no_data: float | None = None) -> "ShardSource":
         """Reads the index, and looks whether all shards are there, whole.
 
         Raises:
@@ -76,7 +86,7 @@ class ShardSource:
                 raise ValueError(f"{folder / name}: this part of what was prepared is missing. {AGAIN}") from error
             if received != size:
                 raise ValueError(f"{folder / name}: expected {size} bytes, received {received}. {AGAIN}")
-        return cls(folder, header, names, records)
+        return cls(folder, header, names, records, no_data)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -95,9 +105,10 @@ class ShardSource:
         """Decodes one image."""
         data, notes = self._record(index), self.records["notes"][index]
         if notes == IS_FILE:
-            return decode(data, self.name(index))
+            return decode(data, self.name(index), self._files_no_data)
         array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-        return Picture(array, "NPY", notes=self._notes[notes], **self._meanings[notes])
+        picture = Picture(array, "NPY", notes=self._notes[notes], **self._meanings[notes])
+        return picture if self._no_data is None else dataclasses.replace(picture, no_data=self._no_data)
 
     def content(self, index: int) -> bytes | None:
         """Gives the bytes of the image file that went in; `None` if it was no file of its own."""
@@ -148,13 +159,13 @@ def check_finished(folder: Path) -> None:
         )
 
 
-def decode(data: bytes, name: str) -> Picture:
+def decode(data: bytes, name: str, no_data: float | None = None) -> Picture:
     """Reads the bytes of an image file that holds one image, (H, W) or (H, W, C).
 
     Raises:
         ValueError: If it is broken, or holds several.
     """
-    picture = images.decode(data, name)
+    picture = images.decode(data, name, no_data)
     if picture.array.ndim < 4:
         return picture
     if len(picture.array) != 1:

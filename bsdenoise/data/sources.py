@@ -55,10 +55,11 @@ class ArraySource:
     array: np.ndarray
     layout: Layout
     axes: str | None = None
+    no_data: float | None = None
 
     @classmethod
-    def open(cls, path: Path, axes: str | None = None) -> "ArraySource":
-        """Maps the file into memory; `axes` as for `images.read`."""
+    def open(cls, path: Path, axes: str | None = None, no_data: float | None = None) -> "ArraySource":
+        """Maps the file into memory; `axes` as for `images.read`, `no_data` as for `images.opened`."""
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
@@ -89,7 +90,8 @@ class ArraySource:
         """Reads one image."""
         part = self.layout.to_image(self.array[self.layout.place(index, slice(None), slice(None))])
         array = np.array(part, part.dtype.newbyteorder("="), order="C", subok=False)
-        return Picture(array, "NPY", notes=self.layout.notes, independent_channels=self.layout.independent)
+        notes, independent = self.layout.notes, self.layout.independent
+        return Picture(array, "NPY", notes=notes, independent_channels=independent, no_data=self.no_data)
 
     def size(self, index: int) -> tuple[int, int]:
         """Gives height and width, the same for all."""
@@ -174,12 +176,13 @@ def _check_other(path: Path, target: Path) -> None:
         raise ValueError(f"--targets must be other images than those of SOURCE. Received: {path} for both.")
 
 
-def open_source(source: str, axes: str | None = None) -> Source:
+def open_source(source: str, axes: str | None = None, no_data: float | None = None) -> Source:
     """Opens what SOURCE names: a folder (searched recursively, or prepared), a glob, an image file or stack, `tfds:`.
 
     Args:
         source: What SOURCE may be.
         axes: Letters of the axes of `.npy` files and plain Zarr arrays, as for `images.read`.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
 
     Raises:
         ValueError: If nothing is there, or no image, or of what was prepared a part is missing; or `axes` are no axes
@@ -192,19 +195,19 @@ def open_source(source: str, axes: str | None = None) -> Source:
             f"{array_axes.FLAG} names the axes of .npy files and Zarr arrays; {source} holds images. Leave it away."
         )
     if source.startswith(tfds_source.PREFIX):
-        return tfds_source.open_tfds(source)
+        return tfds_source.open_tfds(source, no_data)
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".npy":
-        return ArraySource.open(path, axes)
+        return ArraySource.open(path, axes, no_data)
     if source and shards.is_prepared(path):
-        return ShardSource.open(path)
+        return ShardSource.open(path, no_data)
     if source and path.is_dir() and not images.is_store(path):
         index = file_index.of_folder(path, axes)
         index.save()
         if len(index):
-            return FileSource(index, axes)
+            return FileSource(index, axes, no_data)
         shards.check_finished(path)
-    return FileSource(file_index.of_files(images.find(source), images.base_of(source)), axes)
+    return FileSource(file_index.of_files(images.find(source), images.base_of(source)), axes, no_data)
 
 
 def select(

@@ -33,6 +33,7 @@ class TfdsSource:
         example: The feature that parses an example down to its image.
         path: Where in the parsed example the image is.
         decoders: How tensorflow_datasets is told to leave the image's bytes alone.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
     """
 
     spec: str
@@ -40,6 +41,7 @@ class TfdsSource:
     example: Any
     path: tuple[str, ...]
     decoders: dict[str, Any] | None
+    no_data: float | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -61,7 +63,9 @@ class TfdsSource:
     def read(self, index: int) -> Picture:
         """Decodes one image."""
         value = self._value(index)
-        return Picture(value, "NPY") if isinstance(value, np.ndarray) else images.decode(value, self.name(index))
+        if isinstance(value, np.ndarray):
+            return Picture(value, "NPY", no_data=self.no_data)
+        return images.decode(value, self.name(index), self.no_data)
 
     def size(self, index: int) -> tuple[int, int]:
         """Gives height and width from the header of the image's bytes."""
@@ -86,11 +90,15 @@ class TfdsSource:
         return value
 
 
-def open_tfds(spec: str) -> TfdsSource:
+def open_tfds(spec: str, no_data: float | None = None) -> TfdsSource:
     """Opens `tfds:NAME[/CONFIG][:VERSION]:SPLIT`, such as `tfds:imagenet2012:validation[:80%]`.
 
     A data set that is not there yet is downloaded and prepared first, or prepared from files placed by hand; a line
     says so, and at a terminal progress bars show it.
+
+    Args:
+        spec: The SOURCE.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
 
     Raises:
         ValueError: If SPEC, data set, configuration, split or image feature cannot be found, or the data set cannot be
@@ -114,7 +122,7 @@ def open_tfds(spec: str) -> TfdsSource:
         decoders = decoders and {part: decoders}
     with tfds_preparation.quiet():
         example = tfds.decode.PartialDecoding(wanted).extract_features(builder.info.features)
-    return TfdsSource(spec, records, example, path, decoders)
+    return TfdsSource(spec, records, example, path, decoders, no_data)
 
 
 def _find_feature(tfds: Any, features: Any, spec: str) -> tuple[tuple[str, ...], bool]:

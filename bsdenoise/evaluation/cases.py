@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bsdenoise import images, noise
+from bsdenoise import ignored, images, noise
 
 GREY, RGB = 1, 3
 _NO_LIMIT = 2.0**100  # a full scale that no σ exceeds; by a power of two nothing is rounded
@@ -32,6 +32,7 @@ class Case:
         levels: Greatest value of the clean file's integer type; `None` for float files.
         notes: What was done to the file's pixels, in words.
         independent_channels: Whether the channels are no colours.
+        counts: Which values were measured in both images, bool (H, W, C); the others are filled. `None` for all.
     """
 
     noisy: np.ndarray
@@ -40,13 +41,15 @@ class Case:
     levels: int | None
     notes: tuple[str, ...] = ()
     independent_channels: bool = False
+    counts: np.ndarray | None = None
 
     @property
     def peak(self) -> float:
         """Full scale of integer files; of float files the range of the clean image."""
         if self.levels is not None:
             return 1.0
-        return float(self.clean.max() - self.clean.min()) or 1.0
+        clean = self.clean if self.counts is None else self.clean[self.counts]
+        return float(clean.max() - clean.min()) or 1.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Item:
         noisy_path: The noisy file of a real pair.
         draw: Number of the noise draw.
         axes: Letters of the axes of `.npy` files and plain Zarr arrays; `None` goes by their names and shapes.
+        no_data: Value of pixels that hold no measurement, as for `images.opened`.
     """
 
     dataset: str
@@ -70,6 +74,7 @@ class Item:
     noisy_path: Path | None = None
     draw: int = 0
     axes: str | None = None
+    no_data: float | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -186,7 +191,7 @@ def read_clean(item: Item, channels: int, spec: str) -> Case:
         ValueError: If the file is broken, or has other channels.
         OSError: If it cannot be opened.
     """
-    array, notes = _read(item.path, item.index, item.axes)
+    array, notes, gaps = _read(item.path, item.index, item.axes, item.no_data)
     if channels == RGB and array.shape[-1] == GREY:
         # The noise is added afterwards, so it is independent in each of the three.
         array, notes = np.repeat(array, RGB, axis=-1), (*notes, "grey, taken as RGB with three equal channels")
@@ -197,7 +202,8 @@ def read_clean(item: Item, channels: int, spec: str) -> Case:
     model = noise.parse(spec, limit * images.full_scale(array.dtype))
     rng = np.random.default_rng([*_seed(array), item.draw])
     sigma = float(np.float32(limit * model.draw_sigma(rng)))
-    return Case(model.corrupt(clean, np.float32(sigma), rng), clean, sigma, _levels(array), notes)
+    noisy = model.corrupt(clean, np.float32(sigma), rng)
+    return Case(noisy, clean, sigma, _levels(array), notes, counts=_counts(gaps, clean.shape))
 
 
 def read_pair(item: Item, channels: int) -> Case:
@@ -209,8 +215,8 @@ def read_pair(item: Item, channels: int) -> Case:
     """
     if item.noisy_path is None:
         raise ValueError(f"{item.path}: has no noisy partner.")
-    noisy, notes = _read(item.noisy_path, item.index, item.axes)
-    clean, _ = _read(item.path, item.index, item.axes)
+    noisy, notes, noisy_gaps = _read(item.noisy_path, item.index, item.axes, item.no_data)
+    clean, _, clean_gaps = _read(item.path, item.index, item.axes, item.no_data)
     if noisy.shape[-1] != channels:
         # Neither luminance nor repeated channels would have the noise that the method expects.
         raise ValueError(f"{item.noisy_path}: has {noisy.shape[-1]} channel(s); the model takes {channels}.")
@@ -219,7 +225,9 @@ def read_pair(item: Item, channels: int) -> Case:
             f"{item.noisy_path}: its partner has another size or bit depth. "
             f"Received: {noisy.shape} {noisy.dtype} and {clean.shape} {clean.dtype}."
         )
-    return Case(images.to_unit(noisy), images.to_unit(clean), None, _levels(clean), notes)
+    gaps = noisy_gaps if clean_gaps is None else clean_gaps if noisy_gaps is None else noisy_gaps | clean_gaps
+    counts = _counts(gaps, clean.shape)
+    return Case(images.to_unit(noisy), images.to_unit(clean), None, _levels(clean), notes, counts=counts)
 
 
 def are_independent(item: Item, channels: int) -> bool:
@@ -265,10 +273,27 @@ def _stem(item: Item) -> str:
     return (path.parent / path.name.removesuffix(path.suffix)).as_posix() + (f"[{item.index}]" if item.index else "")
 
 
-def _read(path: Path, index: int, axes: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Reads (H, W, C), and what was done to the pixels on the way."""
-    picture = images.read_image(path, index, axes)
-    return picture.array[..., np.newaxis] if picture.array.ndim == 2 else picture.array, picture.notes
+def _read(
+    path: Path, index: int, axes: str | None, no_data: float | None = None
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
+    """Reads (H, W, C), filled; what was done to the pixels on the way; and which were not measured, `None` if none."""
+    picture = images.read_image(path, index, axes, no_data)
+    array = picture.array[..., np.newaxis] if picture.array.ndim == 2 else picture.array
+    gaps = ignored.where(array, picture.no_data)
+    return array if gaps is None else ignored.filled(array, gaps), picture.notes, gaps
+
+
+def _counts(gaps: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Gives which values of an image of that shape were measured, from the gaps of the file, (H, W, …).
+
+    Raises:
+        ValueError: If none was.
+    """
+    if gaps is None:
+        return None
+    if gaps.all():
+        raise ValueError(ignored.NOTHING_MEASURED)
+    return ~np.broadcast_to(gaps if gaps.shape == shape else gaps.any(axis=-1, keepdims=True), shape)
 
 
 def _levels(array: np.ndarray) -> int | None:

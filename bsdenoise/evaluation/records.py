@@ -248,7 +248,7 @@ def measure(contestant: Contestant, item: Item, case: Case, protocol: Protocol) 
     start = time.perf_counter()
     estimate = contestant.estimate(case.noisy, told_sigma(case, protocol), protocol.tile, item.label)
     seconds = time.perf_counter() - start if estimate.seconds is None else estimate.seconds
-    clean, peak = case.clean, case.peak
+    clean, peak, counts = case.clean, case.peak, case.counts
     final, expected = rounded(estimate.denoised, case.levels), rounded(clean, case.levels)
     height, width, channels = clean.shape
     record = Record(
@@ -261,13 +261,14 @@ def measure(contestant: Contestant, item: Item, case: Case, protocol: Protocol) 
         width=width,
         sigma=case.sigma,
         sigma_used=estimate.sigma,
-        psnr_noisy=psnr(case.noisy, clean, peak),
-        psnr=psnr(final, expected, peak),
-        psnr_unrounded=psnr(estimate.denoised, clean, peak),
-        psnr_mean=None if estimate.mean is None else psnr(estimate.mean, clean, peak),
-        ssim=ssim(final, expected, peak),
-        sure_psnr=_for_peak(estimate.estimated_psnr, peak / contestant.scale),
-        calibration=None if estimate.std is None else _calibration(estimate.denoised, estimate.std, clean),
+        psnr_noisy=psnr(case.noisy, clean, peak, counts),
+        psnr=psnr(final, expected, peak, counts),
+        psnr_unrounded=psnr(estimate.denoised, clean, peak, counts),
+        psnr_mean=None if estimate.mean is None else psnr(estimate.mean, clean, peak, counts),
+        ssim=ssim(final, expected, peak, counts),
+        # An estimate would count what was filled.
+        sure_psnr=None if counts is not None else _for_peak(estimate.estimated_psnr, peak / contestant.scale),
+        calibration=None if estimate.std is None else _calibration(estimate.denoised, estimate.std, clean, counts),
         seconds=seconds,
     )
     return record, estimate.notes
@@ -278,7 +279,9 @@ def _for_peak(estimated_psnr: float | None, ratio: float) -> float | None:
     return None if estimated_psnr is None else estimated_psnr + float(20.0 * np.log10(ratio))
 
 
-def _calibration(denoised: np.ndarray, std: np.ndarray, clean: np.ndarray) -> float:
+def _calibration(denoised: np.ndarray, std: np.ndarray, clean: np.ndarray, counts: np.ndarray | None) -> float:
+    if counts is not None:
+        denoised, std, clean = denoised[counts], std[counts], clean[counts]
     squared_error = np.square(denoised.astype(np.float64) - clean)
     return float(np.mean(squared_error) / np.mean(np.square(std, dtype=np.float64)))
 
@@ -286,6 +289,8 @@ def _calibration(denoised: np.ndarray, std: np.ndarray, clean: np.ndarray) -> fl
 def _key(digests: list[str], item: Item, protocol: Protocol) -> str:
     """Gives a checksum of all that a record depends on, this package's version included."""
     parts = [bsdenoise.__version__, digests, item.index, item.draw, asdict(protocol)]
+    if item.no_data is not None:
+        parts.append(f"no data {item.no_data}")
     if item.axes is not None:
         parts.append(item.axes.lower())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from bsdenoise import ignored
+
 NUM_COLOURS = 3
 REC_601 = (0.299, 0.587, 0.114)  # ITU-R BT.601: weights of red, green and blue in the luminance
 # What may be changed on reading, in the words that users get to see.
@@ -157,6 +159,36 @@ def to_unit(array: np.ndarray, bits: int | None = None) -> np.ndarray:
     scale = np.float32(full_scale(array.dtype, bits))
     unit = array.astype(np.float32)
     return unit if scale == 1 else unit / scale
+
+
+def measured_unit(array: np.ndarray, gaps: np.ndarray | None, channels: int | None = None) -> np.ndarray:
+    """Convert pixels as `to_unit`, with NaN where there is no measurement.
+
+    Args:
+        array: Pixels of a file, (H, W) or (H, W, C).
+        gaps: Which values are none, bool, of that shape; `None` if all are.
+        channels: As for `to_channels`; `None` for those that the image has.
+
+    Returns:
+        float32 (H, W, C).
+
+    Raises:
+        ValueError: If no value is a measurement, one is infinite, or as `to_channels`.
+    """
+    array = array if array.ndim == 3 else array[..., np.newaxis]
+    if gaps is not None:
+        if gaps.all():
+            raise ValueError(ignored.NOTHING_MEASURED)
+        gaps = gaps.reshape(array.shape)
+        array = np.where(gaps, 0, array)  # whatever stands there may be too large for float32
+    with np.errstate(over="ignore"):
+        # In double precision there are finite numbers that are infinite in single.
+        unit = to_unit(to_channels(array, channels or array.shape[-1]))
+    if np.isinf(unit).any():
+        raise ValueError("holds infinite values")
+    if gaps is not None and unit.shape != gaps.shape:
+        gaps = np.asarray(gaps.any(axis=-1, keepdims=True))
+    return ignored.with_nan(unit, gaps)
 
 
 def from_unit(array: np.ndarray, dtype: Any, bits: int | None = None) -> np.ndarray:

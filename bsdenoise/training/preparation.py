@@ -1,6 +1,7 @@
 """From flags to training images: checks, a look at the images, their noise and range, and what to say about them."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import methods
+from bsdenoise import ignored, methods
 from bsdenoise import noise as noise_models
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.crops import TrainingImages
@@ -17,6 +18,7 @@ from bsdenoise.data.sampling import Sample, look_at
 from bsdenoise.data.sources import Selection, Source, check_partners, open_source, select
 from bsdenoise.data.tfds_source import PREFIX as TFDS_PREFIX
 from bsdenoise.masking import Masking
+from bsdenoise.masks import Masks
 from bsdenoise.methods import Method, NoiseToVoid
 from bsdenoise.noise import GaussianNoise
 
@@ -99,7 +101,8 @@ def open_data(
     """
     source, targets = _open_selected(config, say)
     relative = noise_models.is_relative(config.noise)
-    sample = look_at(source, relative)
+    masks = None if config.mask is None else Masks(config.mask)
+    sample = look_at(source, relative, masks)
     offset, scale = sample.offset, sample.scale
     if earlier is not None:
         offset, scale = float(earlier.get("offset", 0.0)), float(earlier.get("scale", 1.0))
@@ -132,7 +135,9 @@ def open_data(
         fractional=sample.fractional,
         remark=_note,
         remarked=set(sample.notes),
+        masks=masks,
     )
+    _announce_ignored(config, data, sample, say)
     _announce_range(data, sample, say)
     _warn_of_clean_images(config, data, sample, say)
     return data, sample
@@ -215,8 +220,9 @@ def provenance(
 
 def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Source, Source | None]:
     """Opens the source, and what its images are compared with; keeps the images of the wanted sizes."""
-    found = open_source(config.source, config.axes)
-    targets = open_source(config.targets, config.axes) if config.targets else None
+    no_data = ignored.parse_no_data(config.no_data)
+    found = open_source(config.source, config.axes, no_data)
+    targets = open_source(config.targets, config.axes, no_data) if config.targets else None
     if targets is not None:
         check_partners(found, targets)
     source = select(found, config.min_side, config.max_side, lambda line: say(f"warning: {line}"))
@@ -254,6 +260,28 @@ def _sigmas(spec: str, full_scale: float) -> tuple[float, float]:
         except ValueError:
             raise error from None
     return level.low * _NO_LIMIT / full_scale, level.high * _NO_LIMIT / full_scale
+
+
+def _announce_ignored(config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
+    """Says how much of the images is ignored, and how many have a mask.
+
+    Raises:
+        ValueError: If there are masks and no image has one: their names do not fit.
+    """
+    if sample.ignored:
+        say(f"{100 * sample.ignored:.2g} % of the pixels hold no measurement: they are left out")
+    elif config.no_data is not None and not math.isnan(float(config.no_data)):
+        say(f"warning: none of the images that were looked at has a pixel of --no-data {config.no_data}")
+    if data.masks is None:
+        return
+    names = (data.source.short_name(index) for index in range(len(data.source)))
+    count = sum(data.masks.path(name) is not None for name in names)
+    if not count:
+        raise ValueError(
+            f"--mask holds no mask under the name of an image. Expected one such as {data.source.short_name(0)}, the "
+            "suffix may be another."
+        )
+    say(f"{count} of {len(data.source)} images have a mask; where it is not zero, they are ignored")
 
 
 def _announce_range(data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from bsdenoise import ignored
 from bsdenoise.data.crops import TrainingImages
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.likelihood import psnr_from_mse, stein_mse
@@ -16,13 +17,17 @@ SURE, HELD_OUT = "sure_psnr", "held_out_psnr"
 
 @dataclass(frozen=True)
 class Example:
-    """One validation image, all (H, W, …): what the loss takes, the noisy image, σ, and the clean one if known."""
+    """One validation image, all (H, W, …): what the loss takes, the noisy image, σ, and the clean one if known.
+
+    What was not measured is NaN in the target, and filled elsewhere; `counts` (H, W) tells where all was measured.
+    """
 
     shown: np.ndarray
     target: np.ndarray
     noisy: np.ndarray
     sigma: np.float32
     clean: np.ndarray | None
+    counts: np.ndarray
 
 
 class Validation:
@@ -80,8 +85,11 @@ class Validation:
 
     def _example(self, crop: Crop) -> Example:
         shown, target = self.method.example(crop)
-        arrays = (np.ascontiguousarray(array, "float32") for array in (shown, target, crop.noisy(0)))
-        return Example(*arrays, crop.sigma, crop.clean)
+        shown, target, noisy = (np.ascontiguousarray(array, "float32") for array in (shown, target, crop.noisy(0)))
+        is_known = ~np.isnan(noisy if crop.clean is None else noisy + crop.clean)
+        return Example(
+            ignored.filled(shown), target, ignored.filled(noisy), crop.sigma, crop.clean, is_known.all(axis=-1)
+        )
 
     def _loss_and_moments_of(self, shown, target, noisy, sigma):
         network = self.denoiser.network
@@ -111,7 +119,9 @@ class Validation:
         sigma = np.array([example.sigma])
         loss, moments = self._loss_and_moments(shown, target, noisy, sigma)
         loss, moments = float(loss), [moment.numpy() for moment in moments]
-        denoised, mean, variance = (*moments, None, None)[:3]
+        noisy, *measured = (_row(array[0], example.counts) for array in (noisy, *moments))
+        denoised, mean, variance = (*measured, None, None)[:3]
+        clean = None if example.clean is None else _row(example.clean, example.counts)
         if self.method.is_blind:
             errors = {SURE: float(stein_mse(denoised, noisy, sigma, variance)[0])}
         else:
@@ -120,8 +130,13 @@ class Validation:
         if mean is not None:
             # The mean knows nothing of the pixel's own noise, so it misses the noisy pixel by its error plus that.
             errors["sure_psnr_mean"] = float(np.mean((mean - noisy) ** 2) - sigma[0] ** 2)
-        if example.clean is not None:
-            errors["psnr"] = float(np.mean((denoised - example.clean) ** 2))
+        if clean is not None:
+            errors["psnr"] = float(np.mean((denoised - clean) ** 2))
             if mean is not None:
-                errors["psnr_mean"] = float(np.mean((mean - example.clean) ** 2))
+                errors["psnr_mean"] = float(np.mean((mean - clean) ** 2))
         return loss, errors, [moment[0] for moment in moments]
+
+
+def _row(image: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Gives the pixels (H, W, C) that count as an image of one row, (1, 1, n, C), for whoever takes means of images."""
+    return image[counts][np.newaxis, np.newaxis]
