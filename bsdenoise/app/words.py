@@ -99,6 +99,8 @@ def describe_result(facts: Facts, result: Denoised, seconds: float, index: int) 
     rows = {"File": _file(facts), **_notes(facts), **_channels(facts)}
     if facts.count > 1:
         rows["Shown"] = f"image {index + 1} of {facts.count}"
+    if result.ignored_share:
+        rows["No data"] = f"{100 * result.ignored_share:.3g} % of the pixels, which are left as they are"
     if result.origin is not None:
         rows["σ used"] = _sigma(result, facts)
         rows |= _trained(facts, result.sigmas)
@@ -180,6 +182,9 @@ def _psnr(result: Denoised, facts: Facts) -> str:
 
 
 def _uncertainty(result: Denoised) -> str:
+    assert result.ratio is not None
+    if np.isnan(result.ratio).all():
+        return "none, because nothing was measured"
     if max(result.sigmas) == 0:
         return "none, because no noise was found"
     return f"{float(np.nanmedian(result.ratio)):.2f} σ at the median pixel"
