@@ -113,10 +113,12 @@ class Bench:
 
     def _pixels(self, noisy: np.ndarray) -> np.ndarray:
         """Give pixels as the model takes them: integers with a full scale of their own as fractions of it."""
+        if self._bits is None:
+            return noisy
         # A model of floats refuses integers in words of its own.
         served = self._served
         takes_fractions = self.denoiser.fractional if served is None else served["pixels"]["fractional"]
-        return noisy if self._bits is None or not takes_fractions else images.to_unit(noisy, self._bits)
+        return images.to_unit(noisy, self._bits) if takes_fractions else noisy
 
     def _joined(self, parts: list[Any], dtype: np.dtype) -> np.ndarray:
         return images.from_unit(np.concatenate([np.asarray(part) for part in parts], axis=-1), dtype, self._bits)
