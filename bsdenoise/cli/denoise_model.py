@@ -250,9 +250,10 @@ class Model:
 
 
 def over_sigma(std: np.ndarray, sigma: Any) -> np.ndarray:
-    """Divides standard deviations (…, H, W, C) by σ, a number or (B,)."""
+    """Divides standard deviations (…, H, W, C) by σ, a number or (B,); 1 where there is no noise: nothing is gained."""
     sigma = np.asarray(sigma, np.float32)
-    return std / sigma.reshape(*sigma.shape, *[1] * (std.ndim - sigma.ndim))
+    sigma = sigma.reshape(*sigma.shape, *[1] * (std.ndim - sigma.ndim))
+    return np.where(sigma > 0, std / np.where(sigma > 0, sigma, 1), np.float32(1))
 
 
 def parts_of(noisy: np.ndarray, channels: int) -> np.ndarray:
