@@ -90,7 +90,7 @@ def _grown(config: TrainConfig, narrow: Any, method: Method, size: dict[str, int
     return growing.widened(narrow, method.network(**size, dtype="float32")), size
 
 
-def begin_in_the_middle(network, channels: int) -> None:
+def begin_in_the_middle(network: Any, channels: int) -> None:
     """Let a new network predict the middle of the range of intensities before it has learnt anything.
 
     He initialisation starts at 0, black, and the first hundreds of steps would go into leaving it.
