@@ -289,7 +289,7 @@ def _clipped_sigma(above, is_clipped, usable):
 
 
 def _erfinv(x):
-    """Computes the inverse of the error function to 0.4 % (Winitzki 2008), in operations that other runtimes know too."""
+    """Computes the inverse of the error function to 0.4 % (Winitzki 2008), in operations that all runtimes know."""
     logarithm = ops.log(1.0 - ops.square(x))
     half = 2.0 / (np.pi * WINITZKI) + logarithm / 2.0
     return ops.sign(x) * ops.sqrt(ops.sqrt(ops.square(half) - logarithm / WINITZKI) - half)
