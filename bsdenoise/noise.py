@@ -35,6 +35,7 @@ CLIPPED_REACH = 2.5  # standard deviations within which clipping tells: 0.6 % of
 MIN_CLEAR = 0.02  # share of the coefficients that must be left beyond that
 MIN_WHOLE = 0.25  # share that must touch no lost pixel, to be good enough although some are within
 BLOCK = 8  # side in pixels of blocks whose brightness is taken for constant
+MOST_CLIPPED = 4.0  # what clipping can make of σ where some windows are left whole: 0.58 in black, less by chance
 MIN_CLIPPED = 0.1  # least share of clipped and of other pixels in a block that says what σ is
 WINITZKI = 0.147
 SCORING_STEPS = 8  # from twice the true σ, five reach it to a percent
@@ -129,9 +130,10 @@ def estimate_sigma(image, counts=None):
     lowers it where a blind-spot network has seen the image.
 
     Pixels that lost their noise do not count, nor do coefficients that touch them: the least and the greatest value of
-    a channel, where noise is clipped, and exact zeros, of which empty pixels are made. Nor does what is so near to a
-    value where many pixels are clipped that only the noise of one sign is left. Where that leaves too little, as in
-    dark images, σ is that of a clipped Gaussian with the share of clipped pixels and the mean that blocks have.
+    a channel where many pixels have it, as noise is clipped there, and exact zeros, of which empty pixels are made. Nor
+    does what is so near to a value where many pixels are clipped that only the noise of one sign is left. Where that
+    leaves too little, as in dark images, σ is that of a clipped Gaussian with the share of clipped pixels and the mean
+    that blocks have.
 
     Args:
         image: (B, H, W, C), any H and W ≥ 1; of fewer than four rows or columns, copies make up for the rest.
@@ -143,7 +145,7 @@ def estimate_sigma(image, counts=None):
     image = _at_least(ops.cast(image, "float32"), DB2_LENGTH)
     counts = None if counts is None else _at_least(counts, DB2_LENGTH)
     low, high = (_extreme(image, counts, sign) for sign in (-1.0, 1.0))
-    at_low, at_high = ops.equal(image, low), ops.equal(image, high)
+    at_low, at_high = _if_piled(ops.equal(image, low)), _if_piled(ops.equal(image, high))
     lost = ops.logical_or(ops.logical_or(at_low, at_high), ops.equal(image, 0.0))
     lost = lost if counts is None else ops.logical_or(lost, ops.logical_not(counts))
     magnitudes = ops.abs(_along_both(_db2_details, image))
@@ -151,7 +153,7 @@ def estimate_sigma(image, counts=None):
     all_of_them = _median(magnitudes, is_whole)
     level = _along_both(_window_sums, image) / DB2_LENGTH**2
     reach = CLIPPED_REACH * all_of_them[:, None, None] / SIGMA_MEDIAN
-    is_clear = ops.logical_and(level - low >= reach * _is_piled(at_low), high - level >= reach * _is_piled(at_high))
+    is_clear = ops.logical_and(level - low >= reach * _any(at_low), high - level >= reach * _any(at_high))
     is_clear = ops.logical_and(is_whole, is_clear)
     share, share_of_whole = (ops.mean(ops.cast(mask, "float32"), axis=(1, 2)) for mask in (is_clear, is_whole))
     clear = _median(magnitudes, is_clear) / SIGMA_MEDIAN
@@ -160,7 +162,10 @@ def estimate_sigma(image, counts=None):
     dark = _clipped_sigma(image - low, at_low, ops.logical_and(usable, ops.logical_not(at_high)))
     bright = _clipped_sigma(high - image, at_high, ops.logical_and(usable, ops.logical_not(at_low)))
     clipped = ops.maximum(dark, bright)
-    fallback = ops.where(ops.logical_or(share_of_whole >= MIN_WHOLE, clipped == 0.0), whole, clipped)
+    # Scattered dead pixels look like clipped noise; but then the pixels between them tell another σ.
+    is_other = ops.logical_and(whole > 0.0, clipped > MOST_CLIPPED * whole)
+    is_whole_enough = ops.logical_or(share_of_whole >= MIN_WHOLE, ops.logical_or(clipped == 0.0, is_other))
+    fallback = ops.where(is_whole_enough, whole, clipped)
     return ops.mean(ops.where(share >= MIN_CLEAR, clear, fallback), axis=-1)
 
 
@@ -265,11 +270,16 @@ def _extreme(image, counts, sign):
     return sign * ops.max(signed, axis=(1, 2), keepdims=True)
 
 
-def _is_piled(at_extreme):
-    """Tells, as 0 or 1, where so many pixels have the extreme value that it is a limit, (B, 1, 1, C)."""
+def _if_piled(at_extreme):
+    """Keeps of a mask (B, H, W, C) the channels where so many pixels have the extreme value that it is a limit."""
     number = ops.sum(ops.cast(at_extreme, "float32"), axis=(1, 2), keepdims=True)
     share = ops.mean(ops.cast(at_extreme, "float32"), axis=(1, 2), keepdims=True)
-    return ops.cast(ops.logical_and(number >= MIN_PILE, share >= MIN_PILE_SHARE), "float32")
+    return ops.logical_and(at_extreme, ops.logical_and(number >= MIN_PILE, share >= MIN_PILE_SHARE))
+
+
+def _any(mask):
+    """Tells, as 0 or 1, where a channel has pixels of a mask, (B, 1, 1, C)."""
+    return ops.cast(ops.any(mask, axis=(1, 2), keepdims=True), "float32")
 
 
 def _clipped_sigma(above, is_clipped, usable):

@@ -704,3 +704,12 @@ def test_independent_channels_have_no_luminance():
         images.to_channels(pixels, 1, independent=True)
     np.testing.assert_array_equal(images.to_channels(pixels, 3, independent=True), pixels)
     assert images.to_channels(pixels[..., :1], 1, independent=True).shape == (4, 5, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(1000, 1), (1000, 1, 3), (3000, 2), (1, 1000, 3), (1, 1)], ids=str)
+def test_narrow_noise_is_written_as_png(tmp_path, shape, dtype):
+    """It cannot be compressed, and PNG puts a byte before each row."""
+    noise = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
+    images.write(tmp_path / "noise.png", noise)
+    np.testing.assert_array_equal(images.read_array(tmp_path / "noise.png"), noise)

@@ -10,7 +10,6 @@ import numpy as np
 from bsdenoise import images, presets
 from bsdenoise.formats import jpeg
 from bsdenoise.formats import png as png_format
-from bsdenoise.formats.pixels import without_single_channel
 
 PNG_LEVEL = 1  # of 9: noise cannot be compressed, and higher levels take several times as long to find out
 _KINDS = ((png_format.SIGNATURE, png_format), (jpeg.SIGNATURE, jpeg))
@@ -34,7 +33,7 @@ def size(data: bytes) -> tuple[int, int]:
 def png(image: np.ndarray) -> bytes:
     """Encodes an image of 8 or 16 bits, (H, W, 1) or (H, W, 3)."""
     native = np.ascontiguousarray(image, image.dtype.newbyteorder("="))
-    return bytes(imagecodecs.png_encode(without_single_channel(native), level=PNG_LEVEL))
+    return png_format.encode(native, PNG_LEVEL)
 
 
 def unit_pixels(data: bytes) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from bsdenoise.formats import pixels
 from bsdenoise.formats.pixels import ImageFile, Picture
 
+SPARE_BYTES = 2**16  # for headers, and what compression adds to what it cannot compress
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NUM_HEADER_BYTES = 33  # signature and header chunk
 # Chunks that stay true when only the pixels change (PNG specification, section 11.3).
@@ -106,7 +107,20 @@ def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
         kept = metadata_chunks(known)
     if not pixels.same_colours(array.shape, like.shape):
         kept = tuple(chunk for chunk in kept if chunk.name not in COLOUR_CHUNKS)
-    file.write(with_chunks(bytes(imagecodecs.png_encode(pixels.without_single_channel(array))), kept))
+    file.write(with_chunks(encode(array), kept))
+
+
+def encode(array: np.ndarray, level: int | None = None) -> bytes:
+    """Encode an array, (H, W), (H, W, 1) or (H, W, 3), of 8 or 16 bits.
+
+    Args:
+        array: The pixels.
+        level: Of the compression, 0 to 9; `None` for the library's own.
+    """
+    array = pixels.without_single_channel(array)
+    # By itself the encoder takes no account of the byte before each row: noise in narrow images would not fit.
+    room = array.nbytes + 2 * array.shape[0] + SPARE_BYTES
+    return bytes(imagecodecs.png_encode(array, level=level, out=room))
 
 
 def read_header(data: bytes) -> Header:
