@@ -398,8 +398,8 @@ class Denoiser(keras.Model):
 
         Yields:
             The rows and columns that are done, two slices, and arrays (h, w, C) or (B, h, w, C) for them: denoised,
-            mean and posterior standard deviation, or denoised alone if there is no posterior. Every pixel once, in bands
-            from top to bottom.
+            mean and posterior standard deviation, or denoised alone if there is no posterior. Every pixel once, in
+            bands from top to bottom.
 
         Raises:
             ValueError: As `denoise`.
