@@ -340,8 +340,8 @@ class Denoiser(keras.Model):
         Args and errors as for `denoise`.
 
         Returns:
-            The denoised images, and their σ, float32 (B,), in the units of the model; `None` if none is used, or
-            nothing was measured.
+            The denoised images, and their σ, float32 (B,), in the units of the model, 0 where no noise was found;
+            `None` if none is used, or nothing was measured.
         """
         noisy, gaps = ignored.taken(noisy)
         if gaps is not None and gaps.is_everything:
@@ -349,7 +349,7 @@ class Denoiser(keras.Model):
         normalized, sigma, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta, gaps)
         denoised = self._results(moments[:1], normalized)[0].reshape(np.shape(noisy))
         denoised = denoised if gaps is None else gaps.restored(denoised)
-        return denoised, None if sigma is None else (sigma * self.scale).astype("float32")
+        return denoised, None if sigma is None else self._told(sigma)
 
     def posterior(self, noisy, sigma=None, tile=None, overlap=None, tta=1):
         """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
@@ -380,7 +380,7 @@ class Denoiser(keras.Model):
         maps = [array.reshape(shape) for array in self._results(moments, normalized)]
         if gaps is not None:
             maps = [gaps.restored(maps[0]), *map(gaps.without, maps[1:])]
-        sigma = (sigma * self.scale).astype("float32")
+        sigma = self._told(sigma)
         numbers = (float(psnr[0]), float(sigma[0])) if len(shape) < 4 else (psnr, sigma)
         return Posterior(*maps, *numbers)
 
@@ -444,6 +444,10 @@ class Denoiser(keras.Model):
             sigma = self._sigma_of_measured(normalized.pixels, gaps.counts.reshape(normalized.pixels.shape))
         moments, sigma = self._inference.moments(normalized.pixels, sigma, tile, overlap, tta)
         return normalized, sigma, moments
+
+    def _told(self, sigma):
+        """Gives σ of normalised images, (B,), as it is told: the least that is computed with stands for none."""
+        return np.where(sigma > 1.5 * likelihood.MIN_SIGMA, sigma * self.scale, 0.0).astype("float32")
 
     def _normalized(self, noisy):
         """Checks images and gives them as a batch in the units of the network."""

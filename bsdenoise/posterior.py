@@ -27,7 +27,7 @@ class Posterior:
         std: Posterior standard deviation of each channel, (B, H, W, C).
         estimated_psnr: PSNR of `denoised` in dB for a peak of 1, estimated without a clean image, (B,). NaN where it
             is withheld, because it would not be right: `WITHHELD` says why in words.
-        sigma: Noise standard deviation that was used, (B,), in the units of the image.
+        sigma: Noise standard deviation that was used, (B,), in the units of the image; 0 where none was found.
     """
 
     denoised: Any

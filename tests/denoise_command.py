@@ -47,26 +47,37 @@ class HalvingDenoiser:
         self.options.append(options)
         return images.to_unit(noisy) / 2
 
-    def posterior(self, noisy, sigma, **options):
+    def denoise_with_sigma(self, noisy, **options):
+        batch = noisy if noisy.ndim == 4 else noisy[np.newaxis]
+        sigma = self.own_sigma(images.to_unit(batch))
+        return self.denoise(noisy, sigma if noisy.ndim == 4 else float(sigma[0]), **options), sigma
+
+    def posterior(self, noisy, sigma=None, **options):
         assert self.has_posterior, "it has none"
-        denoised = self.denoise(noisy, sigma, **options)
-        sigma = np.reshape(np.float32(sigma), (-1, 1, 1, 1) if noisy.ndim == 4 else ())
-        return SimpleNamespace(denoised=denoised, std=sigma * np.clip(2 * denoised, 0, 1))
+        if sigma is None:
+            denoised, sigma = self.denoise_with_sigma(noisy, **options)
+        else:
+            denoised = self.denoise(noisy, sigma, **options)
+        sigma = np.float32(sigma)
+        ratio = np.clip(2 * denoised, 0, 1)
+        return SimpleNamespace(denoised=denoised, std=(ratio.T * sigma.T).T, sigma=sigma)
 
     def windows(self, read, shape, sigma, tile=8, **options):
         """Blocks of at most `tile` with one pixel around them, as a `Denoiser` reads them."""
-        assert shape[-1] == self.channels
-        for top in range(0, shape[0], tile):
-            for left in range(0, shape[1], tile):
-                target = slice(top, min(top + tile, shape[0])), slice(left, min(left + tile, shape[1]))
+        _, height, width, channels = shape
+        assert channels == self.channels
+        for top in range(0, height, tile):
+            for left in range(0, width, tile):
+                target = slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
                 start = max(top - 1, 0), max(left - 1, 0)
                 noisy = read(slice(start[0], target[0].stop + 1), slice(start[1], target[1].stop + 1))
                 inner = tuple(slice(t.start - s, t.stop - s) for t, s in zip(target, start, strict=True))
-                denoised = self.denoise(noisy, sigma, **options)[inner]
+                denoised = self.denoise(noisy, sigma, **options)[:, *inner]
                 if not self.has_posterior:
                     yield target, (denoised,)
                 else:
-                    yield target, (denoised, denoised, np.square(sigma * np.clip(2 * denoised, 0, 1)))
+                    std = np.reshape(sigma, (-1, 1, 1, 1)) * np.clip(2 * denoised, 0, 1)
+                    yield target, (denoised, denoised, std)
 
 
 @pytest.fixture

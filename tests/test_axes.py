@@ -101,8 +101,10 @@ TAKEN = {
     ),
     "greys": ((4, 20, 24), (4, 20, 24, 1), None),
     "perhaps colours first": ((3, 20, 24), (3, 20, 24, 1), "taken as 3 images of one channel; --axes SYX says that"),
-    "images": ((2, 20, 24, 3), (2, 20, 24, 3), "taken as N, Y, X, C: 2 images of 20 rows, 24 columns and 3 channels"),
-    "grey images": ((2, 20, 24, 1), (2, 20, 24, 1), "taken as N, Y, X, C: 2 images of 20 rows, 24 columns and 1 "),
+    "colour images": ((2, 20, 24, 3), (2, 20, 24, 3), None),
+    "grey images": ((2, 20, 24, 1), (2, 20, 24, 1), None),
+    "images": ((2, 20, 24, 4), (2, 20, 24, 4), "taken as N, Y, X, C: 2 images of 20 rows, 24 columns and 4 channels"),
+    "one image": ((1, 20, 24, 2), (1, 20, 24, 2), "taken as N, Y, X, C: 1 image of 20 rows, 24 columns and 2 channels"),
 }
 
 
@@ -206,7 +208,7 @@ def test_names_that_say_nothing_count_as_none(tmp_path):
 
 def test_an_empty_array_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((0, 20, 24), "uint8"))
-    with pytest.raises(ValueError, match="it is empty"):
+    with pytest.raises(ValueError, match="nothing empty"):
         images.read(tmp_path / "a.npy")
 
 

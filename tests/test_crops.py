@@ -317,7 +317,8 @@ def test_examples_are_in_units_of_the_range(tmp_path, dtype):
     np.save(tmp_path / "stack.npy", stack)
     full = 65535 if dtype == "uint16" else 1
     settings = {"channels": 2, "noise": GaussianNoise(0.05, 0.05), "offset": 100 / full, "scale": 4000 / full}
-    settings |= {"fractional": dtype == "uint16", "crop": 16, "remark": lambda line: None}
+    lines = []
+    settings |= {"fractional": dtype == "uint16", "crop": 16, "remark": lines.append}
     data = _images(tmp_path / "stack.npy", num_held_out=1, **settings)
     for number in range(4):
         crop, sigma = _noisy_and_sigma(data, number)
@@ -332,6 +333,7 @@ def test_examples_are_in_units_of_the_range(tmp_path, dtype):
     noisy, sigma, clean = _validation(_images(tmp_path / "stack.npy", corrupt="fixed", **settings), 1, 99)
     np.testing.assert_allclose(clean * 4000.0 + 100.0, stack[1], atol=1e-2)
     assert np.std(noisy - clean) == pytest.approx(0.05, rel=0.1)
+    assert all("taken as N, Y, X, C: 3 images of 24 rows, 20 columns and 2 channels" in line for line in lines)
 
 
 def test_eight_bits_are_not_touched(folder):

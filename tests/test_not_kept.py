@@ -139,3 +139,19 @@ def test_alpha_of_an_ome_file_leaves_its_description(tmp_path, samples, axes):
             series.asarray(), pixels[..., : samples - 1].squeeze(-1) if samples == 2 else pixels[..., : samples - 1]
         )
     assert images.read(tmp_path / "b.tif").notes == ()
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_texts_of_further_pages_are_said(tmp_path, bigtiff):
+    for name, texts in {
+        "own": ("first", "second page"),
+        "same": ("all alike", "all alike"),
+        "short": ("a", "b"),
+    }.items():
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif", bigtiff=bigtiff) as writer:
+            for text in texts:
+                writer.write(random_pixels((9, 8), "u1"), description=text, metadata=None, photometric="minisblack")
+    save(tmp_path / "none.tif", (3, 9, 8), "u1", metadata=None, description="of the first")
+    expected = ("its texts of further pages are not kept in b.tif",)
+    found = {name: said(tmp_path / f"{name}.tif", "b.tif") for name in ("own", "same", "short", "none")}
+    assert found == {"own": expected, "same": (), "short": expected, "none": ()}

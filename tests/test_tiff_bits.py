@@ -131,3 +131,14 @@ def test_floats_have_no_bits(tmp_path):
     assert images.read(tmp_path / "a.tif").bits is None
     tifffile.imwrite(tmp_path / "b.tif", random_pixels((5, 6), "u2"), photometric="minisblack")
     assert images.read(tmp_path / "b.tif").bits is None
+
+
+@pytest.mark.parametrize(("shape", "options"), PACKED.values(), ids=PACKED)
+def test_windows_of_packed_files_are_parts_of_the_whole(tmp_path, shape, options):
+    pixels = random_pixels(shape, "u2") >> 4
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **{"photometric": "minisblack", "bitspersample": 12, **options})
+    with images.opened(tmp_path / "a.tif") as file:
+        whole = file.read(0)
+        height, width = whole.shape[:2]
+        rows, columns = slice(height // 2, height), slice(width // 3, width - width // 4)
+        np.testing.assert_array_equal(file.read_window(0, rows, columns), whole[rows, columns])

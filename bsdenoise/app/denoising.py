@@ -1,6 +1,7 @@
 """What the page does with a file, without the page: facts, a denoised copy, and all that is known of one image."""
 
 import contextlib
+import dataclasses
 import math
 import threading
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bsdenoise import images
+from bsdenoise import ignored, images
 from bsdenoise.app import orientation
 from bsdenoise.app.bench import Bench
 from bsdenoise.app.facts import Denoised, Facts
@@ -185,15 +186,29 @@ class _Work:
 
     def look(self, index: int) -> Denoised:
         """Denoise an image, and tell all that is known of it."""
-        return self._next(self._bench.look, index)
+        raw, gaps, found = self._next(self._bench.look, index)
+        if gaps is None:
+            return dataclasses.replace(found, noisy=raw)
+        nothing = gaps.any(axis=-1)
+        ratio = None if found.ratio is None else np.where(nothing, np.float32(np.nan), found.ratio)
+        denoised, ignored_share = np.where(gaps, raw, found.denoised), float(nothing.mean())
+        return dataclasses.replace(found, noisy=raw, denoised=denoised, ratio=ratio, ignored_share=ignored_share)
 
     def denoised(self, index: int) -> np.ndarray:
         """Denoise an image, (H, W, C), and no more."""
-        return self._next(self._bench.denoised, index)
+        raw, gaps, denoised = self._next(self._bench.denoised, index)
+        return denoised if gaps is None else np.where(gaps, raw, denoised)
 
-    def _next(self, compute: Callable[..., Any], index: int) -> Any:
+    def _next(self, compute: Callable[..., Any], index: int) -> tuple[np.ndarray, np.ndarray | None, Any]:
+        """Compute something of an image without gaps; give it with the image (H, W, C) as it is, and its gaps."""
         pixels = self._file.read(index)
+        gaps = ignored.where(pixels, self._file.no_data)
+        whole = pixels if gaps is None else ignored.filled(pixels, gaps)  # before it is cut into channels
         self._meter.advance(0.0)
-        result = compute(pixels if pixels.ndim == 3 else pixels[..., np.newaxis], self._sigma, self._meter.advance)
+        result = compute(_with_channels(whole), self._sigma, self._meter.advance)
         self._meter.next_image()
-        return result
+        return _with_channels(pixels), None if gaps is None else _with_channels(gaps), result
+
+
+def _with_channels(image: np.ndarray) -> np.ndarray:
+    return image if image.ndim == 3 else image[..., np.newaxis]

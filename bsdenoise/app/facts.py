@@ -79,6 +79,7 @@ class Denoised:
         estimated_psnr: In dB, for the peak that the facts name; NaN where the model withholds it; `None` where σ was
             estimated, because texture that is taken for noise makes it far too high.
         given: σ as it was typed, `None` if it was not.
+        ignored_share: Share of pixels without a measurement; they are left as they are, and `ratio` is NaN there.
     """
 
     noisy: np.ndarray
@@ -88,3 +89,4 @@ class Denoised:
     origin: str | None = None
     estimated_psnr: float | None = None
     given: str | None = None
+    ignored_share: float = 0.0

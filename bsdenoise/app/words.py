@@ -100,6 +100,8 @@ def describe_result(facts: Facts, result: Denoised, seconds: float, index: int) 
     rows = {"File": _file(facts), **_notes(facts), **_channels(facts)}
     if facts.count > 1:
         rows["Shown"] = f"image {index + 1} of {facts.count}"
+    if result.ignored_share:
+        rows["No data"] = f"{100 * result.ignored_share:.3g} % of the pixels, which are left as they are"
     if result.origin is not None:
         rows["σ used"] = _sigma(result, facts)
         rows |= _trained(facts, result.sigmas)
@@ -181,6 +183,8 @@ def _psnr(result: Denoised, facts: Facts) -> str:
 
 
 def _uncertainty(ratio: np.ndarray, sigmas: Sequence[float]) -> str:
+    if np.isnan(ratio).all():
+        return "none, because nothing was measured"
     if max(sigmas) == 0:
         return "none, because no noise was found"
     return f"{float(np.nanmedian(ratio)):.2f} σ at the median pixel"

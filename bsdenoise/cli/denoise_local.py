@@ -119,13 +119,14 @@ class Local:
         with task.job.opened() as file:
             task.note(file)
             self._model.check_file(file)
+            task.take_units(self._model.units_of(file))
             self._files[task] = file
-            self._collected[task] = Collected(task.job, file)
-            return None if task.is_large or len(file) > 1 else self._parts(file, 0)
+            self._collected[task] = Collected(task.job, file, task.units)
+            return None if task.is_large or len(file) > 1 else self._parts(task, file, 0)
 
-    def _parts(self, file: images.ImageFile, index: int) -> np.ndarray:
+    def _parts(self, task: Task, file: images.ImageFile, index: int) -> np.ndarray:
         """Reads an image, as the model takes it."""
-        return parts_of(self._model.pixels(file.read(index), file), self._model.channels)
+        return parts_of(self._model.pixels(file.read(index), file, task.units), self._model.channels)
 
     def _read_stack(self, task: Task) -> Iterator[_Image]:
         """Gives the images of a stack, up to the first that fails in any way."""
@@ -133,7 +134,7 @@ class Local:
             self._collected[task].gaps = file.gaps
 
             def read(index: int) -> np.ndarray:
-                return self._parts(file, index)
+                return self._parts(task, file, index)
 
             last = len(file) - 1
             for index, future in in_order(read, range(len(file)), 1, lambda _: _cost_of_first(task), WAITING_VALUES):
@@ -204,6 +205,8 @@ class Local:
             if image.task.error is None:
                 image.denoised = Denoised(denoised.images[start:stop], ratios, sigmas)
                 image.task.sigmas += sigmas
+                if image.index == 0 and self._model.looks_correlated(image.parts):
+                    image.task.tell_correlation()
                 if image.is_last and sigmas and self._model.estimates_sigma:
                     image.task.tell_sigma(self._model.most_sigma)
             image.parts, image.is_ready = None, True

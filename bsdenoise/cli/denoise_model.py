@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bsdenoise import images, presets, tiling
+from bsdenoise import images, presets, tiling, units
 from bsdenoise.cli import models
 from bsdenoise.config import DenoiseConfig
+from bsdenoise.data import noise_floor
 from bsdenoise.levels import parse_level
+from bsdenoise.units import Units
 
 _KINDS = {3: "RGB images", 1: "images that are not RGB"}
 TOLERANCE = 1.25  # factor by which σ may be beyond those of the training before that is worth a word; a choice
+LOOKED_AT = 512  # side in pixels of the part of an image whose noise is looked at for correlation
 LOCAL_FLAGS = ("tta", "precision", "tile", "overlap")  # what a server decides by itself
 
 
@@ -110,16 +113,50 @@ class Model:
         images.check_channels(file.channels, self.channels)
         presets.check_channels(self._provenance, file.channels, file.independent_channels)
 
-    def pixels(self, array: np.ndarray, file: images.ImageFile) -> np.ndarray:
-        """Give pixels of a file as the model takes them: integers with a full scale of their own as fractions of it."""
+    def units_of(self, file: images.ImageFile) -> Units:
+        """Find the units of a file's floats where the model takes fractions of full scale, such as a shipped one.
+
+        Raises:
+            ValueError: If the file cannot be read.
+        """
+        is_plain = self._takes_fractions and self._scale == 1.0
+        return units.of_floats(file) if is_plain and file.dtype.kind == "f" else Units()
+
+    def pixels(self, array: np.ndarray, file: images.ImageFile, its_units: Units) -> np.ndarray:
+        """Give pixels of a file as the model takes them.
+
+        Integers with a full scale of their own become fractions of it, floats what their units say.
+        """
+        if array.dtype.kind == "f":
+            return its_units.to_model(array)
         # A model of floats refuses integers in words of its own.
         return array if file.bits is None or not self._takes_fractions else images.to_unit(array, file.bits)
+
+    def looks_correlated(self, parts: np.ndarray) -> bool:
+        """Tell whether σ is estimated from noise that neighbouring pixels share.
+
+        Args:
+            parts: What the model takes of an image, (B, H, W, C).
+        """
+        if not self.estimates_sigma:
+            return False
+        _, height, width, _ = parts.shape
+        rows, columns = tiling.middle(height, width, LOOKED_AT)
+        floors = [noise_floor.measure(images.to_unit(part[rows, columns])) for part in parts]
+        return noise_floor.is_correlated([floor for floor in floors if floor is not None], 1.0)
 
     @property
     def _provenance(self) -> dict[str, Any] | None:
         if self._config.server is None:
             return getattr(self.denoiser, "provenance", None)
         return self.denoiser.description.get("training")
+
+    @property
+    def _scale(self) -> float:
+        """Difference of pixels that the network sees as 1."""
+        if self._config.server is None:
+            return float(self.denoiser.scale)
+        return float(self.denoiser.description["pixels"]["scale"])
 
     @property
     def _takes_fractions(self) -> bool:
@@ -150,12 +187,10 @@ class Model:
         Raises:
             ValueError: If it is larger than the range of intensities that the model was trained on.
         """
-        is_here = self._config.server is None
-        most = self.denoiser.scale if is_here else float(self.denoiser.description["pixels"]["scale"])
-        if self.denoiser.has_posterior and sigma > most:
+        if self.denoiser.has_posterior and sigma > self._scale:
             raise ValueError(
                 f"--sigma {self._config.sigma} is more than the model takes: for this file at most "
-                f"{most * full_scale:g}, the range of its intensities."
+                f"{self._scale * full_scale:g}, the range of its intensities."
             )
 
     def _note_untrained(self, sigma: float, full_scale: float) -> None:
@@ -163,11 +198,12 @@ class Model:
         if self._noted or self._config.server is not None or not self.denoiser.has_posterior:
             return
         low, high = (level * self.denoiser.scale for level in (self.denoiser.noise.low, self.denoiser.noise.high))
-        if low / TOLERANCE <= sigma <= high * TOLERANCE:
+        # Weak noise is no matter where a model was trained for a range: how little it is, the likelihood is told.
+        if (low < high or low / TOLERANCE <= sigma) and sigma <= high * TOLERANCE:
             return
         self._noted = True
-        trained = " to ".join(dict.fromkeys(f"{level * full_scale:.4g}" for level in (low, high)))
-        line = f"the model was trained for a sigma of {trained}, and is told {sigma * full_scale:.4g}"
+        trained = " to ".join(dict.fromkeys(f"{level * full_scale:.5g}" for level in (low, high)))
+        line = f"the model was trained for a sigma of {trained}, and is told {sigma * full_scale:.5g}"
         tqdm.write(f"bsdenoise: note: {line}: its results may be poor", file=sys.stderr)  # beside the progress bar
 
     def denoise(self, batch: np.ndarray, full_scale: float | None = None) -> Denoised:
@@ -180,12 +216,27 @@ class Model:
         Raises:
             ValueError: If the model refuses it.
         """
+        if self._config.server is None and self.uses_own_sigma:
+            return self._with_own_sigma(batch)
         sigma = self.sigma(batch, full_scale)
         # One image is given as such, so that the model's refusals speak of one.
         noisy, its_sigma = (batch, sigma) if len(batch) > 1 else (batch[0], None if sigma is None else float(sigma[0]))
         denoised, ratios = self.denoise_with(noisy, its_sigma)
         own = tuple(float(value) for value in sigma) if sigma is not None and self.uses_own_sigma else ()
         return Denoised(denoised.reshape(batch.shape), None if ratios is None else ratios.reshape(batch.shape), own)
+
+    def _with_own_sigma(self, batch: np.ndarray) -> Denoised:
+        """Denoises a batch with the σ that the model finds in the same pass of its network."""
+        noisy = batch if len(batch) > 1 else batch[0]
+        ratios = None
+        if self.gives_std:
+            posterior = self.denoiser.posterior(noisy, **self.options)
+            denoised, sigma = posterior.denoised, np.atleast_1d(posterior.sigma)
+            ratios = over_sigma(np.asarray(posterior.std).reshape(batch.shape), sigma)
+        else:
+            denoised, sigma = self.denoiser.denoise_with_sigma(noisy, **self.options)
+        own = tuple(float(value) for value in sigma)
+        return Denoised(np.asarray(denoised).reshape(batch.shape), ratios, own)
 
     def denoise_with(self, noisy: np.ndarray, sigma: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Denoises an image or a batch with a known σ; gives the posterior standard deviation over σ if asked for."""
@@ -199,9 +250,10 @@ class Model:
 
 
 def over_sigma(std: np.ndarray, sigma: Any) -> np.ndarray:
-    """Divides standard deviations (…, H, W, C) by σ, a number or (B,)."""
+    """Divides standard deviations (…, H, W, C) by σ, a number or (B,); 1 where there is no noise: nothing is gained."""
     sigma = np.asarray(sigma, np.float32)
-    return std / sigma.reshape(*sigma.shape, *[1] * (std.ndim - sigma.ndim))
+    sigma = sigma.reshape(*sigma.shape, *[1] * (std.ndim - sigma.ndim))
+    return np.where(sigma > 0, std / np.where(sigma > 0, sigma, 1), np.float32(1))
 
 
 def parts_of(noisy: np.ndarray, channels: int) -> np.ndarray:

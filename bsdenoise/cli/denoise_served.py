@@ -37,11 +37,14 @@ def _denoise(model: Model, advance: Callable[[Task, float], None], writes: Write
     with task.job.opened() as file:
         task.note(file)
         model.check_file(file)
-        collected = Collected(task.job, file)
+        task.take_units(model.units_of(file))
+        collected = Collected(task.job, file, task.units)
         sigmas: list[float] = []
         for index in range(len(file)):
-            noisy = parts_of(model.pixels(file.read(index), file), model.channels)
-            parts = [model.denoise(part[np.newaxis], file.full_scale) for part in noisy]
+            noisy = parts_of(model.pixels(file.read(index), file, task.units), model.channels)
+            parts = [model.denoise(part[np.newaxis], task.full_scale) for part in noisy]
+            if index == 0 and model.looks_correlated(noisy):
+                task.tell_correlation()
             sigmas += [sigma for part in parts for sigma in part.own_sigmas]
             ratios = [part.ratios[0] for part in parts if part.ratios is not None]
             denoised = joined(np.concatenate([part.images for part in parts]))

@@ -2,12 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
 from bsdenoise import images, progress, tiling
-from bsdenoise.cli.denoise_model import Model, joined, over_sigma
+from bsdenoise.cli.denoise_model import Model, joined, over_sigma, parts_of
 from bsdenoise.cli.denoise_task import Task, Writes, height_and_width, outputs
 
 
@@ -27,16 +26,20 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, float], None], wr
     with task.job.opened() as file, contextlib.ExitStack() as targets:
         task.note(file)
         model.check_file(file)
+        task.take_units(model.units_of(file))
         writes.prepare(task.job)
         written = [
             (output, targets.enter_context(images.writing(output.path, output.shape, output.dtype, output.like)))
-            for output in outputs(task.job, file)
+            for output in outputs(task.job, file, task.units)
         ]
         sigmas: list[float] = []
         for index in range(len(file)):
-            image = _Image(file, index, model)
+            image = _Image(task, file, index, model)
 
-            def advance_image(pixels: float, num_parts: int = len(image.parts)) -> None:
+            if index == 0 and model.estimates_sigma and model.looks_correlated(image.middle()):
+                task.tell_correlation()
+
+            def advance_image(pixels: float, num_parts: int = image.num_parts) -> None:
                 advance(task, pixels / num_parts)
 
             with progress.watched_by(advance_image):
@@ -56,30 +59,31 @@ class _Image:
     """One image of an open file, which a model takes at once or channel by channel.
 
     Args:
-        file: The file.
+        task: The file.
+        file: The same, open.
         index: The image's number there.
         model: The model.
     """
 
-    def __init__(self, file: images.ImageFile, index: int, model: Model):
+    def __init__(self, task: Task, file: images.ImageFile, index: int, model: Model):
         self.model = model
-        self.full_scale = file.full_scale
+        self.full_scale = task.full_scale
         self.height, self.width = height_and_width(file.shape)
-        channels = 1 if len(file.shape) == 2 else file.shape[-1]
-        self.parts = [slice(first, first + model.channels) for first in range(0, channels, model.channels)]
+        self.num_parts = file.channels // model.channels
+        self._units = task.units
         self._file = file
         self._index = index
 
     @property
-    def part_shape(self) -> tuple[int, int, int]:
-        """What the model sees."""
-        return self.height, self.width, self.model.channels
+    def parts_shape(self) -> tuple[int, int, int, int]:
+        """What the model sees, (B, H, W, C)."""
+        return self.num_parts, self.height, self.width, self.model.channels
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """Reads a window, (h, w, C), as the model takes it."""
+        """Reads a window, (B, h, w, C), as the model takes it."""
         rows, columns = slice(*rows.indices(self.height)), slice(*columns.indices(self.width))
-        pixels = self.model.pixels(self._file.read_window(self._index, rows, columns), self._file)
-        return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+        pixels = self._file.read_window(self._index, rows, columns)
+        return parts_of(self.model.pixels(pixels, self._file, self._units), self.model.channels)
 
     def middle(self) -> np.ndarray:
         """Reads the part from which σ is estimated."""
@@ -98,39 +102,11 @@ def _windows(image: _Image, sigmas: list[float]) -> Iterator[tuple[slice, slice,
         posterior standard deviation over σ.
     """
     model = image.model
-    own: list[Any] = [None] * len(image.parts)
-    if model.has_sigma:
-        middle = image.middle()
-        sigmas_of_parts = (model.sigma(middle[np.newaxis, ..., part], image.full_scale) for part in image.parts)
-        own = [float(np.ravel(np.asarray(sigma))[0]) for sigma in sigmas_of_parts]
-        if model.uses_own_sigma:
-            sigmas += own
-    block: tuple[slice, slice, np.ndarray] | None = None
-
-    def read(rows: slice, columns: slice) -> np.ndarray:
-        nonlocal block
-        block = rows, columns, image.read(rows, columns)
-        return np.ascontiguousarray(block[2][..., image.parts[0]])
-
-    # The model chooses the blocks for the first channels; the others follow, so that all are written together.
-    done = model.denoiser.windows(read, image.part_shape, sigma=own[0], **model.options)
-    for (rows, columns), moments in done:
-        results = [_result(model, moments, own[0])]
-        for part, sigma in list(zip(image.parts, own, strict=True))[1:]:
-            assert block is not None
-            above, left = rows.start - block[0].start, columns.start - block[1].start
-            inner = (slice(above, above + rows.stop - rows.start), slice(left, left + columns.stop - columns.start))
-            with progress.part((rows.stop - rows.start) * (columns.stop - columns.start), of=block[2][..., 0].size):
-                denoised, ratio = model.denoise_with(np.ascontiguousarray(block[2][..., part]), sigma)
-            results.append((denoised[inner], None if ratio is None else ratio[inner]))
-        denoised = joined(np.stack([result for result, _ in results]))
-        ratios = [ratio for _, ratio in results if ratio is not None]
-        yield rows, columns, [denoised, joined(np.stack(ratios))] if ratios else [denoised]
-
-
-def _result(model: Model, moments: Any, sigma: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Gives what `Model.denoise_with` gives, from the moments of a window."""
-    if not model.gives_std:
-        return moments[0], None
-    denoised, _, variance = moments
-    return denoised, over_sigma(np.sqrt(np.maximum(variance, 0.0)), sigma)
+    own = model.sigma(image.middle(), image.full_scale) if model.has_sigma else None
+    if own is not None and model.uses_own_sigma:
+        sigmas += [float(sigma) for sigma in own]
+    for (rows, columns), moments in model.denoiser.windows(image.read, image.parts_shape, sigma=own, **model.options):
+        maps = [joined(moments[0])]
+        if model.gives_std:
+            maps.append(joined(over_sigma(moments[2], own)))
+        yield rows, columns, maps

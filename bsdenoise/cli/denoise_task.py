@@ -12,11 +12,16 @@ import numpy as np
 from bsdenoise import images, results
 from bsdenoise.cli import paths
 from bsdenoise.gaps import FilledFile, Gaps
+from bsdenoise.units import Units
 
 # Files of more pixels, all images of a stack together, are read, denoised and written in windows: 2^25 RGB pixels are
 # 0.1 GB in 8 bits, and several times as much as float32 on their way through the model.
 STREAMED_PIXELS = 2**25
-ROUNDING = 1e-4  # by which an estimate that was cut may differ from where it was cut
+CORRELATED = (
+    "its noise looks correlated between neighbouring pixels, as after demosaicing, resampling or blurring: sigma is "
+    "underestimated, and a model for white noise takes little of it away"
+)
+ROUNDING = 0.05  # by which an estimate may be beyond the training before that is worth a word
 
 
 @dataclass(eq=False)
@@ -31,6 +36,7 @@ class Task:
         sigmas: Every σ that was the model's own, as a fraction of full scale.
         dtype: Type of its pixels.
         bits: Significant bits of its pixels, if they are fewer than those of the type.
+        units: Of its floats.
         error: Why it could not be denoised.
         done: How many pixels of it the progress bar has counted.
     """
@@ -42,6 +48,7 @@ class Task:
     sigmas: list[float] = field(default_factory=list)
     dtype: np.dtype = np.dtype(np.uint8)
     bits: int | None = None
+    units: Units = field(default_factory=Units)
     error: BaseException | None = None
     done: float = 0.0
 
@@ -68,7 +75,7 @@ class Task:
     @property
     def full_scale(self) -> float:
         """Value of a fully lit pixel: σ as a fraction times this is σ in the units of the file."""
-        return images.full_scale(self.dtype, self.bits)
+        return self.units.scale if self.dtype.kind == "f" else images.full_scale(self.dtype, self.bits)
 
     @property
     def kind(self) -> str:
@@ -92,10 +99,20 @@ class Task:
         notes = (*file.notes, *images.not_kept_in(self.job.target, file))
         self.lines += [f"bsdenoise: note: {self.job.source}: {note}" for note in notes]
 
+    def take_units(self, units: Units) -> None:
+        """Notes the units of its floats, and lets users know if they were fitted."""
+        self.units = units
+        if units.line is not None:
+            self.lines.append(f"bsdenoise: note: {self.job.source}: {units.line}")
+
     def tell_gaps(self, gaps: Gaps) -> None:
         """Lets users know how many pixels hold no data."""
         if gaps.line is not None:
             self.lines.append(f"bsdenoise: note: {self.job.source}: {gaps.line}")
+
+    def tell_correlation(self) -> None:
+        """Lets users know that σ was estimated from noise that is not white."""
+        self.lines.append(f"bsdenoise: note: {self.job.source}: {CORRELATED}")
 
     def fail(self, error: BaseException) -> None:
         """Remembers why it could not be denoised."""
@@ -103,9 +120,9 @@ class Task:
         self.sigmas.clear()
 
     def tell_sigma(self, most: float, origin: str = "estimated") -> None:
-        """Lets users know which σ was estimated, in the units of the file, and if it was cut to `most`."""
-        if max(self.sigmas) >= most * (1 - ROUNDING):
-            origin += "; the model was trained up to that: give --sigma if noise is stronger"
+        """Lets users know which σ was estimated, in the units of the file, and if it is beyond `most`."""
+        if max(self.sigmas) > most * (1 + ROUNDING):
+            origin += f"; the model was trained up to {self.in_words([most])}"
         self.lines.append(f"{self.job.source}: sigma {self.in_words(self.sigmas)} ({origin})")
 
     def in_words(self, sigmas: Sequence[float]) -> str:
@@ -134,6 +151,7 @@ class Output:
         dtype: Type of its pixels.
         like: Whose metadata it gets, if any.
         bits: Significant bits of its pixels, if they are fewer than those of the type.
+        units: Of its floats.
     """
 
     path: Any
@@ -141,22 +159,24 @@ class Output:
     dtype: Any
     like: images.ImageFile | images.Picture | None
     bits: int | None = None
+    units: Units = field(default_factory=Units)
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
         """Converts an image or a part of it, (h, w, C), to how the file holds it, in one channel as their mean."""
         if self.shape[-1] == 1 and image.shape[-1] > 1 and len(self.shape) > 2:
             image = image.mean(axis=-1, keepdims=True)
         shape = image.shape[:2] if len(self.shape) == 2 else image.shape
+        image = self.units.from_model(image, self.dtype)
         return images.from_unit(image, self.dtype, self.bits).reshape(shape)
 
 
-def outputs(job: paths.Job, file: images.ImageFile) -> list[Output]:
+def outputs(job: paths.Job, file: images.ImageFile, units: Units) -> list[Output]:
     """Gives the denoised file, and if asked for the one of its uncertainty.
 
     The uncertainty is a posterior standard deviation over σ: that of each channel where the format holds numbers, else
     an 8-bit picture, for channels that are no RGB of their mean.
     """
-    denoised = Output(job.target, file.shape, file.dtype, file, file.bits)
+    denoised = Output(job.target, file.shape, file.dtype, file, file.bits, units)
     if job.std_target is None:
         return [denoised]
     if job.std_target.suffix.lower() in paths.NUMBER_SUFFIXES:
@@ -172,11 +192,12 @@ class Collected:
     Args:
         job: What to write.
         file: The noisy file.
+        units: Of its floats.
     """
 
-    def __init__(self, job: paths.Job, file: FilledFile):
+    def __init__(self, job: paths.Job, file: FilledFile, units: Units):
         self._job = job
-        self._outputs = outputs(job, file)
+        self._outputs = outputs(job, file, units)
         self._arrays = [np.empty(output.shape, output.dtype) for output in self._outputs]
         self._left = len(file)
         self.gaps = file.gaps

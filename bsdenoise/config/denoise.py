@@ -14,12 +14,14 @@ class DenoiseConfig:
     """Denoise image files, folders and globs.
 
     PNG (8 and 16 bits), JPEG, TIFF (8 and 16 bits, floats, stacks) and .npy files come out in the same bit depth, with
-    ICC profile, EXIF and resolution; TIFF also with its axes and descriptions. Images of a stack are denoised one by
-    one; Zarr stores and files of more than 32 megapixels window by window, in bounded memory. A bad file is named and
+    ICC profile, EXIF and resolution; TIFF also with its axes and descriptions, Zarr and OME-Zarr with all that their
+    metadata say. Images of a stack are denoised one by one; files of more than 32 megapixels window by window, in
+    bounded memory. A bad file is named and
     does not stop the others; the exit code is then 2.
     """
 
-    #: Image files, folders (searched recursively), or quoted globs such as "scans/**/*.png".
+    #: Image files, folders (searched recursively), or quoted globs such as "scans/**/*.png"; of a Zarr store also an
+    #: image in it, such as scan.zarr/0.
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT [INPUT ...]")]
 
     #: Folder for the denoised images, which keeps the structure of the input folder. For one input file also a file

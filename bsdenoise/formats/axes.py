@@ -129,7 +129,7 @@ def of_array(shape: tuple[int, ...], axes: str | None = None) -> Layout:
         ValueError: If it is empty, has other axes than `axes`, or may be anything.
     """
     if 0 in shape:
-        raise ValueError(f"it is empty. Received: shape={shape}")
+        raise ValueError(f"the shape must be that of images, nothing empty. Received: {shape}")
     if axes is not None:
         check(axes)
         if len(axes) != len(shape):
@@ -151,8 +151,8 @@ def of_array(shape: tuple[int, ...], axes: str | None = None) -> Layout:
         )
     first = len(shape) - 3
     notes: tuple[str, ...] = ()
-    if len(shape) == 4 or (len(shape) == 3 and shape[-1] not in (1, NUM_COLOURS)):
-        number = f"{shape[0]} images of " if len(shape) == 4 else ""
+    if len(shape) > 2 and shape[-1] not in (1, NUM_COLOURS):
+        number = f"{shape[0]} image{'s' * (shape[0] > 1)} of " if len(shape) == 4 else ""
         letters = ", ".join(_GUESSED[len(shape)]).upper()
         size = f"{shape[-3]} rows, {shape[-2]} columns and {shape[-1]} channels"
         notes = (f"taken as {letters}: {number}{size}; {FLAG} says otherwise",)

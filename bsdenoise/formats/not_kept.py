@@ -66,6 +66,8 @@ def _metadata(like: Picture | ImageFile, target: str) -> list[str]:
         names += ["gamma and chromaticities"] if _has_own_colours(known.get("chunks", ())) else []
     elif "tiff" in known:
         names += _of_tiff(like, target)
+    elif like.format == "Zarr" and not is_same and getattr(known.get("zarr"), "image", None) is not None:
+        names.append("OME-Zarr description")
     if target == "JPEG" and not is_same and known.get("xmp") and not jpeg_segments.fits_xmp(known):
         names.append("XMP (more than 64 kB)")
     if like.no_data is not None and not is_same:
@@ -82,7 +84,7 @@ def _has_own_colours(chunks: tuple[png.Chunk, ...]) -> bool:
 def _of_tiff(like: Picture | ImageFile, target: str) -> list[str]:
     layout = like.metadata["tiff"]
     tags = layout.tags
-    names = [f"tag {name}" for name in tags.left_out]
+    names = list(tags.left_out)
     array_type = like.dtype if isinstance(like, ImageFile) else like.array.dtype
     if target == "TIFF" and tiff_writing.can_write_like(like.shape, array_type, layout):
         return names

@@ -22,6 +22,7 @@ from bsdenoise.formats.tiff_layout import Layout
 MAX_PACKING = 1100  # decoded bytes for each stored one: deflate reaches 1032
 ALWAYS_ALLOWED = 2**28  # bytes of a page that need no such check: a black page may be packed to nothing
 LEAST_BITS = 8
+MAX_TEXT = 2**20  # bytes of a text that are compared with those of another
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _KINDS = ("ome", "imagej", "shaped")  # whose descriptions tell the axes
 _JPEGS = (COMPRESSION.OJPEG, COMPRESSION.JPEG, 34892, 33007)  # decoded to RGB whatever is stored
@@ -83,7 +84,7 @@ def examine(file: BinaryIO) -> Layout:
             palette=palette,
             compression=int(page.compression),
             predictor=int(page.predictor),
-            tags=tiff_tags.collect(file, tif, page, kind),
+            tags=tiff_tags.collect(file, tif, page, kind, has_texts=_has_texts_of_its_own(file, tif, page_offsets[:2])),
             notes=tuple(notes),
         )
 
@@ -139,14 +140,32 @@ def _page_offsets(file: BinaryIO, tif: TiffFile) -> list[int]:
 def _check_tags(file: BinaryIO, tif: TiffFile, offset: int, file_size: int) -> None:
     """Looks for descriptions beyond the end of the file; tifffile goes on without them, and with other axes."""
     tiff = tif.tiff
-    file.seek(offset)
-    (num_tags,) = struct.unpack(tiff.tagnoformat, file.read(tiff.tagnosize))
-    for code, kind, count, value in struct.iter_unpack(
-        f"{tiff.byteorder}HH2{tiff.offsetformat[1:]}", file.read(num_tags * tiff.tagsize)
-    ):
+    for code, kind, count, value in _entries(file, tif, offset):
         size = count * TYPE_SIZES.get(kind, 1)
         if code in (*tiff_tags.KEPT_TAGS, tiff_tags.DESCRIPTION) and tiff.offsetsize < size > file_size - value:
             raise ValueError(f"it ends early: its tag {code} is missing")
+
+
+def _entries(file: BinaryIO, tif: TiffFile, offset: int) -> Iterator[tuple[int, int, int, int]]:
+    """Read the tags of a page as they stand there: code, type, count, and value or where it is."""
+    tiff = tif.tiff
+    file.seek(offset)
+    (num_tags,) = struct.unpack(tiff.tagnoformat, file.read(tiff.tagnosize))
+    return struct.iter_unpack(f"{tiff.byteorder}HH2{tiff.offsetformat[1:]}", file.read(num_tags * tiff.tagsize))
+
+
+def _has_texts_of_its_own(file: BinaryIO, tif: TiffFile, offsets: list[int]) -> bool:
+    """Tell whether the second page has a description, a name or a date that the first one has not."""
+    texts = []
+    for offset in offsets:
+        found = {}
+        for code, _, count, value in list(_entries(file, tif, offset)):
+            if code in tiff_tags.TEXTS_OF_PAGES:
+                file.seek(value)
+                # Short ones stand in the entry itself.
+                found[code] = value if count <= tif.tiff.offsetsize else file.read(min(count, MAX_TEXT))
+        texts.append(found)
+    return any(text != texts[0].get(code) for found in texts[1:] for code, text in found.items())
 
 
 def _only_series(tif: TiffFile) -> TiffPageSeries:

@@ -49,6 +49,7 @@ IN_OTHER_FORMATS = (ORIENTATION, COLORMAP, 700, 33723, 34377, ICC_PROFILE, 50838
 COMMON_BLOCKS = {"xmp": 700, "photoshop": 34377, "iptc": 33723}
 TEXTS_OF_EXIF = (271, 272, 306, 315, 33432)  # make, model, date, artist and copyright: EXIF took them from TIFF
 _BYTE = 1
+TEXTS_OF_PAGES = (DESCRIPTION, 285, 306)  # and names, and dates
 OF_COLOURS = (COLORMAP, ICC_PROFILE)
 _FRACTIONS = {5: "I", 10: "i"}  # types of two numbers, without and with a sign
 # Tags that say how the pixels are stored and what is read of them, or which of them are brightest: written anew.
@@ -87,7 +88,7 @@ class Tags:
         description: ImageDescription, or the user's part of it.
         shaped: What tifffile's own description says beside the shape.
         colormap: (3, 2^bits) of a palette that colours measured greys for display.
-        left_out: Numbers and names of tags that are not kept: nobody knows whether they stay true.
+        left_out: What is not kept, in words: tags of which nobody knows whether they stay true.
     """
 
     extra: tuple[tuple[int, int, int, bytes, bool], ...]
@@ -100,8 +101,16 @@ class Tags:
     left_out: tuple[str, ...] = ()
 
 
-def collect(file: BinaryIO, tif: TiffFile, page: TiffPage, kind: str) -> Tags:
-    """Reads the tags of a page."""
+def collect(file: BinaryIO, tif: TiffFile, page: TiffPage, kind: str, has_texts: bool = False) -> Tags:
+    """Read the tags of the first page.
+
+    Args:
+        file: The open file.
+        tif: The same, opened by tifffile.
+        page: Its first page.
+        kind: As in `Layout`.
+        has_texts: Whether further pages have texts of their own, which are left out.
+    """
     raw = {tag.code: tag for tag in page.tags if tag.code in (*KEPT_TAGS, SOFTWARE)}
     is_for_display = kind in ("ome", "imagej")
     if not is_for_display:
@@ -131,7 +140,10 @@ def collect(file: BinaryIO, tif: TiffFile, page: TiffPage, kind: str) -> Tags:
         described[0] if described else None,
         shaped,
         colormap,
-        tuple(f"{tag.code} ({tag.name})" for tag in page.tags if tag.code not in _UNDERSTOOD),
+        (
+            *(f"tag {tag.code} ({tag.name})" for tag in page.tags if tag.code not in _UNDERSTOOD),
+            *(["texts of further pages"] if has_texts else []),
+        ),
     )
 
 

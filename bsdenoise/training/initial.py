@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from bsdenoise import growing, network, saved
 from bsdenoise.config import TrainConfig
@@ -12,6 +13,8 @@ from bsdenoise.data.crops import TrainingImages
 from bsdenoise.methods import Method
 
 PAPER_SIZE = {"width": 48, "depth": 5}  # Laine et al. 2019, Appendix A
+
+MIDDLE = 0.5  # of the range of intensities, which is fitted to lie between 0 and 1
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,19 @@ def _grown(config: TrainConfig, narrow: Any, method: Method, size: dict[str, int
     size = size | {"width": config.width}
     keras.utils.set_random_seed(config.seed)
     return growing.widened(narrow, method.network(**size, dtype="float32")), size
+
+
+def begin_in_the_middle(network: Any, channels: int) -> None:
+    """Let a new network predict the middle of the range of intensities before it has learnt anything.
+
+    He initialisation starts at 0, black, and the first hundreds of steps would go into leaving it.
+
+    Args:
+        network: A Keras model whose last layer has a bias; its first outputs are the predicted colour.
+        channels: Number C of image channels.
+    """
+    bias = getattr(network.layers[-1], "bias", None)
+    if bias is not None:
+        values = np.array(keras.ops.convert_to_numpy(bias))
+        values[:channels] = MIDDLE
+        bias.assign(values)

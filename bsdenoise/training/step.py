@@ -50,6 +50,8 @@ class TrainingState:
             self.network = method.network(**size, dtype=network.POLICIES[config.precision])
             if start.weights is not None:
                 self.network.set_weights(start.weights)
+            else:
+                initial.begin_in_the_middle(self.network, data.channels)
             self.schedule = RampUpDown(config.learning_rate, config.steps, config.ramp_up, config.ramp_down)
             self.optimizer = optimizers.make(config.optimizer, self.schedule, config.beta_2)
             self.optimizer.build(self.network.trainable_variables)
