@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bsdenoise import images, tiling
-from bsdenoise.data.sampling import fit_range
+from bsdenoise.intensities import fit_range
 
 # Fractions of full scale lie between 0 and 1, and with strong noise a little beyond. What spans less than a thousandth
 # of that, or lies elsewhere, is in other units: counts, or a flux of 1e-18.
