@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize
+from scipy import optimize, special
 from skimage import data, restoration
 
-from bsdenoise.noise import GaussianNoise, estimate_sigma, parse, refine_sigma
+from bsdenoise.noise import GaussianNoise, _erfinv, estimate_sigma, parse, refine_sigma
 
 # --- SPECs ---------------------------------------------------------------------------------------------------------
 
@@ -307,3 +307,8 @@ def test_pixels_that_do_not_count_refine_nothing():
     counts[:, :, :45] = True
     residual[:, :, 45:] = 9.0
     np.testing.assert_allclose(refine_sigma(residual, prior, start, 0.01, counts), 0.1, rtol=0.05)
+
+
+def test_inverse_of_the_error_function():
+    x = np.linspace(-0.99, 0.99, 199, dtype="float32")
+    np.testing.assert_allclose(_erfinv(x), special.erfinv(x), rtol=4e-3, atol=1e-6)

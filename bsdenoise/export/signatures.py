@@ -43,19 +43,26 @@ def signatures(denoiser, max_pixels, tiles, description):
     image = tf.TensorSpec((None, None, None, channels), tf.float32, "image")
     image_bytes = tf.TensorSpec((None,), tf.string, "image_bytes")
     sigma = tf.TensorSpec((None,), tf.float32, "sigma")
-    # Functions that all signatures call, so that the network stands in the file once.
-    network = tf.function(denoiser.network, input_signature=(image,), autograph=False)
-    finished = tf.function(
-        lambda shown, sigma: denoiser.finished(network(shown), shown, sigma),
-        input_signature=(image, sigma),
-        autograph=False,
+
+    def shared(function, *specs):
+        return tf.function(function, input_signature=specs, autograph=False)
+
+    # Functions that all signatures call, so that they, and the network above all, stand in the file once.
+    network = shared(denoiser.network, image)
+    finished = shared(lambda shown, sigma: denoiser.finished(network(shown), shown, sigma), image, sigma)
+    fitted = shared(denoiser.fitted, image, sigma)
+    first_sigma = shared(lambda noisy: _by_itself(denoiser.first_sigma, noisy), image)
+    solved_sigma = shared(
+        lambda noisy: _by_itself(functools.partial(denoiser.solved_sigma, network=network), noisy), image
     )
 
-    def refined(shown, sigma, is_first):
+    def refine(shown, sigma, is_first):
         """Finds σ in the same pass of the network where what is given is a first estimate."""
         outputs = network(shown)
         sigma = tf.where(is_first, denoiser.refined(outputs, shown, sigma), sigma)
         return denoiser.finished(outputs, shown, sigma)
+
+    refined = shared(refine, image, sigma, tf.TensorSpec((), tf.bool))
 
     def checked_image(image):
         image = checks.image(image, channels, denoiser.intensities, denoiser.units, max_pixels)
@@ -69,16 +76,21 @@ def signatures(denoiser, max_pixels, tiles, description):
 
     def denoise(image, sigma=None):
         noisy = denoiser.normalized(image)
-        moments = finished
+        moments, fit = finished, None
         if not denoiser.has_posterior:
-            fit, sigma = None, tf.zeros((tf.shape(image)[0],))
+            sigma = tf.zeros((tf.shape(image)[0],))
         elif sigma is not None:
             sigma = sigma / scale
-            fit = denoiser.fitted(noisy, sigma)
+            fit = fitted(noisy, sigma)
+        elif not denoiser.estimates_sigma:
+            sigma = denoiser.first_sigma(noisy)
         else:
-            sigma, fit, is_first = _first_sigma(denoiser, network, noisy, tiles)
-            if denoiser.estimates_sigma:
-                moments = functools.partial(refined, is_first=is_first)
+            first = first_sigma(noisy)
+            fit = fitted(noisy, first)
+            # Of what is computed tile by tile σ is refined before, as one tile knows too little.
+            is_first = is_untiled(tf.shape(noisy), tiles)
+            sigma = tf.cond(is_first, lambda: first, lambda: solved_sigma(noisy))
+            moments = functools.partial(refined, is_first=is_first)
         shown, sigma = (noisy, sigma) if fit is None else (fit.applied(noisy), sigma * fit.gain)
         (denoised,), _ = compute(moments, first_alone, shown, sigma, tiles, pictures=1, means=0)
         denoised = denoised if fit is None else fit.undone([denoised])[0]
@@ -95,7 +107,7 @@ def signatures(denoiser, max_pixels, tiles, description):
         image = checked_image(image)
         sigma = checked_sigma(sigma, tf.shape(image)[0]) / scale
         noisy = denoiser.normalized(image)
-        fit = denoiser.fitted(noisy, sigma)
+        fit = fitted(noisy, sigma)
         shown, shown_sigma = fit.applied(noisy), sigma * fit.gain
         limits = risk.clip_limits(keras.ops, shown)
 
@@ -130,11 +142,8 @@ def signatures(denoiser, max_pixels, tiles, description):
 
     def own_sigma(image):
         noisy = denoiser.normalized(checked_image(image))
-        return {
-            "sigma": tf.ensure_shape(
-                _by_itself(functools.partial(_solved_sigma, denoiser, network), noisy) * scale, (None,)
-            )
-        }
+        sigma = solved_sigma(noisy) if denoiser.estimates_sigma else denoiser.first_sigma(noisy)
+        return {"sigma": tf.ensure_shape(sigma * scale, (None,))}
 
     def describe(format):
         format = checks.words(format, "format", (DESCRIPTION_FORMAT,))
@@ -151,27 +160,6 @@ def signatures(denoiser, max_pixels, tiles, description):
     }
     names = signature_names(channels, denoiser.fractional, denoiser.has_posterior)
     return {name: table[name] for name in names}
-
-
-def _first_sigma(denoiser, network, noisy, tiles):
-    """Gives what σ of normalised images is known to be before the pass of the network over them.
-
-    Returns:
-        σ (B,), the fit of the intensities, and whether σ is a first estimate, which that pass will refine: of what is
-        computed tile by tile it is refined here, as one tile knows too little.
-    """
-    if not denoiser.estimates_sigma:
-        sigma = denoiser.first_sigma(noisy)
-        return sigma, None, tf.constant(False)
-    first = _by_itself(denoiser.first_sigma, noisy)
-    is_first = is_untiled(tf.shape(noisy), tiles)
-    solved = functools.partial(_solved_sigma, denoiser, network)
-    sigma = tf.cond(is_first, lambda: first, lambda: _by_itself(solved, noisy))
-    return sigma, denoiser.fitted(noisy, first), is_first
-
-
-def _solved_sigma(denoiser, network, noisy):
-    return denoiser.solved_sigma(noisy, network=network)
 
 
 def _by_itself(function, noisy):
