@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from bsdenoise.levels import SIGMA_MEDIAN
+
 # Of the Gaussian, in pixels of each level of the pyramid. Measured with the shipped models on gaps of many shapes:
 # wider ones follow the image less well, narrower ones give a single pixel too much weight.
 SMOOTHING = 1.5
@@ -20,7 +22,6 @@ CONFIDENT = 0.05
 # No instrument measures so much. Values that stand for "none" are often written with few digits, such as -3.4e38.
 BEYOND_MEASURE = 1e30
 FEW_DIGITS = 1e-2  # by how much they may then differ
-MEDIAN = 0.6744897501960817  # of |N(0, 1)|
 NOTHING_MEASURED = "none of its pixels holds a measurement"
 LEAST_BLOCKS = 64  # 2×2 pixels from which noise is estimated
 _NOISE = 0  # seed: the same image is filled the same way whenever it is
@@ -227,7 +228,7 @@ def _noise(values: np.ndarray, measured: np.ndarray, averages: np.ndarray) -> np
         differences = (a - b - c + d) / 2
     else:
         differences = (values - averages)[measured]
-    return values.dtype.type(np.median(np.abs(differences)) / MEDIAN)
+    return values.dtype.type(np.median(np.abs(differences)) / SIGMA_MEDIAN)
 
 
 def _halved(image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,11 @@
-"""How noise levels are written: `gaussian:25`, `5-50`, `25/255`. Text to numbers, with no neural network library."""
+"""How noise levels are written: `gaussian:25`, `5-50`, `25/255`. Text to numbers, with no neural network library.
+
+Beside it what relates σ to the median of noise.
+"""
 
 import re
 
+SIGMA_MEDIAN = 0.6744897501960817  # median of |N(0, 1)|, Donoho and Johnstone 1994
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
 

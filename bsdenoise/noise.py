@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 # The text alone needs no Keras; whoever has it finds all about noise here.
-from bsdenoise.levels import is_relative, parse_level, parse_range
+from bsdenoise.levels import SIGMA_MEDIAN, is_relative, parse_level, parse_range
 from bsdenoise.risk import MIN_PILE, MIN_PILE_SHARE
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "refine_sigma",
     "untrained_variance",
 ]
-SIGMA_MEDIAN = 0.6744897501960817  # median of |N(0, 1)|, Donoho and Johnstone 1994
 # Daubechies wavelet of two vanishing moments, high-pass: these two taps applied to second differences, so that it is
 # blind to constant and linear image content. In this form a constant gives an exact zero.
 DB2_TAPS = ((3.0**0.5 - 1.0) / (4.0 * 2.0**0.5), (3.0**0.5 + 1.0) / (4.0 * 2.0**0.5))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bsdenoise import images, tiling
-from bsdenoise.data.sampling import fit_range
+from bsdenoise.intensities import fit_range
 
 # Fractions of full scale lie between 0 and 1, and with strong noise a little beyond. What spans less than a thousandth
 # of that, or lies elsewhere, is in other units: counts, or a flux of 1e-18.
@@ -59,10 +59,9 @@ def of_floats(file: images.ImageFile) -> Units:
         ValueError: If it cannot be read.
     """
     height, width = file.shape[-3:-1] if len(file.shape) > 2 else file.shape
-    middle = tiling.middle(height, width, tiling.MIDDLE)
-    middle = tuple(slice(*side.indices(length)) for side, length in zip(middle, (height, width), strict=True))
+    rows, columns = tiling.middle(height, width, tiling.MIDDLE)
     numbers = np.unique(np.linspace(0, len(file) - 1, LOOKED_AT).astype(int))
-    pixels = np.concatenate([file.read_window(int(number), *middle).ravel() for number in numbers])
+    pixels = np.concatenate([file.read_window(int(number), rows, columns).ravel() for number in numbers])
     pixels = pixels[np.isfinite(pixels)].astype(np.float64)
     if not pixels.size:
         return Units()

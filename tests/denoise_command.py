@@ -80,6 +80,25 @@ class HalvingDenoiser:
                     yield target, (denoised, denoised, std)
 
 
+def put_in_place_of_models(monkeypatch, **options):
+    """Puts doubles in the place of models; gives them by the names by which they are asked for.
+
+    Args:
+        monkeypatch: That of the test.
+        options: Further ones of the doubles.
+    """
+    found = {}
+
+    def load(name):
+        found[str(name)] = HalvingDenoiser(3 if "rgb" in str(name) else 1, **options)
+        found[str(name)].provenance = {"preset": str(name)}
+        return found[str(name)]
+
+    monkeypatch.setattr(models, "load_denoiser", load)
+    monkeypatch.setattr(models, "load_preset", load)
+    return found
+
+
 @pytest.fixture
 def use_model(monkeypatch):
     """Puts a `HalvingDenoiser` in the place of the model file, and returns it."""

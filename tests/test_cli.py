@@ -186,6 +186,16 @@ def test_import_is_quick():
     assert seconds("import bsdenoise") < QUICK
 
 
+def test_commands_choose_the_backend_before_a_neural_network_library_is_loaded():
+    code = (
+        "import importlib, sys, bsdenoise.cli as cli\n"
+        "for command in cli.COMMANDS: importlib.import_module(f'bsdenoise.cli.{command}')\n"
+        "sys.exit(str({'keras', 'tensorflow', 'jax'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr == "set()\n"
+
+
 def test_help_loads_nothing_heavy():
     code = (
         "import sys, bsdenoise.cli as cli\n"

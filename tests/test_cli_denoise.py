@@ -29,7 +29,7 @@ use_model = denoise_command.use_model
         ("a.png", grey(40000, np.uint16, (5, 7, 3)), 20000),
         ("a.jpg", grey(), 50),
         ("a.npy", grey(0.75, np.float64), 0.375),
-        ("a.npy", grey(3.0, np.float32, (5, 7, 1)), 1.5),
+        ("a.npy", grey(1.25, np.float32, (5, 7, 1)), 0.625),
         ("a.npy", grey(100, np.uint8, (2, 5, 7, 3)), 50),
     ],
     ids=lambda value: f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else str(value),
@@ -208,11 +208,16 @@ def test_a_model_of_floats_refuses_integers(tmp_path, float_model_path, capsys):
     assert re.fullmatch(rf"1 written, 1 failed; sigma {low} \(estimated per image\)", lines[2])
 
 
-def test_a_model_of_integers_refuses_floats_of_other_units(tmp_path, tiny_denoiser_path, capsys):
-    source = save(tmp_path / "a.tif", noisy_counts())
-    assert run_real(source, tmp_path / "out", tiny_denoiser_path(1), "--sigma", 0.1) == 2
-    assert "a.tif: Pixels must lie between -16 and 16: the units are fractions of full scale" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+def test_a_model_of_integers_is_shown_floats_of_other_units_as_fractions(tmp_path, tiny_denoiser_path, capsys):
+    counts = noisy_counts()
+    source = save(tmp_path / "a.tif", counts)
+    assert run_real(source, tmp_path / "out", tiny_denoiser_path(1), "--sigma", 50) == 0
+    low, high = np.percentile(counts.astype(float), (0.1, 99.9))
+    fractions = ((counts - low) / (high - low)).astype(np.float32)
+    denoised = models.load_denoiser(tiny_denoiser_path(1)).denoise(fractions, sigma=50 / (high - low))
+    result = images.read_array(tmp_path / "out/a.tif")
+    np.testing.assert_allclose(result, denoised * (high - low) + low, rtol=1e-4)
+    assert "a.tif: its floats are no fractions of full scale: for the model, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -232,11 +237,11 @@ def test_each_file_has_its_estimated_sigma_said(tmp_path, use_model, capsys, arr
     assert capsys.readouterr().err.splitlines()[0] == f"{source}: sigma {expected} (estimated)"
 
 
-def test_an_estimate_that_was_cut_is_said_to_be(tmp_path, use_model, capsys):
-    use_model(1, is_known=False).noise.high = 2 * OWN_SIGMA
+def test_an_estimate_beyond_the_training_is_said_to_be(tmp_path, use_model, capsys):
+    use_model(1, is_known=False).noise.high = OWN_SIGMA
     source = save(tmp_path / "a.png", grey(255))
     assert denoise(source, "--out", tmp_path / "out") == 0
-    words = "estimated; the model was trained up to that: give --sigma if noise is stronger"
+    words = "estimated; the model was trained up to 25.5"
     assert capsys.readouterr().err.splitlines()[0] == f"{source}: sigma 51.0 ({words})"
 
 

@@ -10,7 +10,7 @@ import tifffile
 from denoise_command import save_tiff
 
 from bsdenoise import cli, images, presets
-from bsdenoise.cli import denoise_task, models
+from bsdenoise.cli import denoise_task
 from bsdenoise.client import files
 
 use_model = denoise_command.use_model
@@ -24,17 +24,8 @@ INDEPENDENT = {
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Puts doubles in the place of presets; gives them by the names by which they were asked for."""
-    found = {}
-
-    def load(name):
-        found[str(name)] = denoise_command.HalvingDenoiser(3 if "rgb" in str(name) else 1)
-        found[str(name)].provenance = {"preset": str(name)}
-        return found[str(name)]
-
-    monkeypatch.setattr(models, "load_denoiser", load)
-    monkeypatch.setattr(models, "load_preset", load)
-    return found
+    """Doubles in the place of presets, by the names by which they were asked for."""
+    return denoise_command.put_in_place_of_models(monkeypatch)
 
 
 def denoise(*arguments):

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from denoise_command import written
 from PIL import Image
 
 from bsdenoise import cli
@@ -126,7 +127,7 @@ def test_pictures_alone(call, photo, tmp_path, tiny_denoiser_path):
     assert code == 0, errors
     names = ["noisy", "bm3d", "full-3-0.0980", "full-3-0.1961", "clean"]
     expected = sorted(f"{number}-a-{name}.png" for number in (1, 2) for name in names)
-    assert sorted(path.name for path in (tmp_path / "crops").iterdir()) == expected
+    assert written(tmp_path / "crops") == expected
     clean = np.asarray(opened(tmp_path / "crops" / "1-a-clean.png"))
     np.testing.assert_array_equal(clean, np.asarray(opened(photo))[3:13, 4:24])
     assert opened(tmp_path / "crops" / "2-a-bm3d.png").size == (5, 5)
@@ -165,7 +166,7 @@ def test_an_older_figure_is_replaced_and_nothing_else_left(call, photo, tmp_path
     out.write_text("old")
     assert call(photo, *NOISE, "--out", out)[0] == 0
     assert opened(out).format == "PNG"
-    assert [path.name for path in out.parent.iterdir()] == ["f.png"]
+    assert written(out.parent) == ["f.png"]
 
 
 def test_what_is_done_to_images_is_said_once(call, photo, tmp_path):

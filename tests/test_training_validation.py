@@ -103,7 +103,7 @@ def test_pixels_that_were_not_measured_do_not_count(config, tmp_path):
     data, sample = preparation.open_data(config)
     assert sample.ignored == pytest.approx(500 / 48 / 40)
     state = TrainingState(config, data, tf.distribute.get_strategy())
-    values, _ = Validation(state.denoiser, data, 16, 64)()
+    values = Validation(state.denoiser, data, 16, 64)().values
     crop = data.validation_crop(int(data.held_out[0]), 64)
     measured = ~np.isnan(crop.clean).any(axis=-1)
     assert measured.sum() == 48 * 40 - 500

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bsdenoise.noise import SIGMA_MEDIAN
+from bsdenoise.levels import SIGMA_MEDIAN
 
 BLOCK = 16  # side of a block in pixels: 256 details, whose median is within some percent of its expectation
 STRIDE = 3  # correlation of camera files and of averaging detectors has mostly gone at this distance

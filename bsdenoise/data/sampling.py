@@ -10,13 +10,13 @@ from bsdenoise.data import noise_floor
 from bsdenoise.data.faults import Faults
 from bsdenoise.data.noise_floor import NoiseFloor
 from bsdenoise.data.sources import Source
+from bsdenoise.intensities import fit_range
 from bsdenoise.masks import Masks
 from bsdenoise.noise import estimate_sigma
 
 SAMPLE_SIZE = 24  # images that are looked at
 MIN_ESTIMATE_SIZE = 16  # pixels on a side below which noise is not estimated
 PIXELS_PER_IMAGE = 2**16  # drawn from each image for the range of intensities, at most; 24 images give 1.5 million
-RANGE_PERCENTILES = (0.1, 99.9)
 _DRAW = 0  # seed: the range must be the same whenever it is fitted
 
 
@@ -110,33 +110,6 @@ def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) ->
         floors=floors,
         ignored=float(np.mean(shares)),
     )
-
-
-def fit_range(pixels: np.ndarray) -> tuple[float, float]:
-    """Fits offset and scale, so that most of (pixel − offset) / scale lies between 0 and 1.
-
-    They are the 0.1 percentile and its distance to the 99.9 percentile. Extremes would not do: one hot pixel of a
-    camera that reads 65535 among values of some hundreds would leave the network with numbers near 0 only. Mean and
-    standard deviation suffer from it too. One pixel in a thousand is more than cameras have of defects and cosmic
-    rays, and little enough that sparse bright spots, as of stars or fluorescent beads, are not all left out; those
-    that are stay what they are, as nothing is clipped. Noise widens the range by about three of its standard
-    deviations at either end, which does no harm.
-
-    Where these percentiles coincide, as of images that are constant but for a few spots, the range is that of all
-    pixels; where all are equal, scale is their magnitude, or 1 for zeros.
-
-    Args:
-        pixels: Finite numbers, at least one.
-
-    Returns:
-        Offset, and scale > 0.
-    """
-    low, high = np.percentile(pixels.astype(np.float64), RANGE_PERCENTILES)
-    if not high > low:
-        low, high = float(pixels.min()), float(pixels.max())
-    if not high > low:
-        return float(low), float(abs(low)) or 1.0
-    return float(low), float(high - low)
 
 
 def _draw(image: np.ndarray, index: int) -> np.ndarray:
