@@ -75,7 +75,7 @@ def test_float_signatures_equal_the_keras_model(shape, name, server, folder, den
         # σ²(1 − G) cancels where G is near 1, and the root of what remains says nothing: the variance is compared.
         variances = [np.square(std / sigma[:, None, None, None]) for std in (served["std"], expected.std)]
         np.testing.assert_allclose(*variances, atol=1e-5)
-        assert variances[1].max() > 0.01
+        assert variances[1].max() > 0.005
         np.testing.assert_allclose(served["estimated_psnr"], expected.estimated_psnr, atol=1e-3)
         served = server.call(folder, "with_sigma", route=route, image=image, sigma=sigma)
         np.testing.assert_allclose(served["denoised"], expected.denoised, rtol=1e-5, atol=tolerance)
@@ -127,7 +127,8 @@ def test_extreme_values_that_are_allowed_give_numbers(server, folder, denoiser):
     image = rng.choice(np.array([low, high, denoiser.offset]), (2, 9, 8, denoiser.channels)).astype("float32")
     for sigma in ([1e-30, 1e-6], [denoiser.scale, 0.5]):
         served = server.call(folder, "posterior", image=image, sigma=np.array(sigma, "float32"))
-        assert all(np.isfinite(value).all() for value in served.values())
+        assert all(np.isfinite(value).all() for key, value in served.items() if key != "estimated_psnr")
+        assert not np.isinf(served["estimated_psnr"]).any()  # NaN where it is withheld
 
 
 @pytest.mark.parametrize("name", ["scaled", "five"], indirect=True)
