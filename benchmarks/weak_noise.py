@@ -23,11 +23,11 @@ def main(argv=None) -> None:
     """Measure, and print a table and a JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photographs", help="folder or glob")
-    parser.add_argument("--model", default="grey-gaussian5-50-small", help="name of a preset for grey images")
+    parser.add_argument("--model", default="grey-gaussian5-50-small", help="name of a preset for a range of noise")
     parser.add_argument("--most", type=int, default=8, help="number of photographs")
     config = parser.parse_args(argv)
     denoiser = Denoiser.from_preset(config.model)
-    clean = [middle(path) for path in images.find(config.photographs)[: config.most]]
+    clean = [middle(path, denoiser.channels) for path in images.find(config.photographs)[: config.most]]
     rows = [row(denoiser, clean, sigma, fill) for fill in (1.0, COUNTS) for sigma in SIGMAS]
     print("rms errors in grey levels of the range; ratio: worst of all images, denoised over noisy")
     print(f"{'fill':>5} {'sigma':>6} {'found':>6} {'noisy':>6} {'denoised':>9} {'told':>6} {'ratio':>6}")
@@ -39,9 +39,9 @@ def main(argv=None) -> None:
     print(json.dumps({"model": config.model, "images": len(clean), "rows": rows, "machine": describe()}))
 
 
-def middle(path) -> np.ndarray:
-    """Read the middle of a photograph as luminance, (H, W, 1) in [0, 1]."""
-    image = images.to_unit(images.to_channels(images.read_image(path).array, 1))
+def middle(path, channels) -> np.ndarray:
+    """Read the middle of a photograph in colour or as luminance, (H, W, C) in [0, 1]."""
+    image = images.to_unit(images.to_channels(images.read_image(path).array, channels))
     top, left = (max(side - SIDE, 0) // 2 for side in image.shape[:2])
     return image[top : top + SIDE, left : left + SIDE]
 
