@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from bsdenoise.levels import SIGMA_MEDIAN
 
@@ -206,6 +205,8 @@ def _with_averages(values: np.ndarray, measured: np.ndarray, rng: np.random.Gene
         measured: bool (H, W); true somewhere.
         rng: For the noise.
     """
+    from scipy import ndimage  # only here: few images have gaps
+
     centre = values.dtype.type(values.sum(dtype=np.float64) / measured.sum())
     levels = [((values - centre) * measured, measured.astype(values.dtype))]
     while max(levels[-1][0].shape) > 1:

@@ -42,7 +42,6 @@ CASES = (
     Case("a CMYK file", "denoise cmyk.jpg --model m.keras --out out"),
     Case("infinite pixels", "denoise infinite.npy --model m.keras --out out"),
     Case("signed integers", "denoise signed.tif --model m.keras --out out"),
-    Case("floats from 0 to 255 for a model of 8-bit images", "denoise levels.npy --model m.keras --out out"),
     Case("a grey image for an RGB model", "denoise grey.png --model m.keras --out out"),
     Case("a sigma of zero", "denoise a.png --model m.keras --out out --sigma 0"),
     Case("a sigma that is no number", "denoise a.png --model m.keras --out out --sigma strong"),
@@ -101,7 +100,6 @@ def make_files(folder, model):
     tifffile.imwrite(folder / "dark.tif", rng.integers(100, 200, (4, 20, 20), "uint16"), photometric="minisblack")
     tifffile.imwrite(folder / "depths" / "b.tif", rgb.astype("uint16"), photometric="rgb")
     np.save(folder / "kinds" / "b.npy", rgb.astype("float32"))
-    np.save(folder / "levels.npy", rgb.astype("float32"))
     np.save(folder / "infinite.npy", np.full((20, 20, 3), np.inf, "float32"))
     (folder / "empty.png").write_bytes(b"")
     for name in ("text.png", "notes.txt", "texts/notes.txt", "versions/3/saved_model.pb"):
