@@ -199,10 +199,16 @@ class Denoiser(keras.Model):
         return image if self._has_plain_units else (image - self.offset) / self.scale
 
     def in_units(self, moments):
-        """Gives moments, arrays or tensors, in the units of the model; undoes `normalized`."""
+        """Gives denoised, mean and standard deviation in the units of the model, from moments in those of the network.
+
+        Moments hold the variance: only there its square cannot leave float32, whatever the units of the model are.
+
+        Args:
+            moments: Arrays or tensors (B, H, W, C): denoised, mean and variance, or the first of them.
+        """
+        locations, stds = moments[:2], [variance**0.5 for variance in moments[2:]]
         if self._has_plain_units:
-            return tuple(moments)
-        locations, stds = moments[:2], moments[2:]
+            return *locations, *stds
         return *(one * self.scale + self.offset for one in locations), *(std * self.scale for std in stds)
 
     # --- in the units of the network ---------------------------------------------------------------------------------
@@ -240,13 +246,13 @@ class Denoiser(keras.Model):
         return self.finished(self.network(shown), shown, sigma)
 
     def finished(self, outputs, shown, sigma):
-        """Gives the moments from network outputs (B, H, W, n), the images that it was shown, and σ (B,)."""
+        """Gives denoised, mean and variance from network outputs (B, H, W, n), what it was shown, and σ (B,)."""
         if not self.has_posterior:
             return self.estimator.moments(outputs, shown, sigma)
         sigma = ops.convert_to_tensor(sigma, "float32")
         untrained = noise.untrained_variance(ops.square(sigma), self.noise.low)
         denoised, mean, variance = self.estimator.moments(outputs, shown, sigma, untrained)
-        return denoised, mean, ops.sqrt(ops.maximum(variance, 0.0))
+        return denoised, mean, ops.maximum(variance, 0.0)
 
     def fitted(self, noisy, sigma):
         """Fits the intensities of images to the noise of the training, as `bsdenoise.fitting.fit` does."""
@@ -374,9 +380,9 @@ class Denoiser(keras.Model):
             maps = gaps.restored(empty), gaps.without(empty), gaps.without(empty)
             return Posterior(*maps, *((unknown, unknown) if len(shape) == 4 else (np.nan, np.nan)))
         normalized, sigma, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta, gaps)
-        denoised, mean, std = moments
+        denoised, mean, variance = moments
         counts = None if gaps is None else gaps.counts.reshape(denoised.shape)
-        psnr = estimate_psnr(denoised, normalized.pixels, mean, std, sigma, counts)
+        psnr = estimate_psnr(denoised, normalized.pixels, mean, np.sqrt(variance), sigma, counts)
         maps = [array.reshape(shape) for array in self._results(moments, normalized)]
         if gaps is not None:
             maps = [gaps.restored(maps[0]), *map(gaps.without, maps[1:])]

@@ -33,10 +33,10 @@ class Fit(NamedTuple):
         return (image - _per_image(self.offset)) * _per_image(self.gain)
 
     def undone(self, moments):
-        """Return moments (B, H, W, C) of images as shown, denoised, mean and std, in the units of the images."""
-        locations, stds = moments[:2], moments[2:]
+        """Return moments (B, H, W, C) of images as shown, denoised, mean and variance, in the units of the images."""
+        locations, variances = moments[:2], moments[2:]
         offset, gain = _per_image(self.offset), _per_image(self.gain)
-        return *(one / gain + offset for one in locations), *(std / gain for std in stds)
+        return *(one / gain + offset for one in locations), *(variance / gain**2 for variance in variances)
 
 
 def fit(image, sigma, low, high):

@@ -111,10 +111,10 @@ def signatures(denoiser, max_pixels, tiles, description):
         shown, shown_sigma = fit.applied(noisy), sigma * fit.gain
         limits = risk.clip_limits(keras.ops, shown)
 
-        def joined(some, part, sigma, denoised, mean, std):
+        def joined(some, part, sigma, denoised, mean, variance):
             its_limits = [limit[some] for limit in limits]
-            means = risk.means(keras.ops, denoised, part, mean, std, sigma, its_limits)
-            return [denoised, mean, std], [*means]
+            means = risk.means(keras.ops, denoised, part, mean, variance**0.5, sigma, its_limits)
+            return [denoised, mean, variance], [*means]
 
         pictures, means = compute(finished, joined, shown, shown_sigma, tiles, pictures=3, means=3)
         share, error, square = means
