@@ -363,7 +363,7 @@ def test_the_steps_are_told_to_a_terminal_alone(run_folder, tmp_path, capsys, mo
         "loading what was written",
         "trying the requests",
     ]
-    assert "100%" in shown and shown.endswith("\r") and "\n" not in shown  # nothing of it stays
+    assert "%|" in shown and shown.endswith("\r") and "\n" not in shown  # nothing of it stays
 
 
 def test_the_command_names_a_model_that_is_missing(tmp_path, capsys):

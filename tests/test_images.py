@@ -272,7 +272,7 @@ REFUSED = {
     "npy cut in half": ("a.npy", save_bytes(npy_header((9, 9)) + bytes(300)), "ends early: 648 bytes"),
     "npy of integers": ("a.npy", save_npy(np.zeros((3, 3), int)), "uint8, uint16 or floats. Received: dtype=int64"),
     "npy with one axis": ("a.npy", save_npy(np.zeros(3)), r"shape must be \(H, W\)"),
-    "npy without pixels": ("a.npy", save_npy(np.zeros((3, 0))), "it is empty"),
+    "npy without pixels": ("a.npy", save_npy(np.zeros((3, 0))), "nothing empty"),
     "npy with infinity": ("a.npy", save_npy(np.array([[1.0, np.inf]])), "infinite values"),
     "npy cut off": ("a.npy", save_bytes(b"\x93NUMPY\1\0"), "as NPY: "),
 }
