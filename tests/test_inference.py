@@ -46,13 +46,13 @@ def give_memory(monkeypatch, denoiser, *, pass_pixels):
 def record_passes(monkeypatch):
     """Collects the shapes of what is computed in one pass."""
     shapes = []
-    in_one_pass = inference.Inference._in_one_pass
+    in_one_pass = inference.Inference._with_sigma
 
     def recorded(self, batch, sigma):
         shapes.append(batch.shape[:3])
         return in_one_pass(self, batch, sigma)
 
-    monkeypatch.setattr(inference.Inference, "_in_one_pass", recorded)
+    monkeypatch.setattr(inference.Inference, "_with_sigma", recorded)
     return shapes
 
 
@@ -225,8 +225,8 @@ def test_windows_estimate_sigma_in_the_middle(monkeypatch):
 
 
 def test_windows_refuse_what_denoise_refuses(denoiser):
-    noisy = np.full((20, 20, 3), np.nan, "float32")
-    with pytest.raises(ValueError, match="NaN"):
+    noisy = np.full((20, 20, 3), np.inf, "float32")
+    with pytest.raises(ValueError, match="infinite"):
         list(denoiser.windows(lambda *window: noisy[window], noisy.shape))
     with pytest.raises(ValueError, match="`tta` must be one of"):
         denoiser.windows(lambda *window: noisy[window], noisy.shape, tta=3)
