@@ -12,6 +12,8 @@ WITHHELD = (
     "the noise of the image is not what was declared or estimated: sigma is too large, much of the noise is clipped, "
     "or it depends on the brightness"
 )
+# What an exported graph gives instead of NaN, which JSON does not know.
+SERVED_WITHHELD = -1.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from bsdenoise.client.description import Described
 from bsdenoise.client.errors import ClientError, RefusedError
 from bsdenoise.client.retries import Patience
 from bsdenoise.client.transport import Transport
-from bsdenoise.posterior import Posterior, estimate_psnr
+from bsdenoise.posterior import SERVED_WITHHELD, Posterior, estimate_psnr
 
 FILE_TYPES = (np.uint8, np.uint16)  # what PNG holds
 DESCRIBE_IS_MISSING = re.compile('"describe" not found')  # in TensorFlow-Serving's words
@@ -79,7 +79,8 @@ class ServedModel:
 
         def ask(images: np.ndarray, sigma: np.ndarray | None, which: slice) -> list[np.ndarray]:
             answer = self._predict("posterior", image=images, sigma=sigma)
-            psnr[which] = answer["estimated_psnr"]
+            served = answer["estimated_psnr"]
+            psnr[which] = np.where(served == SERVED_WITHHELD, np.nan, served)
             return [answer[name] for name in MAPS]
 
         planned = self._parts(pixels.shape, pictures=len(MAPS))

@@ -53,7 +53,7 @@ def export_saved_model(
     | `with_sigma` | `image`, `sigma` float32 (B,) | `denoised` |
     | `encoded` | `image_bytes` string (B,), PNG or JPEG | `denoised_bytes` string (B,), PNG with as many bits |
     | `encoded_with_sigma` | `image_bytes`, `sigma` | `denoised_bytes` |
-    | `posterior` | `image`, `sigma` | `denoised`, `mean`, `std`, `estimated_psnr` (B,) |
+    | `posterior` | `image`, `sigma` | `denoised`, `mean`, `std`, `estimated_psnr` (B,), −1 where it is withheld |
     | `own_sigma` | `image` | `sigma` (B,), what the first and the third take where none is given |
     | `describe` | `format` string (B,), "json" | `description` string (B,), what `serving.json` beside the graph says |
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from bsdenoise import risk, tiling
 from bsdenoise.graph import checks, files
 from bsdenoise.graph.tiles import compute, is_untiled
+from bsdenoise.posterior import SERVED_WITHHELD
 
 FILE_CHANNELS = (1, 3)  # what PNG and JPEG hold without an alpha channel
 # A batch of images far smaller than the network's grid is worked on as one with so many times the pixels at most.
@@ -120,6 +121,7 @@ def signatures(denoiser, max_pixels, tiles, description):
         share, error, square = means
         number = tf.cast(tf.reduce_prod(tf.shape(image)[1:]), tf.float32)
         psnr = risk.psnr(keras.ops, share, error / fit.gain**2, square / fit.gain**4, sigma, number)
+        psnr = tf.where(tf.math.is_nan(psnr), SERVED_WITHHELD, tf.maximum(psnr, 0.0))
         named = zip(("denoised", "mean", "std"), denoiser.in_units(fit.undone(pictures)), strict=True)
         return {name: tf.ensure_shape(picture, image.shape) for name, picture in named} | {
             "estimated_psnr": tf.ensure_shape(psnr, (None,))
