@@ -5,9 +5,33 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
+import wrapt
 
 # Modules that take longest: first, so that the last worker is not left alone with one of them.
-LONGEST = ("test_distributed", "test_server_survives", "test_training", "test_graph_signatures", "test_graph_tiles")
+LONGEST = (
+    "test_distributed",
+    "test_server_survives",
+    "test_training",
+    "test_graph_signatures",
+    "test_graph_tiles",
+    "test_selection",
+    "test_export",
+    "test_openvino",
+    "test_inference",
+    "test_denoiser",
+)
+
+
+@wrapt.when_imported("bsdenoise.export.saved_model")
+def _without_trial(module):
+    """Exports are not tried before they are published, which takes seconds, but in `test_export.py`."""
+    module.tried = module._try
+
+    def only_for_warm_up(folder, directory, description, text, sizes, report):
+        if sizes:
+            module.tried(folder, directory, description, text, sizes, report)
+
+    module._try = only_for_warm_up
 
 
 def pytest_collection_modifyitems(items):

@@ -55,7 +55,7 @@ def test_in_precision():
     whole, rounded = denoiser.posterior(noisy, sigma=0.1), half.posterior(noisy, sigma=0.1)
     assert rounded.denoised.dtype == np.float32
     differences = np.abs(whole.denoised - rounded.denoised)
-    assert 0 < differences.max() < 0.02
+    assert 0 < differences.max() < 0.03
     np.testing.assert_array_equal(half.in_precision("float32").denoise(noisy, sigma=0.1), whole.denoised)
     assert half.get_config()["scale"] == 2.0 and half.noise == denoiser.noise
 

@@ -87,9 +87,9 @@ def test_white_noise_is_compared_by_the_declared_sigma(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("camera", CAMERAS.values(), ids=CAMERAS)
-def test_a_training_keeps_the_best_of_its_validations(camera, tmp_path, monkeypatch):
+def test_a_training_keeps_the_best_of_its_validations(tmp_path, monkeypatch):
     """From a preset that is told a σ that fits nowhere: whatever the interval, that of the least true error."""
+    camera = CAMERAS["mid"]
     flags = {"images": 240, "batch": 4, "crop": 64, "width": None, "depth": None, "learning_rate": 6e-4, "ema": 0.9}
     config, clean = stack_config(camera, tmp_path, init="grey-gaussian5-50-small", validate_every=10, side=128, **flags)
     found = []
