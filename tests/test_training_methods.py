@@ -95,7 +95,7 @@ def test_real_pairs(config, source, tmp_path, name, kind):
     assert len(seen) > 10
     outcome = train(config)
     assert set(log_lines(config.out, "validation")[-1]) - {"kind", "step"} == (
-        {"loss", "held_out_psnr", "psnr"} if name == "n2c" else {"loss", "held_out_psnr"}
+        {"loss", "error", "held_out_psnr", "psnr"} if name == "n2c" else {"loss", "error", "held_out_psnr"}
     )
     assert outcome.finished
     assert keras.models.load_model(outcome.denoiser_path).provenance["pairs"] is True
