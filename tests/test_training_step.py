@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import training_runs
 
-from bsdenoise.training import loop, preparation
+from bsdenoise.training import loop, preparation, selection
 from bsdenoise.training.loop import train
 from bsdenoise.training.schedule import RampUpDown
 from bsdenoise.training.step import TrainingState
@@ -177,7 +177,7 @@ def test_the_device_is_waited_for_when_a_line_is_logged_only(config, monkeypatch
         return train_on.__get__(self, TrainingState)(*arguments)
 
     monkeypatch.setattr(TrainingState, "train_on", counted)
-    monkeypatch.setattr(loop._Loop, "_validate", lambda self, step: None)
+    monkeypatch.setattr(selection.Selection, "validate", lambda self, step, require: None)
     monkeypatch.setattr(loop._Loop, "_checkpoint", lambda self, step: None)
     monkeypatch.setattr(loop, "_export", lambda folder: None)
     monkeypatch.setattr(tensor_class, "_numpy", to_numpy)
