@@ -274,6 +274,11 @@ REFUSED = {
     "npy with one axis": ("a.npy", save_npy(np.zeros(3)), r"shape must be \(H, W\)"),
     "npy without pixels": ("a.npy", save_npy(np.zeros((3, 0))), "nothing empty"),
     "npy with infinity": ("a.npy", save_npy(np.array([[1.0, np.inf]])), "infinite values"),
+    "jpeg of its first bytes": (
+        "a.jpg",
+        save_bytes(b"\xff\xd8\xff\xe0" + bytes(16)),
+        "damaged before the picture begins",
+    ),
     "npy cut off": ("a.npy", save_bytes(b"\x93NUMPY\1\0"), "as NPY: "),
 }
 

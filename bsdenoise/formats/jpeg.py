@@ -4,7 +4,7 @@ import io
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from bsdenoise.formats import jpeg_segments
 from bsdenoise.formats.pixels import ImageFile, Picture, check_grey_or_rgb, same_colours, without_single_channel
@@ -21,7 +21,11 @@ def open_file(file: BinaryIO) -> ImageFile:
     Raises:
         ValueError: If it is neither grey nor RGB. (Other errors are the decoder's.)
     """
-    with Image.open(file, formats=("JPEG",)) as image:
+    try:
+        opened = Image.open(file, formats=("JPEG",))
+    except UnidentifiedImageError as error:
+        raise ValueError("it is cut off or damaged before the picture begins") from error
+    with opened as image:
         if image.mode not in ("L", "RGB"):
             raise ValueError(_REFUSED.format(image.mode))
         exif = image.info.get("exif", b"").removeprefix(_EXIF_PREFIX)
