@@ -24,7 +24,7 @@ LONGEST = (
 
 @wrapt.when_imported("bsdenoise.export.saved_model")
 def _without_trial(module):
-    """Exports are not tried before they are published, which takes seconds, but in `test_export.py`."""
+    """Exports are not tried before they are published, which takes seconds, unless `test_export.py` asks for it."""
     module.tried = module._try
 
     def only_for_warm_up(folder, directory, description, text, sizes, report):

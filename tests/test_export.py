@@ -15,7 +15,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from bsdenoise import cli, config, export
 from bsdenoise.denoiser import Denoiser
-from bsdenoise.export import export_saved_model
+from bsdenoise.export import export_saved_model, saved_model
 from bsdenoise.noise import GaussianNoise
 
 
@@ -31,14 +31,10 @@ def denoiser():
     return make_denoiser(2, GaussianNoise(25 / 255, 25 / 255), offset=100.0, scale=4000.0, fractional=False)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tried():
-    """Here exports are tried before they are published; other tests leave that out."""
-    from bsdenoise.export import saved_model
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saved_model, "_try", saved_model.tried)
-        yield
+@pytest.fixture
+def tried(monkeypatch):
+    """Has exports tried before they are published; most tests leave that out (`conftest.py`)."""
+    monkeypatch.setattr(saved_model, "_try", saved_model.tried)
 
 
 # How it is written
@@ -117,6 +113,7 @@ def cut(path, *, keep):
     ],
     ids=["graph cut", "no graph", "weights cut", "no index"],
 )
+@pytest.mark.usefixtures("tried")
 def test_what_does_not_load_is_not_published(damage, sentence, denoiser, tmp_path, after_writing):
     after_writing(lambda folder: damage(Path(folder)))
     with pytest.raises(
@@ -127,6 +124,7 @@ def test_what_does_not_load_is_not_published(damage, sentence, denoiser, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("tried")
 def test_what_does_not_answer_is_not_published(tmp_path):
     """Weights that are no numbers load well."""
     denoiser = make_denoiser(1, GaussianNoise(0.1, 0.1))
@@ -315,6 +313,7 @@ def run_folder(denoiser, tmp_path_factory):
     return folder
 
 
+@pytest.mark.usefixtures("tried")
 def test_the_command_writes_numbered_versions(run_folder, denoiser, server, tmp_path, capsys):
     out = tmp_path / "models" / "denoiser"
     (out / "4").mkdir(parents=True)
@@ -360,6 +359,7 @@ def test_the_command_says_in_one_line_what_is_wrong(out, arguments, sentence, ru
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.usefixtures("tried")
 def test_the_steps_are_told_to_a_terminal_alone(run_folder, tmp_path, capsys, monkeypatch):
     assert cli.main(["export", str(run_folder), "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().err == ""
