@@ -61,7 +61,7 @@ CASES = (
     Case("a range for images that are noisy already", f"train one --out run --noise gaussian:5-50 {TRAIN}"),
     Case("8 and 16 bits in one folder", f"train depths --out run --noise gaussian:25 {TRAIN}"),
     Case("integers and floats in one folder", f"train kinds --out run --noise gaussian:25/255 {TRAIN}"),
-    Case("images smaller than a crop", "train one --out run --noise gaussian:25 --width 4 --depth 1 --crop 64"),
+    Case("images smaller than a crop", "train one/a.png --out run --noise gaussian:25 --width 4 --depth 1 --crop 64"),
     Case("no image of the wanted size", f"train one --out run --noise gaussian:25 --min-side 256 {TRAIN}"),
     Case("a data set without split", f"train tfds:imagenet2012 --out run --noise gaussian:25 {TRAIN}"),
     Case("a learning rate that is no number", f"train one --out run --noise gaussian:25 --learning-rate fast {TRAIN}"),
