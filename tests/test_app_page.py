@@ -17,8 +17,9 @@ from tests import browser
 
 pytestmark = [
     pytest.mark.slow,
-    # Gradio 6.31 sums up its queue with an option that pandas 3 is about to drop.
+    # Gradio 6.31 sums up its queue, after some minutes, with options that pandas 3 is about to drop.
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
 HOSTILE_NAME = "a<img src=x onerror=alert(1)>.png"
 

@@ -20,8 +20,9 @@ from bsdenoise.app.denoising import Workshop
 
 pytestmark = [
     pytest.mark.slow,
-    # Gradio 6.31 sums up its queue with an option that pandas 3 is about to drop.
+    # Gradio 6.31 sums up its queue, after some minutes, with options that pandas 3 is about to drop.
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
 ]
 MAX_PIXELS = 1000
 

@@ -24,6 +24,7 @@ def records(model, dataset, psnr, images=None, channels=None, sigma=SIGMA):
     channels = channels or (1 if dataset == "bsd68" else 3)
     values = {"draw": 0, "height": 8, "width": 8, "sigma": sigma, "sigma_used": sigma, "psnr_noisy": 20.0}
     values |= {"psnr_unrounded": 1.0, "psnr_mean": None, "ssim": None, "sure_psnr": None, "calibration": None}
+    values |= {"sure_withheld": False}
     values |= {"seconds": 1.0, "model": model, "dataset": dataset, "channels": channels}
     return [Record(image=f"{i}", psnr=psnr + float(offset), **values) for i, offset in enumerate(spread)]
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bsdenoise.client.errors import UnavailableError
+from bsdenoise.client.errors import DeadlineError, UnavailableError
 
 FIRST_PAUSE = 0.2  # seconds; the server of a version that is being replaced answers again after about so long
 LONGEST_PAUSE = 5.0
+SHORT = 0.2  # seconds; an attempt with less left than this says little about the server when time is up
 Answer = TypeVar("Answer")
 
 
@@ -41,13 +42,20 @@ class Patience:
         """Calls `attempt` with the seconds that are left, and again after an `UnavailableError`.
 
         Raises:
-            ClientError: The last attempt's.
+            ClientError: The last attempt's; of the one before if the last one had no time to tell anything.
         """
         end = time.monotonic() + self.timeout
+        before: UnavailableError | None = None
         for number in range(self.retries + 1):
+            left = end - time.monotonic()
             try:
-                return attempt(end - time.monotonic())
-            except UnavailableError:
+                return attempt(left)
+            except DeadlineError:
+                if before is not None and left < SHORT:
+                    raise before from None
+                raise
+            except UnavailableError as error:
+                before = error
                 pause = min(FIRST_PAUSE * 2**number, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
                 if number == self.retries or time.monotonic() + pause >= end:
                     raise

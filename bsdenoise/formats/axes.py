@@ -151,10 +151,10 @@ def of_array(shape: tuple[int, ...], axes: str | None = None) -> Layout:
         )
     first = len(shape) - 3
     notes: tuple[str, ...] = ()
-    if len(shape) > 2 and shape[-1] not in (1, NUM_COLOURS):
+    if len(shape) == 4 or (len(shape) > 2 and shape[-1] not in (1, NUM_COLOURS)):
         number = f"{shape[0]} image{'s' * (shape[0] > 1)} of " if len(shape) == 4 else ""
         letters = ", ".join(_GUESSED[len(shape)]).upper()
-        size = f"{shape[-3]} rows, {shape[-2]} columns and {shape[-1]} channels"
+        size = f"{shape[-3]} rows, {shape[-2]} columns and {shape[-1]} channel{'s' * (shape[-1] > 1)}"
         notes = (f"taken as {letters}: {number}{size}; {FLAG} says otherwise",)
     if len(shape) == 2:
         return Layout(shape, _GUESSED[2], 0, 1, is_named=False)
