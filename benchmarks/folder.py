@@ -26,10 +26,10 @@ import tyro
 
 from benchmarks import machine
 from bsdenoise import images
-from bsdenoise.cli import denoise_local, paths
-from bsdenoise.cli.denoise_model import Model
-from bsdenoise.cli.denoise_task import Writes, surveyed
 from bsdenoise.config import DenoiseConfig
+from bsdenoise.pipeline import file_plan, local_files
+from bsdenoise.pipeline.denoising_model import Model
+from bsdenoise.pipeline.file_task import Writes, surveyed
 
 SIGMA = 25 / 255
 LEAST_SIDE, MOST_SIDE = 64, 320  # pixels
@@ -106,8 +106,8 @@ def one_by_one(denoiser: Any, source: Path, out: Path) -> None:
 def as_the_command(denoiser: Any, source: Path, out: Path) -> None:
     """Denoises a folder as `bsdenoise denoise` does it."""
     config = DenoiseConfig(inputs=(str(source),), out=out, sigma=f"{255 * SIGMA:g}/255", overwrite=True)
-    tasks = [surveyed(job) for job in paths.plan(config.inputs, out, overwrite=True)]
-    local = denoise_local.Local(Model(denoiser, config), lambda task, pixels: None, Writes(denoise_local.WRITERS))
+    tasks = [surveyed(job) for job in file_plan.plan(config.inputs, out, overwrite=True)]
+    local = local_files.Local(Model(denoiser, config), lambda task, pixels: None, Writes(local_files.WRITERS))
     for task in local.run(tasks):
         if task.error is not None:
             raise task.error
@@ -116,12 +116,12 @@ def as_the_command(denoiser: Any, source: Path, out: Path) -> None:
 @contextlib.contextmanager
 def without_batches() -> Iterator[None]:
     """Lets the command denoise each image by itself, as soon as it is there."""
-    before = denoise_local.BATCH_PIXELS, denoise_local.LOOK_AHEAD_PIXELS
-    denoise_local.BATCH_PIXELS = denoise_local.LOOK_AHEAD_PIXELS = NO_BATCHES
+    before = local_files.BATCH_PIXELS, local_files.LOOK_AHEAD_PIXELS
+    local_files.BATCH_PIXELS = local_files.LOOK_AHEAD_PIXELS = NO_BATCHES
     try:
         yield
     finally:
-        denoise_local.BATCH_PIXELS, denoise_local.LOOK_AHEAD_PIXELS = before
+        local_files.BATCH_PIXELS, local_files.LOOK_AHEAD_PIXELS = before
 
 
 def measure(way: str, denoiser: Any, source: Path, out: Path) -> tuple[float, float]:

@@ -61,13 +61,13 @@ def main() -> int:
     parser.add_argument("model", help="run folder, .keras file or preset of a colour model")
     parser.add_argument("out", type=Path, help="file to write, which ends in .keras")
     arguments = parser.parse_args()
-    from bsdenoise import files, saved
+    from bsdenoise import atomic, loading
 
     try:
         if arguments.out.suffix != ".keras":
             raise ValueError(f"{arguments.out}: expected a name that ends in .keras.")
-        grey = grey_start(saved.load(arguments.model))
-        with files.replacing(arguments.out) as temporary:
+        grey = grey_start(loading.load(arguments.model))
+        with atomic.replacing(arguments.out) as temporary:
             grey.save(temporary)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -92,8 +92,8 @@ def write_copies(config: Config, folder: Path) -> dict[str, Path]:
 def training_images(folder: Path, crop: int):
     """Opens a folder as training does."""
     from bsdenoise import methods
-    from bsdenoise.data.crops import TrainingImages
     from bsdenoise.data.sources import open_source
+    from bsdenoise.data.training_images import TrainingImages
     from bsdenoise.noise import GaussianNoise
 
     noise = GaussianNoise(25 / 255, 25 / 255)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import patterns
-from bsdenoise import files, presets
+from bsdenoise import atomic, presets
 from bsdenoise.network import sizes_of
 
 EXIT_FAILED = 2
@@ -63,7 +63,7 @@ def pack(denoiser: Any, name: str, data: str, folder: Path = presets.FOLDER) -> 
         provenance=denoiser.provenance or {},
         folder=folder,
     )
-    with files.replacing(preset.path) as temporary:
+    with atomic.replacing(preset.path) as temporary:
         temporary.write_bytes(buffer.getvalue())
     index = presets.read_index(folder) | {name: preset}
     presets.write_index(folder, dict(sorted(index.items(), key=_order)))
@@ -108,12 +108,12 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.5, help="weight of that one in the mean")
     parser.add_argument("--folder", type=Path, default=presets.FOLDER, help="where presets are")
     arguments = parser.parse_args()
-    from bsdenoise import saved
+    from bsdenoise import loading
 
     try:
-        denoiser = saved.load(arguments.model)
+        denoiser = loading.load(arguments.model)
         if arguments.average is not None:
-            averaged(denoiser, saved.load(arguments.average), arguments.share)
+            averaged(denoiser, loading.load(arguments.average), arguments.share)
         if (worst := patterns.worst_psnr(denoiser)) < patterns.NOISY_PSNR:
             raise ValueError(
                 f"The model is worse than the noisy image on stripes and checks: {worst:.1f} dB, and "

@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 from benchmarks import machine
-from bsdenoise.layers import CropLike, PadToMultiple
+from bsdenoise.network.layers import CropLike, PadToMultiple
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bsdenoise import files
+from bsdenoise import atomic
 
 SIDE = 128  # of a pattern in pixels; an image has two by two
 PERIODS = (2.5, 24.0)  # pixels
@@ -63,7 +63,7 @@ def main() -> int:
         rng = np.random.default_rng(arguments.seed)
         arguments.folder.mkdir(parents=True, exist_ok=True)
         for number in range(arguments.count):
-            with files.replacing(arguments.folder / f"pattern-{number:03d}.png") as temporary:
+            with atomic.replacing(arguments.folder / f"pattern-{number:03d}.png") as temporary:
                 Image.fromarray(image(rng)).save(temporary)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -66,11 +66,11 @@ def counted_gflop() -> float:
     from types import SimpleNamespace
 
     from bsdenoise import methods
-    from bsdenoise.training import plan
+    from bsdenoise.training import dry_run
 
     method = methods.get("full")
     network = method.network(channels=3, width=48, depth=5)
-    return plan.flops(SimpleNamespace(network=network, loss=method.loss(3, "prior")), 256, 3, 4) / 1e9
+    return dry_run.flops(SimpleNamespace(network=network, loss=method.loss(3, "prior")), 256, 3, 4) / 1e9
 
 
 def main() -> None:

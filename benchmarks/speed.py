@@ -118,7 +118,7 @@ def _our_step(config, precision, noisy):
 
     from bsdenoise import methods
     from bsdenoise.config import TrainConfig
-    from bsdenoise.data.crops import TrainingImages
+    from bsdenoise.data.training_images import TrainingImages
     from bsdenoise.noise import GaussianNoise
     from bsdenoise.training.step import TrainingState
 

@@ -9,22 +9,13 @@ from keras import ops
 
 # Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
 # Layers and losses are imported so that they register themselves with Keras.
-from bsdenoise import (  # noqa: F401
-    ensemble,
-    fitting,
-    ignored,
-    inference,
-    layers,
-    likelihood,
-    losses,
-    methods,
-    network,
-    noise,
-    presets,
-    tiling,
-)
-from bsdenoise.accepted import Accepted
-from bsdenoise.posterior import Posterior, estimate_psnr
+from bsdenoise import likelihood, methods, network, noise, presets  # noqa: F401
+from bsdenoise.images import missing  # noqa: F401
+from bsdenoise.inference import engine, intensity_fit, self_ensemble, tiling  # noqa: F401
+from bsdenoise.inference.input_checks import Accepted
+from bsdenoise.likelihood.posterior import Posterior, estimate_psnr
+from bsdenoise.methods import losses  # noqa: F401
+from bsdenoise.network import layers  # noqa: F401
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
@@ -100,7 +91,7 @@ class Denoiser(keras.Model):
         self.scale = float(scale)
         self.fractional = bool(fractional)
         self.provenance = provenance
-        self._inference = inference.Inference(self)
+        self._inference = engine.Inference(self)
         self.built = True
 
     @classmethod
@@ -167,7 +158,7 @@ class Denoiser(keras.Model):
         Raises:
             ValueError: If an array is no batch (B, H, W, C), or one that `denoise` refuses.
         """
-        plain, gaps = ignored.taken(x) if isinstance(x, _ARRAYS) else (x, None)
+        plain, gaps = missing.taken(x) if isinstance(x, _ARRAYS) else (x, None)
         checked = self._checked_batch(plain)
         # σ is estimated without gaps, which Keras knows nothing of.
         return super().predict(checked, *args, **kwargs) if gaps is None else self.denoise(x).astype("float32")
@@ -255,8 +246,8 @@ class Denoiser(keras.Model):
         return denoised, mean, ops.maximum(variance, 0.0)
 
     def fitted(self, noisy, sigma):
-        """Fits the intensities of images to the noise of the training, as `bsdenoise.fitting.fit` does."""
-        return fitting.fit(noisy, sigma, self.noise.low, self.noise.high)
+        """Fit the intensities of images to the noise of the training, as `inference.intensity_fit.fit` does."""
+        return intensity_fit.fit(noisy, sigma, self.noise.low, self.noise.high)
 
     def first_sigma(self, noisy, counts=None):
         """Gives σ of each image before the network has seen it, (B,): the known one, or a first estimate."""
@@ -321,7 +312,7 @@ class Denoiser(keras.Model):
             sigma: Noise standard deviation in the units of the scaled image, > 0 (25 grey levels of 8 bits are
                 25 / 255): a number, or one per image (B,). `None` takes the known one, or estimates it. Methods without
                 a posterior do not use it. Beyond the range of the training, intensities are stretched or compressed
-                for the network (`bsdenoise.fitting`), and σ is honoured as it is.
+                for the network (`bsdenoise.inference.intensity_fit`), and σ is honoured as it is.
             tile: Largest side of a tile in pixels, a multiple of the pooling grid; `None` computes at once what fits
                 into half of the free memory, and larger images in the largest tiles that do.
             overlap: Context in pixels that a tile has on every inner side, a multiple of the pooling grid and less than
@@ -349,7 +340,7 @@ class Denoiser(keras.Model):
             The denoised images, and their σ, float32 (B,), in the units of the model, 0 where no noise was found;
             `None` if none is used, or nothing was measured.
         """
-        noisy, gaps = ignored.taken(noisy)
+        noisy, gaps = missing.taken(noisy)
         if gaps is not None and gaps.is_everything:
             return gaps.restored(self._empty(noisy)), None
         normalized, sigma, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta, gaps)
@@ -368,12 +359,12 @@ class Denoiser(keras.Model):
         Returns:
             A `Posterior` of arrays as `denoise` gives them; `estimated_psnr` and `sigma` are numbers for one image,
             (B,) for a batch. The PSNR is for a peak of the model's `scale`, and of the values that were measured; it is
-            NaN where it is withheld, as told by `bsdenoise.posterior.WITHHELD`. Mean and standard deviation are NaN
-            where nothing was measured.
+            NaN where it is withheld, as told by `bsdenoise.likelihood.posterior.WITHHELD`. Mean and standard deviation
+            are NaN where nothing was measured.
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
-        noisy, gaps = ignored.taken(noisy)
+        noisy, gaps = missing.taken(noisy)
         shape = np.shape(noisy)
         if gaps is not None and gaps.is_everything:
             empty, unknown = self._empty(noisy), np.full(shape[0], np.nan, "float32")
@@ -410,13 +401,13 @@ class Denoiser(keras.Model):
         Raises:
             ValueError: As `denoise`.
         """
-        ensemble.check(tta)
+        self_ensemble.check(tta)
         *number, height, width, _ = shape
         last = gaps = corner = None
 
         def normalized(rows, columns):
             nonlocal last, gaps, corner
-            block, gaps = ignored.taken(read(rows, columns))
+            block, gaps = missing.taken(read(rows, columns))
             last, corner = self._normalized(block), (rows.indices(height)[0], columns.indices(width)[0])
             return last.pixels
 
@@ -442,7 +433,7 @@ class Denoiser(keras.Model):
 
     def _normalized_moments(self, noisy, sigma, tile, overlap, tta, gaps=None):
         """Gives images, their σ and their moments in the units of the network, as batches."""
-        ensemble.check(tta)
+        self_ensemble.check(tta)
         normalized = self._normalized(noisy)
         if sigma is not None:
             sigma = self._accepted.sigma(sigma, len(normalized.pixels)) / np.float32(self.scale)

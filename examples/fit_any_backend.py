@@ -32,9 +32,9 @@ import numpy as np  # noqa: E402
 from keras import ops  # noqa: E402
 
 import bsdenoise  # noqa: E402
+from bsdenoise import loading  # noqa: E402
 from bsdenoise import network as networks  # noqa: E402
 from bsdenoise import noise as noise_models  # noqa: E402
-from bsdenoise import saved  # noqa: E402
 from bsdenoise.training import optimizers  # noqa: E402
 from bsdenoise.training.schedule import RampUpDown  # noqa: E402
 
@@ -402,7 +402,7 @@ def load_start(args: argparse.Namespace, channels: int) -> bsdenoise.Denoiser | 
     """
     if args.init is None:
         return None
-    start = saved.load(args.init)
+    start = loading.load(args.init)
     sizes = networks.sizes_of(start.network)
     if start.method.name != "full" or sizes is None or sizes["pooling"] != "max":
         raise ValueError(f"--init {args.init}: not a blind-spot network with the likelihood of this training.")

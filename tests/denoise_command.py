@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from bsdenoise import cli, images, results
+from bsdenoise import cli, images
 from bsdenoise.cli import models
+from bsdenoise.images import results
 
 OWN_SIGMA = 0.1
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bsdenoise import images
-from bsdenoise.accepted import Accepted, check_single_precision
+from bsdenoise.inference.input_checks import Accepted, check_single_precision
 
 RNG = np.random.default_rng(7)
 NOISE = RNG.normal(0.0, 1.0, (40, 50))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bsdenoise import client, images
-from bsdenoise.app import words
+from bsdenoise.app import texts
 from bsdenoise.app.denoising import Workshop
 from bsdenoise.cli import models
 from bsdenoise.export import export_saved_model
@@ -60,4 +60,4 @@ def test_a_server_that_is_gone_is_one_sentence(tmp_path):
     with client.connect("http://127.0.0.1:9", timeout=1, retries=0) as model:
         with pytest.raises(client.ClientError) as error:
             Workshop(model, 100).inspect(tmp_path / "a.png")
-        assert "http://127.0.0.1:9" in words.sentence(error.value)
+        assert "http://127.0.0.1:9" in texts.sentence(error.value)

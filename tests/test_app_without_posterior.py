@@ -9,7 +9,7 @@ import pytest
 from denoise_command import HalvingDenoiser
 
 from bsdenoise import images, methods
-from bsdenoise.app import words
+from bsdenoise.app import texts
 from bsdenoise.app.denoising import Workshop
 from bsdenoise.app.facts import Denoised, Facts
 
@@ -67,7 +67,7 @@ def test_a_sigma_is_checked_and_told_to_be_unused(tmp_path):
 
 def test_a_result_tells_nothing_of_sigma():
     pixels = np.zeros((4, 5, 3), np.uint8)
-    assert rows(words.describe_result(FACTS, Denoised(pixels, pixels), 1.26, 0)) == {
+    assert rows(texts.describe_result(FACTS, Denoised(pixels, pixels), 1.26, 0)) == {
         "File": "cat.png (PNG): 5 × 4 pixels, RGB, 8 bits",
         "Display": "full size",
         "Time": "1.3 s",
@@ -76,13 +76,13 @@ def test_a_result_tells_nothing_of_sigma():
 
 @pytest.mark.parametrize("facts", [None, FACTS], ids=["no file", "file"])
 def test_the_field_of_sigma_says_that_it_is_unused(facts):
-    assert words.about_sigma(facts, has_posterior=False) == "This model does not use it."
+    assert texts.about_sigma(facts, has_posterior=False) == "This model does not use it."
 
 
 def test_every_method_is_explained():
     """In other words than every other one; and what it cannot tell is said."""
-    told = {name: words.about_method(name, methods.get(name).has_posterior) for name in ("full", *words.METHODS)}
-    assert set(words.METHODS) == {"full", "per_component", "l2", "n2n", "n2c", "n2v"}
+    told = {name: texts.about_method(name, methods.get(name).has_posterior) for name in ("full", *texts.METHODS)}
+    assert set(texts.METHODS) == {"full", "per_component", "l2", "n2n", "n2c", "n2v"}
     assert len({sentence.partition(", ")[2] for sentence in told.values()}) == 6
     for name, sentence in told.items():
         assert sentence.startswith(f"Method: {name}, ")
@@ -91,8 +91,8 @@ def test_every_method_is_explained():
 
 
 def test_a_method_of_one_s_own_has_its_name():
-    assert words.about_method("darker", has_posterior=True) == "Method: darker."
-    assert words.about_method("darker", has_posterior=False).startswith("Method: darker. It only denoises")
+    assert texts.about_method("darker", has_posterior=True) == "Method: darker."
+    assert texts.about_method("darker", has_posterior=False).startswith("Method: darker. It only denoises")
 
 
 # --- the page ------------------------------------------------------------------------------------------------------

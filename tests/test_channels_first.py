@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from bsdenoise import images, network, saved
+from bsdenoise import images, loading, network
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def test_networks_are_the_same(builder, pooling, channels_first):
 
 def test_a_saved_model_is_the_same(tiny_denoiser_path, channels_first):
     image = np.random.default_rng(0).uniform(size=(40, 30)).astype("float32")
-    first = saved.load(tiny_denoiser_path(1)).denoise(image)
+    first = loading.load(tiny_denoiser_path(1)).denoise(image)
     keras.config.set_image_data_format("channels_last")
-    np.testing.assert_allclose(first, saved.load(tiny_denoiser_path(1)).denoise(image), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(first, loading.load(tiny_denoiser_path(1)).denoise(image), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -49,5 +49,5 @@ def test_the_command(tiny_denoiser_path, tmp_path):
     environment = os.environ | {"KERAS_HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    expected = images.from_unit(saved.load(tiny_denoiser_path(1)).denoise(pixels), np.uint8).astype(int)
+    expected = images.from_unit(loading.load(tiny_denoiser_path(1)).denoise(pixels), np.uint8).astype(int)
     assert np.abs(images.read_array(tmp_path / "denoised-a.png") - expected).max() <= 1

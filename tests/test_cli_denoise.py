@@ -11,7 +11,7 @@ import pytest
 from denoise_command import OWN_SIGMA, denoise, grey, save, written
 from PIL import Image
 
-from bsdenoise import cli, images, saved
+from bsdenoise import cli, images, loading
 from bsdenoise.cli import models
 
 use_model = denoise_command.use_model
@@ -279,7 +279,7 @@ def test_the_program_with_a_run_folder_from_the_outside(tmp_path, tiny_denoiser_
     source = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8))
     run = tmp_path / "run"
     run.mkdir()
-    (run / saved.MODEL_NAME).symlink_to(tiny_denoiser_path(3, high=50 / 255))
+    (run / loading.MODEL_NAME).symlink_to(tiny_denoiser_path(3, high=50 / 255))
     program = "import sys; from bsdenoise.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "denoise", source, tmp_path / "none.png", "--std"]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}

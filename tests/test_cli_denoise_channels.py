@@ -10,8 +10,8 @@ import tifffile
 from denoise_command import save_tiff
 
 from bsdenoise import cli, images, presets
-from bsdenoise.cli import denoise_task
 from bsdenoise.client import files
+from bsdenoise.pipeline import file_task
 
 use_model = denoise_command.use_model
 MINISBLACK = {"photometric": "minisblack", "planarconfig": "contig"}
@@ -38,7 +38,7 @@ def test_independent_channels_get_the_grey_preset_one_by_one(
     tmp_path, loaded, monkeypatch, is_large, name, shape, options
 ):
     if is_large:
-        monkeypatch.setattr(denoise_task, "STREAMED_PIXELS", 1)
+        monkeypatch.setattr(file_task, "STREAMED_PIXELS", 1)
     pixels = save_tiff(tmp_path / name, shape, **options)
     assert denoise(tmp_path / name, "--out", tmp_path / "out") == 0
     assert [*loaded] == [presets.DEFAULTS[1]]
@@ -59,7 +59,7 @@ def test_colour_files_beside_them_get_that_for_rgb(tmp_path, loaded):
 @pytest.mark.parametrize("preset", ["rgb-gaussian5-50", "rgb-gaussian25-small"])
 def test_a_preset_for_rgb_is_refused_in_one_line(tmp_path, loaded, monkeypatch, capsys, preset, is_large):
     if is_large:
-        monkeypatch.setattr(denoise_task, "STREAMED_PIXELS", 1)
+        monkeypatch.setattr(file_task, "STREAMED_PIXELS", 1)
     save_tiff(tmp_path / "a.tif", (3, 9, 8), metadata={"axes": "CYX"})
     assert denoise(tmp_path / "a.tif", "--out", tmp_path / "out", "--model", preset) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if "independent" in line]
@@ -97,7 +97,7 @@ def test_packed_integers_are_fractions_of_their_own_full_scale(
     tmp_path, use_model, monkeypatch, capsys, bits, sigma, expected, is_large
 ):
     if is_large:
-        monkeypatch.setattr(denoise_task, "STREAMED_PIXELS", 1)
+        monkeypatch.setattr(file_task, "STREAMED_PIXELS", 1)
     denoiser = use_model(1, is_known=False)
     full = 2**bits - 1
     packed(tmp_path / "a.tif", full, bits)

@@ -7,7 +7,7 @@ import pytest
 from denoise_command import denoise, grey, save, written
 
 from bsdenoise import images
-from bsdenoise.cli import paths
+from bsdenoise.pipeline import file_plan
 
 use_model = denoise_command.use_model
 
@@ -122,15 +122,15 @@ def test_plans_that_would_lose_something_are_refused(folder, monkeypatch, inputs
     monkeypatch.chdir(folder)
     (folder / "folders/b.jpg").mkdir(parents=True)
     with pytest.raises(ValueError, match=message):
-        paths.plan(inputs, Path(out), overwrite=True)
+        file_plan.plan(inputs, Path(out), overwrite=True)
 
 
 def test_the_uncertainty_picture_must_not_hit_another_output(tmp_path):
     for name in ("a.png", "a-std.png"):
         save(tmp_path / "in" / name, grey())
     with pytest.raises(ValueError, match="would both be written to .*a-std.png"):
-        paths.plan([str(tmp_path / "in")], tmp_path / "out", std=True)
-    assert len(paths.plan([str(tmp_path / "in")], tmp_path / "out")) == 2
+        file_plan.plan([str(tmp_path / "in")], tmp_path / "out", std=True)
+    assert len(file_plan.plan([str(tmp_path / "in")], tmp_path / "out")) == 2
 
 
 def test_an_output_is_never_another_input_even_with_overwrite(tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_an_output_is_never_another_input_even_with_overwrite(tmp_path, monkeypa
     save(tmp_path / "x/sub/a.png", grey())
     save(tmp_path / "x/a.png", grey())
     with pytest.raises(ValueError, match="x/a.png: the output would replace the input x/a.png"):
-        paths.plan(["x/sub/a.png", "x"], Path("x"), overwrite=True)
+        file_plan.plan(["x/sub/a.png", "x"], Path("x"), overwrite=True)
 
 
 # --- Zarr stores, folders that are one image -----------------------------------------------------------------------
@@ -157,7 +157,7 @@ def stores(tmp_path, monkeypatch):
 
 
 def targets(inputs, out, **options):
-    return [[target.as_posix() for target in job.targets] for job in paths.plan(inputs, Path(out), **options)]
+    return [[target.as_posix() for target in job.targets] for job in file_plan.plan(inputs, Path(out), **options)]
 
 
 STORES = {
@@ -201,4 +201,4 @@ STORES_REFUSED = {
 @pytest.mark.parametrize(("inputs", "out", "overwrite", "message"), STORES_REFUSED.values(), ids=STORES_REFUSED)
 def test_stores_that_would_be_lost_are_refused(inputs, out, overwrite, message):
     with pytest.raises(ValueError, match=message):
-        paths.plan(inputs, Path(out), overwrite=overwrite)
+        file_plan.plan(inputs, Path(out), overwrite=overwrite)

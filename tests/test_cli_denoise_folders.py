@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from denoise_command import OWN_SIGMA, denoise, grey, save, written
 
-from bsdenoise import cli, images, results
-from bsdenoise.cli import denoise_local, models
+from bsdenoise import cli, images
+from bsdenoise.cli import models
+from bsdenoise.images import results
+from bsdenoise.pipeline import local_files
 
 use_model = denoise_command.use_model
 WAIT = 20  # seconds, for what takes none
@@ -46,7 +48,7 @@ def test_images_of_other_types_are_not(tmp_path, use_model):
 @pytest.mark.parametrize(("pixels", "expected"), [(70, [2, 2, 1]), (104, [2, 2, 1]), (105, [3, 2]), (1, [1] * 5)])
 def test_batches_have_few_pixels(tmp_path, use_model, monkeypatch, pixels, expected):
     denoiser = use_model(1)
-    monkeypatch.setattr(denoise_local, "BATCH_PIXELS", pixels)
+    monkeypatch.setattr(local_files, "BATCH_PIXELS", pixels)
     save_all(tmp_path / "in", [SHAPE] * 5)
     assert denoise(tmp_path / "in", "--out", tmp_path / "out") == 0
     assert denoiser.batches == expected
@@ -99,8 +101,8 @@ def test_a_stack_that_is_broken_inside_fails_alone(tmp_path, use_model, capsys):
 
 def test_a_stack_of_which_one_image_is_refused_fails_alone(tmp_path, use_model, capsys, monkeypatch):
     denoiser = use_model(1)
-    monkeypatch.setattr(denoise_local, "BATCH_PIXELS", 70)
-    monkeypatch.setattr(denoise_local, "LOOK_AHEAD_PIXELS", 70)
+    monkeypatch.setattr(local_files, "BATCH_PIXELS", 70)
+    monkeypatch.setattr(local_files, "LOOK_AHEAD_PIXELS", 70)
     stack = np.full((20, 5, 7, 1), 100, np.uint8)
     stack[3] = 250
     real = denoiser.denoise
@@ -149,8 +151,8 @@ def test_a_real_model_gives_the_pixels_of_one_by_one(tmp_path, tiny_denoiser_pat
 @pytest.fixture
 def one_at_a_time(monkeypatch):
     """Each image is a batch of its own, computed as soon as it is there."""
-    monkeypatch.setattr(denoise_local, "BATCH_PIXELS", 1)
-    monkeypatch.setattr(denoise_local, "LOOK_AHEAD_PIXELS", 1)
+    monkeypatch.setattr(local_files, "BATCH_PIXELS", 1)
+    monkeypatch.setattr(local_files, "LOOK_AHEAD_PIXELS", 1)
 
 
 def watch(monkeypatch, denoiser, before):
@@ -172,7 +174,7 @@ def test_next_files_are_read_and_last_ones_written_while_the_model_computes(
     denoiser = use_model(1)
     files = save_all(tmp_path / "in", [SHAPE] * 4)
     third_is_read, first_is_written = threading.Event(), threading.Event()
-    note, write = denoise_local.Task.note, images.write
+    note, write = local_files.Task.note, images.write
 
     def noted(task, file):
         note(task, file)
@@ -190,7 +192,7 @@ def test_next_files_are_read_and_last_ones_written_while_the_model_computes(
         if number == 2:
             assert first_is_written.wait(WAIT)
 
-    monkeypatch.setattr(denoise_local.Task, "note", noted)
+    monkeypatch.setattr(local_files.Task, "note", noted)
     monkeypatch.setattr(images, "write", written_with_event)
     watch(monkeypatch, denoiser, before)
     assert denoise(tmp_path / "in", "--out", tmp_path / "out") == 0
@@ -200,12 +202,12 @@ def test_next_files_are_read_and_last_ones_written_while_the_model_computes(
 def test_few_pixels_wait(tmp_path, use_model, monkeypatch, one_at_a_time):
     """Whether the model is slow, or what follows it."""
     denoiser = use_model(1)
-    monkeypatch.setattr(denoise_local, "WRITERS", 1)
-    monkeypatch.setattr(denoise_local, "LEAST_VALUES", 1)
-    monkeypatch.setattr(denoise_local, "WAITING_VALUES", 70)  # of two images
+    monkeypatch.setattr(local_files, "WRITERS", 1)
+    monkeypatch.setattr(local_files, "LEAST_VALUES", 1)
+    monkeypatch.setattr(local_files, "WAITING_VALUES", 70)  # of two images
     save_all(tmp_path / "in", [SHAPE] * 30)
     opened, is_placed = [], []
-    note, place = denoise_local.Task.note, denoise_local.Collected.place
+    note, place = local_files.Task.note, local_files.Collected.place
     most_read = most_computed = 0
 
     def noted(task, file):
@@ -222,8 +224,8 @@ def test_few_pixels_wait(tmp_path, use_model, monkeypatch, one_at_a_time):
         most_read = max(most_read, len(opened) - number)
         most_computed = max(most_computed, number - len(is_placed))
 
-    monkeypatch.setattr(denoise_local.Task, "note", noted)
-    monkeypatch.setattr(denoise_local.Collected, "place", placed)
+    monkeypatch.setattr(local_files.Task, "note", noted)
+    monkeypatch.setattr(local_files.Collected, "place", placed)
     watch(monkeypatch, denoiser, before)
     assert denoise(tmp_path / "in", "--out", tmp_path / "out") == 0
     assert len(opened) == len(is_placed) == 30
@@ -236,7 +238,7 @@ def test_few_pixels_wait(tmp_path, use_model, monkeypatch, one_at_a_time):
 
 def test_ctrl_c_lets_a_file_be_finished_and_begins_no_other(tmp_path, use_model, monkeypatch, one_at_a_time):
     denoiser = use_model(1)
-    monkeypatch.setattr(denoise_local, "WRITERS", 1)
+    monkeypatch.setattr(local_files, "WRITERS", 1)
     save_all(tmp_path / "in", [SHAPE] * 6)
     started, release = threading.Event(), threading.Event()
     write = images.write

@@ -8,7 +8,7 @@ from denoise_command import denoise, save
 from PIL import Image
 
 from bsdenoise import images
-from bsdenoise.cli import denoise_task
+from bsdenoise.pipeline import file_task
 
 use_model = denoise_command.use_model
 LOWEST = float(np.finfo("float32").min)
@@ -75,7 +75,7 @@ def test_the_value_of_the_file_is_obeyed_and_can_be_overruled(tmp_path, use_mode
 @pytest.mark.parametrize("streamed", [False, True])
 def test_masks(tmp_path, use_model, monkeypatch, streamed):
     if streamed:
-        monkeypatch.setattr(denoise_task, "STREAMED_PIXELS", 0)
+        monkeypatch.setattr(file_task, "STREAMED_PIXELS", 0)
     use_model(1)
     noisy, holes = _pixels("uint8", 77)
     for name in ("a", "b"):
@@ -93,7 +93,7 @@ def test_masks(tmp_path, use_model, monkeypatch, streamed):
 
 @pytest.mark.parametrize("dtype", ["float32", "uint16"])
 def test_windows_of_large_files(tmp_path, use_model, monkeypatch, dtype):
-    monkeypatch.setattr(denoise_task, "STREAMED_PIXELS", 0)
+    monkeypatch.setattr(file_task, "STREAMED_PIXELS", 0)
     use_model(1)
     noisy, holes = _pixels(dtype, 0, (2, 20, 30))
     save(tmp_path / "a.tif", noisy)

@@ -14,8 +14,9 @@ import pytest
 from denoise_command import denoise, grey, save
 
 from bsdenoise import images, progress
-from bsdenoise.cli import denoise_progress, denoise_task
+from bsdenoise.cli import denoise_progress
 from bsdenoise.cli.denoise_progress import Progress
+from bsdenoise.pipeline import file_task
 
 use_model = denoise_command.use_model  # a fixture
 BAR = re.compile(r"(?P<name>[^\r:]*): +(?P<percent>\d+)%\|[^|]*\| (?P<done>[\d.]+[kMG]?)/(?P<total>[\d.]+[kMG]?) \[")
@@ -45,7 +46,7 @@ def _tasks(tmp_path, *shapes):
     tasks = []
     for number, shape in enumerate(shapes):
         path = tmp_path / f"{number}.npy"
-        tasks.append(denoise_task.Task(denoise_task.paths.Job(path, path), shape))
+        tasks.append(file_task.Task(file_task.paths.Job(path, path), shape))
     return tasks
 
 
@@ -116,7 +117,7 @@ def test_what_the_network_counts_moves_the_bar(tmp_path, use_model, monkeypatch,
     """An image of channels that a grey model takes one by one counts once, in all."""
     denoiser = use_model(1)
     if is_large:
-        monkeypatch.setattr(denoise_task, "STREAMED_PIXELS", 10)
+        monkeypatch.setattr(file_task, "STREAMED_PIXELS", 10)
     real = denoiser.denoise
 
     def count(noisy, sigma, **options):

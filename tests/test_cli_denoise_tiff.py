@@ -12,7 +12,7 @@ from denoise_command import axes_of, denoise, save_tiff
 from PIL import Image
 
 from bsdenoise import images
-from bsdenoise.cli import denoise_local
+from bsdenoise.pipeline import local_files
 
 use_model = denoise_command.use_model
 
@@ -89,7 +89,7 @@ def test_the_progress_bar_counts_pixels_of_all_images(tmp_path, use_model, monke
 def test_a_stack_needs_little_more_memory_than_its_result(tmp_path, use_model, monkeypatch):
     use_model(1)
     for name, images_ahead in {"BATCH_PIXELS": 1, "LOOK_AHEAD_PIXELS": 2, "WAITING_VALUES": 2}.items():
-        monkeypatch.setattr(denoise_local, name, images_ahead * 64 * 64)
+        monkeypatch.setattr(local_files, name, images_ahead * 64 * 64)
     pixels = save_tiff(tmp_path / "a.tif", (256, 64, 64), np.uint16)
     denoise(tmp_path / "a.tif", "--out", tmp_path / "first")
     tracemalloc.start()

@@ -10,8 +10,9 @@ import pytest
 import tifffile
 from denoise_command import OWN_SIGMA, axes_of, denoise, grey, save, save_tiff, written
 
-from bsdenoise import cli, images, tiling
-from bsdenoise.cli import denoise_stream, denoise_task
+from bsdenoise import cli, images
+from bsdenoise.inference import tiling
+from bsdenoise.pipeline import file_task, large_files
 
 use_model = denoise_command.use_model
 
@@ -19,7 +20,7 @@ use_model = denoise_command.use_model
 @pytest.fixture
 def all_are_large(monkeypatch):
     def make(threshold=0):
-        monkeypatch.setattr(denoise_task, "STREAMED_PIXELS", threshold)
+        monkeypatch.setattr(file_task, "STREAMED_PIXELS", threshold)
 
     return make
 
@@ -88,13 +89,13 @@ def test_a_zarr_store_is_a_file_to_read_and_to_write(tmp_path, use_model, all_ar
 def test_only_files_of_many_pixels_are_streamed(tmp_path, use_model, monkeypatch, all_are_large):
     use_model(1)
     streamed = []
-    real = denoise_stream.denoise
+    real = large_files.denoise
 
     def remember(task, *arguments):
         streamed.append(task.job.source.name)
         real(task, *arguments)
 
-    monkeypatch.setattr(denoise_stream, "denoise", remember)
+    monkeypatch.setattr(large_files, "denoise", remember)
     all_are_large(35)
     shapes = {"large.npy": (6, 6), "small.npy": (5, 7), "stack.npy": (2, 5, 7, 1), "wide.npy": (5, 7, 3)}
     for name, shape in shapes.items():

@@ -8,8 +8,8 @@ from PIL import Image
 
 from bsdenoise import cli, methods
 from bsdenoise.cli.prepare import parse_size
-from bsdenoise.data.crops import TrainingImages
 from bsdenoise.data.sources import open_source
+from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.images import PREPARED_INDEX
 from bsdenoise.noise import GaussianNoise
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from bsdenoise.client.many import in_order
+from bsdenoise.parallel import in_order
 
 WAIT = 20  # seconds, for what takes none
 

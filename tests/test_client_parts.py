@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bsdenoise import tiling
-from bsdenoise.client import address, parts
+from bsdenoise.client import address, request_plan
+from bsdenoise.inference import tiling
 
 # --- parts ---------------------------------------------------------------------------------------------------------
 
@@ -20,7 +20,7 @@ from bsdenoise.client import address, parts
     ],
 )
 def test_batches_are_sent_in_groups_of_whole_images(shape, most, groups):
-    planned = parts.plan(shape, most, grid=4, tile=16, overlap=4)
+    planned = request_plan.plan(shape, most, grid=4, tile=16, overlap=4)
     assert [part.images.stop - part.images.start for part in planned] == groups
     assert [part.images.start for part in planned] == np.cumsum([0, *groups[:-1]]).tolist()
     batch = np.arange(np.prod(shape)).reshape(shape)
@@ -32,7 +32,7 @@ def test_batches_are_sent_in_groups_of_whole_images(shape, most, groups):
 @pytest.mark.parametrize(("most", "tile", "overlap"), [(256, 16, 4), (300, 16, 4), (255, 12, 0), (16, 4, 0)])
 def test_large_images_are_cut_as_the_model_cuts_them(most, tile, overlap):
     """Into smaller tiles only where one of the model's own would not fit."""
-    planned = parts.plan((2, 37, 21, 1), most, grid=4, tile=16, overlap=4)
+    planned = request_plan.plan((2, 37, 21, 1), most, grid=4, tile=16, overlap=4)
     expected = list(tiling.plan(37, 21, tile, overlap, 4))
     assert [part.tile for part in planned] == expected * 2
     assert [part.images for part in planned] == [slice(0, 1)] * len(expected) + [slice(1, 2)] * len(expected)
@@ -46,20 +46,20 @@ def test_large_images_are_cut_as_the_model_cuts_them(most, tile, overlap):
 
 
 def test_a_strip_keeps_the_model_s_tile():
-    planned = parts.plan((1, 5, 100, 1), 80, grid=4, tile=16, overlap=4)
+    planned = request_plan.plan((1, 5, 100, 1), 80, grid=4, tile=16, overlap=4)
     assert max(part.tile.window[1].stop - part.tile.window[1].start for part in planned) == 16
 
 
 def test_a_limit_below_the_grid_is_refused():
     with pytest.raises(ValueError, match="at most 15 pixels per request are too few for tiles on a grid of 4"):
-        parts.plan((1, 10, 10, 1), 15, grid=4, tile=16, overlap=4)
+        request_plan.plan((1, 10, 10, 1), 15, grid=4, tile=16, overlap=4)
 
 
 @pytest.mark.parametrize(
     ("height", "width", "most"), [(10, 20, 200), (10, 20, 199), (1000, 10, 100), (7, 7, 1), (1, 50, 3), (640, 480, 999)]
 )
 def test_the_centre_is_in_the_middle_and_fits(height, width, most):
-    rows, columns = parts.centre(height, width, most)
+    rows, columns = request_plan.centre(height, width, most)
     size = (rows.stop - rows.start) * (columns.stop - columns.start)
     assert 0 < size <= most
     assert size == height * width or size > 0.6 * most

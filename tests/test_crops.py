@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from bsdenoise import methods
-from bsdenoise.data.crops import TrainingImages
 from bsdenoise.data.faults import MAX_REPORTS
 from bsdenoise.data.sources import FileSource, open_source
+from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.images import Picture
-from bsdenoise.masks import Masks
+from bsdenoise.images.masks import Masks
 from bsdenoise.noise import GaussianNoise
 
 NOISE = GaussianNoise(25 / 255, 25 / 255)

@@ -10,8 +10,8 @@ import pytest
 import reference
 import tensorflow as tf
 
-from bsdenoise import fitting
 from bsdenoise.denoiser import Denoiser
+from bsdenoise.inference import intensity_fit
 from bsdenoise.network import blind_spot_network
 from bsdenoise.noise import GaussianNoise, estimate_sigma
 
@@ -248,7 +248,7 @@ def test_other_noise_is_shown_as_the_network_knows_it(sigma):
     rng = np.random.default_rng(0)
     noisy = (0.3 + 0.1 * rng.random((1, 24, 20, 1)) + sigma * rng.standard_normal((1, 24, 20, 1))).astype("float32")
     found = denoiser.posterior(noisy, sigma)
-    fit = fitting.fit(noisy, np.array([sigma], "float32"), 0.02, 0.1)
+    fit = intensity_fit.fit(noisy, np.array([sigma], "float32"), 0.02, 0.1)
     gain, offset = float(fit.gain[0]), float(fit.offset[0])
     assert gain == pytest.approx({0.004: 5.0, 0.2: 0.5}[sigma], rel=1e-4)
     by_hand = denoiser.posterior((noisy - offset) * gain, sigma * gain)

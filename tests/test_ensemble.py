@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bsdenoise import Denoiser, GaussianNoise, blind_spot_network, ensemble, unet
+from bsdenoise import Denoiser, GaussianNoise, blind_spot_network, unet
+from bsdenoise.inference import self_ensemble
 
 SIGMA = 0.1
 
@@ -61,7 +62,7 @@ def test_copies_differ_and_come_back(size):
         return images, 2 * images
 
     noisy = random_noisy(1, 5, 7, 2)
-    one, two = ensemble.average(remember, noisy, size)
+    one, two = self_ensemble.average(remember, noisy, size)
     np.testing.assert_allclose(one, noisy, rtol=1e-6)
     np.testing.assert_allclose(two, 2 * noisy, rtol=1e-6)
     assert len({array.tobytes() + bytes(array.shape) for array in seen}) == size

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from bsdenoise.files import replacing
+from bsdenoise.atomic import replacing
 
 
 def test_a_file_is_replaced_once_it_is_complete(tmp_path):

@@ -11,7 +11,7 @@ from bad_input import CASES, FILES, TABLE, chunk, png_by_hand, png_header
 from exported import Server, make_denoiser, noisy_pixels, pillow_file, png_file, strings
 
 from bsdenoise.export import export_saved_model
-from bsdenoise.graph import tiles
+from bsdenoise.export.graph import tiles
 from bsdenoise.noise import GaussianNoise
 
 MIB = 2**20

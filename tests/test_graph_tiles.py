@@ -8,9 +8,9 @@ from exported import ROUTES, Server, decoded, make_denoiser, noisy_batch, noisy_
 from hypothesis import given, settings
 from test_tiling import plans
 
-from bsdenoise import tiling
 from bsdenoise.export import export_saved_model
-from bsdenoise.graph import tiles
+from bsdenoise.export.graph import tiles
+from bsdenoise.inference import tiling
 from bsdenoise.noise import GaussianNoise
 
 TILE, OVERLAP, UNTILED = 32, 4, 1500

@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from benchmarks import grey_from_colour
-from bsdenoise import cli, saved
+from bsdenoise import cli, loading
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def run(monkeypatch, *arguments):
 
 
 def test_it_computes_the_same(colour_path):
-    colour = saved.load(colour_path)
+    colour = loading.load(colour_path)
     rng = np.random.default_rng(0)
     colour.network.set_weights([weight + 0.05 * rng.standard_normal(weight.shape) for weight in colour.network.weights])
     grey = grey_from_colour.grey_start(colour)
@@ -32,17 +32,17 @@ def test_it_computes_the_same(colour_path):
 
 
 def test_it_can_be_trained_on(colour_path, tmp_path, monkeypatch):
-    colour = saved.load(colour_path)
+    colour = loading.load(colour_path)
     start, photos, run_folder = tmp_path / "grey.keras", tmp_path / "photos", tmp_path / "run"
     assert run(monkeypatch, colour_path, start) == 0
-    grey = saved.load(start)
+    grey = loading.load(start)
     assert (grey.channels, grey.factor, grey.noise.high) == (1, colour.factor, colour.noise.high)
     assert grey.provenance["made_grey"]
     photos.mkdir()
     np.save(photos / "stack.npy", np.random.default_rng(0).integers(0, 256, (6, 24, 24), np.uint8))
     flags = ["--channels", "1", "--init", start, "--noise", "gaussian:25-50", "--corrupt", "fresh", "--images", "4"]
     assert cli.main([str(word) for word in ["train", photos, *flags, "--crop", "16", "--out", run_folder]]) == 0
-    assert saved.load(run_folder).provenance["started_from"]["made_grey"]
+    assert loading.load(run_folder).provenance["started_from"]["made_grey"]
 
 
 @pytest.mark.parametrize(

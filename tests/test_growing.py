@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 from bsdenoise import blind_spot_network
-from bsdenoise.growing import widened
-from bsdenoise.losses import GaussianNLL
+from bsdenoise.methods.losses import GaussianNLL
+from bsdenoise.network.widening import widened
 
 SIGMA = 0.1
 

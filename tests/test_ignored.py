@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bsdenoise import ignored
+from bsdenoise.images import missing
 
 LOWEST = np.finfo("float32").min
 
@@ -52,7 +52,7 @@ KINDS = ["rectangle", "outside of a circle", "single pixels", "whole rows", "bor
     ],
 )
 def test_values_that_are_no_measurement(array, no_data, expected):
-    found = ignored.where(array, no_data)
+    found = missing.where(array, no_data)
     assert (found is None) == (expected is None)
     if expected is not None:
         assert found.dtype == bool and found.tolist() == [bool(one) for one in expected]
@@ -65,20 +65,20 @@ def test_a_mask_adds_to_values():
     mask[1, 2] = True
     expected = np.zeros(array.shape, bool)
     expected[0, 0, 0] = expected[1, 2] = True
-    np.testing.assert_array_equal(ignored.where(array, None, mask), expected)
-    np.testing.assert_array_equal(ignored.where(np.zeros((2, 3, 2), "uint8"), None, mask)[1, 2], True)
-    assert ignored.where(np.zeros((2, 3, 2), "uint8"), None, mask & False) is None
+    np.testing.assert_array_equal(missing.where(array, None, mask), expected)
+    np.testing.assert_array_equal(missing.where(np.zeros((2, 3, 2), "uint8"), None, mask)[1, 2], True)
+    assert missing.where(np.zeros((2, 3, 2), "uint8"), None, mask & False) is None
 
 
 @pytest.mark.parametrize(("text", "value"), [("-3.4e38", -3.4e38), ("0", 0.0), ("-inf", -np.inf), (None, None)])
 def test_text_of_a_value(text, value):
-    assert ignored.parse_no_data(text) == value
+    assert missing.parse_no_data(text) == value
 
 
 def test_text_that_is_no_number():
     with pytest.raises(ValueError, match="--no-data takes a number .*Received: 'none'"):
-        ignored.parse_no_data("none")
-    assert np.isnan(ignored.parse_no_data("nan"))
+        missing.parse_no_data("none")
+    assert np.isnan(missing.parse_no_data("nan"))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "all but one pixel"])
@@ -89,7 +89,7 @@ def test_filled_pixels_follow_their_surroundings(kind, dtype):
     holes = _holes(kind)
     image = (90 + rows / 2 + columns / 4).astype(dtype)
     shown = np.where(holes, 0, image).astype(dtype)
-    filled = ignored.filled(shown, holes)
+    filled = missing.filled(shown, holes)
     assert filled.dtype == dtype
     np.testing.assert_array_equal(filled[~holes], image[~holes])
     distance = np.abs(filled.astype(float) - image)[holes]
@@ -103,19 +103,19 @@ def test_no_pixel_is_copied(kind):
     """What one pixel adds to any filled one, with the noise of all others fixed."""
     holes = _holes(kind)
     image = np.random.default_rng(0).normal(0, 1, holes.shape).astype("float32")
-    before = ignored.filled(image, holes)
+    before = missing.filled(image, holes)
     near = ~holes & ndimage.binary_dilation(holes, np.ones((3, 3)))
     shares = []
     for row, column in np.argwhere(near)[::7]:
         changed = image.copy()
         changed[row, column] += 3.0
-        shares.append(np.abs(ignored.filled(changed, holes) - before)[holes].max() / 3.0)
+        shares.append(np.abs(missing.filled(changed, holes) - before)[holes].max() / 3.0)
     assert 0.01 < max(shares) < 0.35
 
 
 def test_a_constant_stays_constant():
     holes = _holes("rectangle")
-    np.testing.assert_allclose(ignored.filled(np.full(holes.shape, 7.0), holes), 7.0, rtol=1e-12)
+    np.testing.assert_allclose(missing.filled(np.full(holes.shape, 7.0), holes), 7.0, rtol=1e-12)
 
 
 def test_noise_inside_is_that_outside():
@@ -123,10 +123,10 @@ def test_noise_inside_is_that_outside():
     holes = _holes("rectangle", 128)
     inner = ndimage.binary_erosion(holes, np.ones((3, 3)), iterations=6)
     image = np.random.default_rng(0).normal(300, 20, holes.shape).astype("float32")
-    filled = ignored.filled(image, holes)
+    filled = missing.filled(image, holes)
     assert filled[inner].std() == pytest.approx(20, rel=0.15)
     assert np.corrcoef(filled[inner], image[inner])[0, 1] == pytest.approx(0, abs=0.15)
-    np.testing.assert_array_equal(ignored.filled(image, holes), filled)
+    np.testing.assert_array_equal(missing.filled(image, holes), filled)
 
 
 def test_channels_are_filled_by_themselves():
@@ -134,34 +134,34 @@ def test_channels_are_filled_by_themselves():
     image = rng.normal([0, 100, 200], 1, (40, 50, 3)).astype("float32")
     image[5:20, :25, 0] = np.nan
     image[10:30, 30:, 2] = np.nan
-    filled = ignored.filled(image)
+    filled = missing.filled(image)
     assert np.isfinite(filled).all()
     np.testing.assert_allclose(filled.mean(axis=(0, 1)), [0, 100, 200], atol=0.5)
     image[..., 1] = np.nan
-    np.testing.assert_allclose(ignored.filled(image)[..., 1], np.nanmean(image, dtype=np.float64), rtol=1e-5)
+    np.testing.assert_allclose(missing.filled(image)[..., 1], np.nanmean(image, dtype=np.float64), rtol=1e-5)
 
 
 def test_without_gaps_it_is_the_array_itself():
     image = np.zeros((4, 5, 1), "float32")
-    assert ignored.filled(image) is image
-    assert ignored.with_nan(image, None) is image
+    assert missing.filled(image) is image
+    assert missing.with_nan(image, None) is image
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (2, 2), (3, 5, 2)])
 def test_tiny_images(shape):
     image = np.ones(shape, "float32")
     image[0, 0] = np.nan
-    filled = ignored.filled(image)
+    filled = missing.filled(image)
     assert np.isfinite(filled).all()
     if image.size > image[0, 0].size:
         np.testing.assert_allclose(filled, 1.0, rtol=1e-6)
-    assert (ignored.filled(np.full(shape, np.nan)) == 0).all()
+    assert (missing.filled(np.full(shape, np.nan)) == 0).all()
 
 
 def test_a_clipped_image_stays_in_its_range():
     image = np.random.default_rng(0).choice(np.uint8([0, 255]), (40, 40))
     holes = _holes("rectangle", 40 * 2)[20:60, 20:60]
-    assert ignored.filled(image, holes).dtype == np.uint8
+    assert missing.filled(image, holes).dtype == np.uint8
 
 
 # --- arrays of callers ---------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_nan_comes_back_bit_for_bit(shape):
     bits = np.uint32(0x7FC01234)
     rows = noisy[:, 5:9] if noisy.ndim == 4 else noisy[5:9]
     rows.view("uint32")[...] = bits
-    array, gaps = ignored.taken(noisy)
+    array, gaps = missing.taken(noisy)
     assert np.isfinite(array).all() and array.dtype == noisy.dtype and not gaps.is_masked
     back = gaps.restored(np.full(shape, 0.5, "float32"))
     np.testing.assert_array_equal(back.view("uint32")[np.isnan(noisy)], bits)
@@ -188,7 +188,7 @@ def test_masked_arrays_come_back_masked(dtype):
     mask[3:8, 4:20] = True
     if dtype == "float64":
         data[5, 5] = 1e300  # under a mask there may be anything
-    array, gaps = ignored.taken(np.ma.MaskedArray(data, mask))
+    array, gaps = missing.taken(np.ma.MaskedArray(data, mask))
     assert not np.ma.isMaskedArray(array) and array.dtype == dtype
     np.testing.assert_array_equal(array[~mask], data[~mask])
     back = gaps.restored(np.zeros(data.shape, "float32"))
@@ -200,13 +200,13 @@ def test_masked_arrays_come_back_masked(dtype):
 
 
 def test_a_masked_array_without_a_mask():
-    array, gaps = ignored.taken(np.ma.MaskedArray(np.ones((4, 5))))
+    array, gaps = missing.taken(np.ma.MaskedArray(np.ones((4, 5))))
     assert np.ma.isMaskedArray(gaps.restored(np.ones((4, 5), "float32"))) and not np.ma.isMaskedArray(array)
 
 
 @pytest.mark.parametrize("noisy", [np.ones((4, 5)), np.ones((4, 5), "uint8"), [[1, 2]], np.array("text")])
 def test_other_arrays_are_passed_on(noisy):
-    array, gaps = ignored.taken(noisy)
+    array, gaps = missing.taken(noisy)
     assert gaps is None
     np.testing.assert_array_equal(array, noisy)
 
@@ -214,12 +214,12 @@ def test_other_arrays_are_passed_on(noisy):
 def test_an_empty_image_of_a_batch_gets_what_the_others_have():
     batch = np.full((2, 8, 8, 1), 1000.0)
     batch[1] = np.nan
-    array, gaps = ignored.taken(batch)
+    array, gaps = missing.taken(batch)
     np.testing.assert_allclose(array, 1000.0)
-    assert not gaps.is_everything and ignored.taken(batch[1:])[1].is_everything
+    assert not gaps.is_everything and missing.taken(batch[1:])[1].is_everything
 
 
 def test_infinite_values_are_left_for_whoever_refuses_them():
     noisy = np.ones((8, 8), "float32")
     noisy[2, 2], noisy[3, 3] = np.inf, np.nan
-    assert np.isinf(ignored.taken(noisy)[0]).any()
+    assert np.isinf(missing.taken(noisy)[0]).any()

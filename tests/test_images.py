@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 from bsdenoise import images
 from bsdenoise.data.sources import open_source
-from bsdenoise.formats import jpeg, png
+from bsdenoise.images.formats import jpeg, png
 
 ICC_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 ORIENTATION_TAG = 0x0112

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bsdenoise import Denoiser, GaussianNoise, blind_spot_network, inference, memory, tiling, unet
+from bsdenoise import Denoiser, GaussianNoise, blind_spot_network, unet
+from bsdenoise.inference import engine, memory, tiling
 
 SIGMA = 0.1
 NOISE = GaussianNoise(SIGMA, SIGMA)
@@ -38,21 +39,21 @@ def denoiser():
 
 def give_memory(monkeypatch, denoiser, *, pass_pixels):
     """Leaves as much memory free as one pass over so many pixels needs, and chunks smaller than the least."""
-    monkeypatch.setattr(inference, "MIN_CHUNK_PIXELS", 1600)
-    per_pixel = inference.PASS_FACTOR * denoiser.network.get_layer("head_conv0").filters * 4
+    monkeypatch.setattr(engine, "MIN_CHUNK_PIXELS", 1600)
+    per_pixel = engine.PASS_FACTOR * denoiser.network.get_layer("head_conv0").filters * 4
     monkeypatch.setattr(memory, "available_bytes", lambda: int(2 * per_pixel * (pass_pixels + 1)))
 
 
 def record_passes(monkeypatch):
     """Collects the shapes of what is computed in one pass."""
     shapes = []
-    in_one_pass = inference.Inference._with_sigma
+    in_one_pass = engine.Inference._with_sigma
 
     def recorded(self, batch, sigma):
         shapes.append(batch.shape[:3])
         return in_one_pass(self, batch, sigma)
 
-    monkeypatch.setattr(inference.Inference, "_with_sigma", recorded)
+    monkeypatch.setattr(engine.Inference, "_with_sigma", recorded)
     return shapes
 
 
@@ -71,8 +72,8 @@ def test_stages_equal_one_pass(size, depth, monkeypatch):
     noisy = random_noisy(*size, 3)
     whole = denoiser.posterior(noisy)
     shapes = record_passes(monkeypatch)
-    monkeypatch.setattr(inference, "MAX_PASS_PIXELS", 30)
-    monkeypatch.setattr(inference, "MAX_CHUNK_PIXELS", 400)
+    monkeypatch.setattr(engine, "MAX_PASS_PIXELS", 30)
+    monkeypatch.setattr(engine, "MAX_CHUNK_PIXELS", 400)
     assert_same(denoiser.posterior(noisy), whole)
     assert shapes == []
 
@@ -83,8 +84,8 @@ def test_stages_of_a_body_in_bfloat16(monkeypatch):
     noisy = random_noisy(40, 52, 3)
     denoiser.denoise(np.zeros((200, 200, 3), "uint8"))  # compiled from here on, where rounding is another
     whole = denoiser.posterior(noisy)
-    monkeypatch.setattr(inference, "MAX_PASS_PIXELS", 30)
-    monkeypatch.setattr(inference, "MAX_CHUNK_PIXELS", 400)
+    monkeypatch.setattr(engine, "MAX_PASS_PIXELS", 30)
+    monkeypatch.setattr(engine, "MAX_CHUNK_PIXELS", 400)
     staged = denoiser.posterior(noisy)
     errors = np.abs(staged.denoised - whole.denoised)
     rounding = np.abs(whole.denoised - build(2).denoise(noisy))
@@ -96,8 +97,8 @@ def test_stages_show_no_seams(monkeypatch):
     denoiser = build(2)
     noisy = random_noisy(120, 120, 3)
     whole = denoiser.denoise(noisy)
-    monkeypatch.setattr(inference, "MAX_PASS_PIXELS", 30)
-    monkeypatch.setattr(inference, "MAX_CHUNK_PIXELS", 30 * 30)
+    monkeypatch.setattr(engine, "MAX_PASS_PIXELS", 30)
+    monkeypatch.setattr(engine, "MAX_CHUNK_PIXELS", 30 * 30)
     borders = []
     plan = tiling.plan
 
@@ -126,7 +127,7 @@ def test_blocks_are_chosen_from_the_free_memory(depth, size, monkeypatch):
     pieces = list(denoiser._inference._plan(*size, None, None))
     assert len(pieces) >= 2
     blocks = [(w[0].stop - w[0].start) * (w[1].stop - w[1].start) for w in (piece.window for piece in pieces)]
-    most = 1601 * inference.PASS_FACTOR / inference.STAGES_FACTOR * 2 / 3
+    most = 1601 * engine.PASS_FACTOR / engine.STAGES_FACTOR * 2 / 3
     grid, overlap = 2**depth, tiling.default_overlap(2**depth, tiling.TILE)
     assert overlap >= REACH[depth]
     assert max(blocks) <= max(most, (2 * overlap + grid) ** 2) + 1
@@ -249,7 +250,7 @@ def test_larger_images_are_computed_by_a_compiled_function(monkeypatch):
         return moments(self, image, sigma)
 
     monkeypatch.setattr(Denoiser, "shown_moments", recorded)
-    monkeypatch.setattr(inference, "MAX_EAGER_PIXELS", 20 * 20)
+    monkeypatch.setattr(engine, "MAX_EAGER_PIXELS", 20 * 20)
     denoiser = build()
     for image, expected in zip(images, eager, strict=True):
         assert_same(denoiser.posterior(image), expected, atol=1e-5)

@@ -9,7 +9,7 @@ from PIL import Image
 from tiff_files import random_pixels
 
 from bsdenoise import images
-from bsdenoise.formats import jpeg_segments
+from bsdenoise.images.formats import jpeg_segments
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description xmp:Rating="5"/></x:xmpmeta>'
 MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + struct.pack(">II", 4, 0) + b"<x/>"

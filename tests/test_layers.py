@@ -6,7 +6,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from bsdenoise import layers
+from bsdenoise.network import layers
 
 KERNELS = [(1, 1), (3, 3), (3, 5), (5, 3), (1, 3), (7, 1)]
 SIZES = [(1, 1), (1, 6), (5, 1), (4, 4), (7, 4), (8, 13)]

@@ -7,7 +7,7 @@ from denoise_command import denoise, grey, save
 from bsdenoise import cli, images
 from bsdenoise.data import index as file_index
 from bsdenoise.data.sources import open_source
-from bsdenoise.formats.left_out import LeftOut, unreadable_kind
+from bsdenoise.images.formats.left_out import LeftOut, unreadable_kind
 
 IMAGES = (
     "a.webp b.WEBP c.webp d.heic e.cr2 f.dng g.nd2 h.czi i.lif j.avif k.gif l.bmp m.fits n.fits.gz o.tif.gz".split()

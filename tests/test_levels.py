@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsdenoise import noise
-from bsdenoise.levels import is_relative, parse_level, parse_range
+from bsdenoise.noise.spec import is_relative, parse_level, parse_range
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsdenoise import linalg
+from bsdenoise.likelihood import covariance
 
 CHANNELS = [1, 2, 3, 4, 5, 16]
 NUM_PIXELS = 50
@@ -39,7 +39,7 @@ def as_matrices(root, channels, diagonal):
     """The roots of the three classes as NumPy matrices."""
     if diagonal:
         return np.asarray(root, float)[:, :, None] * np.eye(channels)
-    if channels > linalg.MAX_UNROLLED:
+    if channels > covariance.MAX_UNROLLED:
         return np.asarray(root, float)
     result = np.zeros((len(root[-1][-1]), channels, channels))
     for i, row in enumerate(root):
@@ -52,9 +52,9 @@ def from_matrices(matrices):
     """An `Unrolled` or a `Dense` of any symmetric matrices (N, C, C)."""
     channels = matrices.shape[-1]
     matrices = matrices.astype("float32")
-    if channels > linalg.MAX_UNROLLED:
-        return linalg.Dense(tf.constant(matrices))
-    return linalg.Unrolled([[tf.constant(matrices[:, i, j]) for j in range(i + 1)] for i in range(channels)])
+    if channels > covariance.MAX_UNROLLED:
+        return covariance.Dense(tf.constant(matrices))
+    return covariance.Unrolled([[tf.constant(matrices[:, i, j]) for j in range(i + 1)] for i in range(channels)])
 
 
 # --- shapes and packing --------------------------------------------------------------------------------------------
@@ -62,20 +62,20 @@ def from_matrices(matrices):
 
 @every_kind
 def test_covariance_class(channels, diagonal):
-    expected = linalg.Diagonal if diagonal else linalg.Unrolled if channels <= 4 else linalg.Dense
-    assert linalg.covariance_class(channels, diagonal) is expected
+    expected = covariance.Diagonal if diagonal else covariance.Unrolled if channels <= 4 else covariance.Dense
+    assert covariance.covariance_class(channels, diagonal) is expected
 
 
 @settings(deadline=None)
 @given(st.integers(1, 300))
 def test_triangle_size(size):
-    assert linalg.triangle_size(size * (size + 1) // 2) == size
+    assert covariance.triangle_size(size * (size + 1) // 2) == size
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_diagonal_indices(channels):
     rows, columns = np.tril_indices(channels)
-    assert linalg.diagonal_indices(channels) == np.flatnonzero(rows == columns).tolist()
+    assert covariance.diagonal_indices(channels) == np.flatnonzero(rows == columns).tolist()
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
@@ -83,7 +83,9 @@ def test_triangular_product(channels):
     packed, lower = random_packed(channels, False)
     vectors = np.random.default_rng(1).standard_normal((NUM_PIXELS, channels)).astype("float32")
     expected = np.einsum("nji,nj->ni", lower, vectors)
-    np.testing.assert_allclose(linalg.triangular_product(tf.constant(packed), vectors), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        covariance.triangular_product(tf.constant(packed), vectors), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 # --- algebra -------------------------------------------------------------------------------------------------------
@@ -92,7 +94,7 @@ def test_triangular_product(channels):
 @every_kind
 def test_root_from_factor(channels, diagonal):
     packed, lower = random_packed(channels, diagonal)
-    cls = linalg.covariance_class(channels, diagonal)
+    cls = covariance.covariance_class(channels, diagonal)
     root = cls.root_from_factor(tf.constant(packed))
     np.testing.assert_allclose(as_matrices(root, channels, diagonal), lower, rtol=1e-7)
 
@@ -102,7 +104,7 @@ def test_root_from_factor(channels, diagonal):
 def test_factorized(channels, diagonal, variance):
     """Everything that a factorised R Rᵀ + variance·I can do."""
     packed, lower = random_packed(channels, diagonal)
-    cls = linalg.covariance_class(channels, diagonal)
+    cls = covariance.covariance_class(channels, diagonal)
     factorized = cls.factorize(cls.root_from_factor(tf.constant(packed)), tf.constant(variance, "float32"))
     cov = product(lower) + np.broadcast_to(variance, NUM_PIXELS)[:, None, None] * np.eye(channels)
     inverse = np.linalg.inv(cov)
@@ -120,14 +122,14 @@ def test_factorized(channels, diagonal, variance):
 @every_kind
 def test_from_inverse_factor(channels, diagonal):
     packed, lower = random_packed(channels, diagonal)
-    cov = linalg.covariance_class(channels, diagonal).from_inverse_factor(tf.constant(packed))
+    cov = covariance.covariance_class(channels, diagonal).from_inverse_factor(tf.constant(packed))
     np.testing.assert_allclose(cov.matrix(), np.linalg.inv(product(lower)), rtol=1e-4, atol=1e-4)
 
 
 @every_kind
 def test_diagonal_operations(channels, diagonal):
     packed, _ = random_packed(channels, diagonal)
-    cov = linalg.covariance_class(channels, diagonal).from_inverse_factor(tf.constant(packed))
+    cov = covariance.covariance_class(channels, diagonal).from_inverse_factor(tf.constant(packed))
     matrices, eye = np.asarray(cov.matrix()), np.eye(channels, dtype="float32")
     variance = np.linspace(0.1, 3.0, NUM_PIXELS, dtype="float32")
     added = cov.plus_diagonal(tf.constant(variance)).matrix()
@@ -140,7 +142,7 @@ def test_diagonal_operations(channels, diagonal):
 @every_kind
 def test_rounding_is_small_but_seen_by_float32(channels, diagonal):
     packed, _ = random_packed(channels, diagonal)
-    cov = linalg.covariance_class(channels, diagonal).from_inverse_factor(tf.constant(packed))
+    cov = covariance.covariance_class(channels, diagonal).from_inverse_factor(tf.constant(packed))
     greatest = np.diagonal(np.asarray(cov.matrix()), axis1=1, axis2=2).max(axis=-1)
     ratio = np.asarray(cov.rounding()) / greatest
     assert (ratio > np.finfo("float32").eps).all() and (ratio < 1e-4).all()
@@ -161,7 +163,7 @@ def test_least_eigenvalue_is_the_variance(channels, sigma):
         [tf.constant(direction[:, i] if j == 0 else 0.0 * direction[:, i]) for j in range(i + 1)]
         for i in range(channels)
     ]
-    inverse = linalg.Unrolled.factorize(root, tf.constant(sigma**2, "float32")).inverse()
+    inverse = covariance.Unrolled.factorize(root, tf.constant(sigma**2, "float32")).inverse()
     eigenvalues = np.linalg.eigvalsh(sigma**2 * np.asarray(inverse, float))
     np.testing.assert_allclose(eigenvalues[:, 1:], 1.0, rtol=1e-4 + 1e-7 / sigma)
     expected = sigma**2 / (sigma**2 + np.sum(direction.astype(float) ** 2, axis=-1))
@@ -175,7 +177,7 @@ def test_cholesky_of_many_channels_does_not_fail(channels, sigma, rank):
     """TensorFlow's Cholesky raises where float32's rounding makes an eigenvalue negative."""
     root = np.zeros((200, channels, channels), "float32")
     root[:, :, :rank] = np.random.default_rng(0).uniform(-100.0, 100.0, (200, channels, rank))
-    factorized = linalg.Dense.factorize(tf.constant(root), tf.constant(sigma**2, "float32"))
+    factorized = covariance.Dense.factorize(tf.constant(root), tf.constant(sigma**2, "float32"))
     gain = sigma**2 * np.asarray(factorized.inverse(), float)
     assert np.linalg.eigvalsh(gain).max() <= 1.0 + 1e-4
 
@@ -198,7 +200,7 @@ def test_root_of_an_indefinite_matrix_is_finite_and_adds_no_variance(channels):
     root = as_matrices(from_matrices(symmetric).psd_root(), channels, False)
     projected = product(root)
     assert np.isfinite(projected).all()
-    if channels <= linalg.MAX_UNROLLED:
+    if channels <= covariance.MAX_UNROLLED:
         variances = np.diagonal(symmetric, axis1=1, axis2=2)
         assert (np.diagonal(projected, axis1=1, axis2=2) <= np.maximum(variances, 0.0) + 1e-5).all()
     else:
@@ -224,5 +226,5 @@ def test_psd_root_by_hand(matrix, expected):
 
 
 def test_psd_root_of_diagonal():
-    root = linalg.Diagonal(tf.constant([[0.25, -1.0, 0.0]])).psd_root()
+    root = covariance.Diagonal(tf.constant([[0.25, -1.0, 0.0]])).psd_root()
     np.testing.assert_array_equal(root, [[0.5, 0.0, 0.0]])

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from bsdenoise.likelihood import GaussianLikelihood
-from bsdenoise.losses import GaussianNLL, MaskedSquaredError, SquaredError
+from bsdenoise.methods.losses import GaussianNLL, MaskedSquaredError, SquaredError
 from bsdenoise.network import blind_spot_network
 
 SIGMA = 25 / 255

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bsdenoise.masking import Masking
+from bsdenoise.methods.masking import Masking
 
 
 def _numbered(height, width, channels=1):

@@ -6,7 +6,7 @@ import tifffile
 from PIL import Image
 
 from bsdenoise import images
-from bsdenoise.masks import Masks, opened
+from bsdenoise.images.masks import Masks, opened
 
 
 def _mask(shape=(20, 30)):

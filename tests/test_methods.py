@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from bsdenoise import methods
 from bsdenoise.likelihood import GaussianLikelihood
-from bsdenoise.masking import Masking
 from bsdenoise.methods import Crop
+from bsdenoise.methods.masking import Masking
 from tests import reference
 
 NAMES = ("full", "per_component", "l2", "n2n", "n2c", "n2v")

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 from skimage import data
 
-from bsdenoise.data import noise_floor
+from bsdenoise.noise import noise_floor
 
 
 def floors(images):

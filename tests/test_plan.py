@@ -6,7 +6,7 @@ import pytest
 import training_runs
 
 from bsdenoise import cli
-from bsdenoise.training import plan, preparation
+from bsdenoise.training import dry_run, preparation
 from bsdenoise.training.distribution import join
 from bsdenoise.training.step import TrainingState
 
@@ -16,7 +16,7 @@ PARAMETERS = 2905  # of the network that is planned
 
 def test_the_plan_is_printed_and_nothing_written(config, capsys):
     config = dataclasses.replace(config, validation_images=1)
-    plan.show(config)
+    dry_run.show(config)
     assert not config.out.exists()
     lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["devices"] == "1 CPU, float32"
@@ -24,7 +24,7 @@ def test_the_plan_is_printed_and_nothing_written(config, capsys):
     assert lines["network"] == f"{PARAMETERS:,} parameters; full"
     assert lines["step"] == "4 crops of 16×16, 4 per device"
     speed = re.match(r"([\d.]+) crops/s, median of (\d+) steps of ([\d.]+) s", lines["speed"])
-    assert float(speed[1]) * float(speed[3]) == pytest.approx(4, rel=0.02) and int(speed[2]) >= plan.MIN_STEPS
+    assert float(speed[1]) * float(speed[3]) == pytest.approx(4, rel=0.02) and int(speed[2]) >= dry_run.MIN_STEPS
     assert lines["whole run"].startswith("12 steps, ") and "for 2 validations" in lines["whole run"]
     assert 0 < float(re.match(r"([\d.]+) GB", lines["memory"])[1]) < 5
     # Weights, their average and Adam's two means, four bytes each.
@@ -56,7 +56,7 @@ def test_operations_are_counted(config):
         image = keras.Input((16, 16, 3))
         hidden = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(image)
         state.network = keras.Model(image, keras.layers.Conv2D(9, 1, use_bias=False)(hidden))
-        counted.append(plan.flops(state, 16, 3, 4))
+        counted.append(dry_run.flops(state, 16, 3, 4))
     by_hand = 3 * 2 * 16 * 16 * (9 * 3 * 20 + 20 * 9)
     assert counted[1] - counted[0] == pytest.approx(by_hand, rel=0.02)
     assert counted[0] > by_hand / 4
@@ -67,4 +67,4 @@ def test_operations_are_counted(config):
     [(0.5, "0.5 seconds"), (89, "89 seconds"), (91, "1.52 minutes"), (6000, "1.67 hours"), (1e6, "11.6 days")],
 )
 def test_duration(seconds, text):
-    assert plan.duration(seconds) == text
+    assert dry_run.duration(seconds) == text

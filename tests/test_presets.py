@@ -10,7 +10,7 @@ import pytest
 import bsdenoise
 from benchmarks import pack_preset, patterns
 from benchmarks import presets as measuring
-from bsdenoise import cli, presets, saved
+from bsdenoise import cli, loading, presets
 
 ALL = presets.names()
 SMALL = "grey-gaussian25-small"
@@ -66,7 +66,7 @@ def test_strong_regular_patterns_are_not_amplified(name):
 
 
 def test_two_models_are_averaged(tiny_denoiser_path, tmp_path):
-    denoiser, other = (saved.load(tiny_denoiser_path(1)) for _ in range(2))
+    denoiser, other = (loading.load(tiny_denoiser_path(1)) for _ in range(2))
     other.network.set_weights([weight + 1 for weight in other.network.get_weights()])
     other.provenance = {"crops": 7}
     before = denoiser.network.get_weights()
@@ -77,12 +77,12 @@ def test_two_models_are_averaged(tiny_denoiser_path, tmp_path):
     with pytest.raises(ValueError, match="must lie between 0 and 1. Received: 1.5"):
         pack_preset.averaged(denoiser, other, 1.5)
     with pytest.raises(ValueError, match="Only networks of equal size"):
-        pack_preset.averaged(denoiser, saved.load(tiny_denoiser_path(3)), 0.5)
+        pack_preset.averaged(denoiser, loading.load(tiny_denoiser_path(3)), 0.5)
 
 
 def test_what_spoils_a_pattern_is_found_and_not_packed(tiny_denoiser_path, tmp_path, monkeypatch, capsys):
     path = tiny_denoiser_path(1)
-    denoiser = saved.load(path)
+    denoiser = loading.load(path)
     halves = SimpleNamespace(channels=1, denoise=lambda noisy, sigma: noisy / 2)
     half = (np.square(patterns.patterns()).mean() + patterns.SIGMA**2) / 4
     assert patterns.worst_psnr(halves) == pytest.approx(-10 * np.log10(half), abs=0.5)
@@ -96,7 +96,7 @@ def test_what_spoils_a_pattern_is_found_and_not_packed(tiny_denoiser_path, tmp_p
 @pytest.fixture
 def folder(tmp_path, tiny_denoiser_path):
     """A folder with a preset of a tiny network."""
-    pack_preset.pack(saved.load(tiny_denoiser_path(1)), "tiny", "nothing", tmp_path)
+    pack_preset.pack(loading.load(tiny_denoiser_path(1)), "tiny", "nothing", tmp_path)
     return tmp_path
 
 
@@ -115,7 +115,7 @@ def use_folder(folder, monkeypatch):
 def test_half_precision_changes_little(folder, use_folder, tiny_denoiser_path):
     use_folder()
     noisy = np.random.default_rng(0).random((24, 31, 1), np.float32)
-    expected = saved.load(tiny_denoiser_path(1)).denoise(noisy)
+    expected = loading.load(tiny_denoiser_path(1)).denoise(noisy)
     np.testing.assert_allclose(bsdenoise.Denoiser.from_preset("tiny").denoise(noisy), expected, atol=2e-3)
 
 
@@ -142,8 +142,8 @@ def test_packing_anew_drops_what_was_measured(folder, tiny_denoiser_path):
     index = presets.read_index(folder)
     presets.write_index(folder, {"tiny": dataclasses.replace(index["tiny"], measured={"check_psnr": 1.0})})
     assert presets.read_index(folder)["tiny"].measured == {"check_psnr": 1.0}
-    pack_preset.pack(saved.load(tiny_denoiser_path(1)), "tiny", "nothing", folder)
-    pack_preset.pack(saved.load(tiny_denoiser_path(3)), "tiny-rgb", "nothing", folder)
+    pack_preset.pack(loading.load(tiny_denoiser_path(1)), "tiny", "nothing", folder)
+    pack_preset.pack(loading.load(tiny_denoiser_path(3)), "tiny-rgb", "nothing", folder)
     again = presets.read_index(folder)
     assert [*again] == ["tiny-rgb", "tiny"]  # colour first
     assert again["tiny"].measured == {}
@@ -151,7 +151,7 @@ def test_packing_anew_drops_what_was_measured(folder, tiny_denoiser_path):
 
 
 def test_what_cannot_be_a_preset_is_refused(tmp_path, tiny_denoiser_path):
-    denoiser = saved.load(tiny_denoiser_path(1))
+    denoiser = loading.load(tiny_denoiser_path(1))
     denoiser.scale = 2.0
     with pytest.raises(ValueError, match="a model of photographs"):
         pack_preset.pack(denoiser, "tiny", "nothing", tmp_path)

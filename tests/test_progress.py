@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bsdenoise import inference, progress
+from bsdenoise import progress
+from bsdenoise.inference import engine
 
 
 def test_nobody_watches():
@@ -41,12 +42,12 @@ def test_a_part_that_fails_counts_what_it_had_done():
 )
 def test_every_pixel_counts_once(tiny_denoiser_path, monkeypatch, shape, options, tta):
     """In steps: no part of an image in stages or tiles is half of it."""
-    from bsdenoise import saved
+    from bsdenoise import loading
 
-    denoiser = saved.load(tiny_denoiser_path(1))
-    monkeypatch.setattr(inference, "MAX_PASS_PIXELS", 2**12)
-    monkeypatch.setattr(inference, "MAX_CHUNK_PIXELS", 2**11)
-    monkeypatch.setattr(inference, "MIN_CHUNK_PIXELS", 2**11)
+    denoiser = loading.load(tiny_denoiser_path(1))
+    monkeypatch.setattr(engine, "MAX_PASS_PIXELS", 2**12)
+    monkeypatch.setattr(engine, "MAX_CHUNK_PIXELS", 2**11)
+    monkeypatch.setattr(engine, "MIN_CHUNK_PIXELS", 2**11)
     noisy = np.random.default_rng(0).uniform(size=shape).astype("float32")
     steps = []
     with progress.watched_by(steps.append):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from denoise_command import denoise, grey, save, save_tiff
 
-from bsdenoise import images, results
+from bsdenoise import images
 from bsdenoise.data import index as file_index
 from bsdenoise.data.sources import open_source
+from bsdenoise.images import results
 
 use_model = denoise_command.use_model  # a fixture
 
@@ -70,10 +71,10 @@ def test_what_denoise_writes_beside_an_image_is_no_image(tmp_path, use_model, na
 
 @pytest.mark.parametrize("is_large", [False, True], ids=["whole", "in windows"])
 def test_what_denoise_writes_elsewhere_is_no_image(tmp_path, use_model, monkeypatch, is_large):
-    from bsdenoise.cli import denoise_task
+    from bsdenoise.pipeline import file_task
 
     if is_large:
-        monkeypatch.setattr(denoise_task, "STREAMED_PIXELS", 10)
+        monkeypatch.setattr(file_task, "STREAMED_PIXELS", 10)
     use_model(1)
     save(tmp_path / "in/a.npy", grey())
     (tmp_path / "in/sub").mkdir()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from bsdenoise import risk
-from bsdenoise.posterior import estimate_psnr
+from bsdenoise.likelihood import sure
+from bsdenoise.likelihood.posterior import estimate_psnr
 
 SIGMA = 0.1
 
@@ -90,10 +90,10 @@ def test_keras_computes_the_same(clip):
     found, _ = estimates(noisy, clean, 0.05)
     maps = [array.astype("float32") for array in shrunk(noisy, clean, 0.05)]
     sigma = np.full(2, SIGMA, "float32")
-    limits = risk.clip_limits(ops, noisy)
+    limits = sure.clip_limits(ops, noisy)
     assert np.isfinite(np.asarray(limits[0])).all() == clip
-    means = risk.means(ops, maps[0], noisy, *maps[1:], sigma, limits)
-    np.testing.assert_allclose(risk.psnr(ops, *means, sigma, noisy[0].size), found, atol=1e-3)
+    means = sure.means(ops, maps[0], noisy, *maps[1:], sigma, limits)
+    np.testing.assert_allclose(sure.psnr(ops, *means, sigma, noisy[0].size), found, atol=1e-3)
 
 
 def test_squared_errors_compare_even_below_zero():
@@ -102,7 +102,7 @@ def test_squared_errors_compare_even_below_zero():
     errors = []
     for error in (0.02, 0.05):
         maps = shrunk(noisy, clean, error)
-        means = risk.means(np, maps[0], noisy, *maps[1:], sigma, risk.clip_limits(np, noisy))
-        errors.append(risk.squared_error(np, *means[:2]))
+        means = sure.means(np, maps[0], noisy, *maps[1:], sigma, sure.clip_limits(np, noisy))
+        errors.append(sure.squared_error(np, *means[:2]))
     assert (errors[0] < 0).all() and (errors[0] < errors[1]).all()
-    assert np.isnan(risk.squared_error(np, np.zeros(1), np.zeros(1))).all()
+    assert np.isnan(sure.squared_error(np, np.zeros(1), np.zeros(1))).all()

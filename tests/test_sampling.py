@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bsdenoise.data.faults import named
-from bsdenoise.data.sampling import SAMPLE_SIZE, look_at
 from bsdenoise.data.sources import open_source
+from bsdenoise.data.survey import SAMPLE_SIZE, look_at
 from bsdenoise.images import Picture
-from bsdenoise.intensities import fit_range
+from bsdenoise.images.intensity_range import fit_range
 
 
 class _Arrays:

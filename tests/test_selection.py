@@ -11,7 +11,7 @@ import tifffile
 import training_runs
 from scipy import ndimage
 
-from bsdenoise import saved
+from bsdenoise import loading
 from bsdenoise.config import TrainConfig
 from bsdenoise.training import preparation, validation
 from bsdenoise.training.loop import train
@@ -111,7 +111,7 @@ def test_a_training_keeps_the_best_of_its_validations(tmp_path, monkeypatch):
     for interval in (1, 2, 3, 6):
         seen = np.arange(0, len(errors), interval)
         assert true[seen[np.argmin(errors[seen])]] < 1.02 * true[seen].min()
-    assert saved.load(config.out).provenance["crops"] == 40 * np.argmin(errors)
+    assert loading.load(config.out).provenance["crops"] == 40 * np.argmin(errors)
     for line in (config.out / "log.jsonl").read_text().splitlines():
         values = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         assert all(value < 60 for name, value in values.items() if name.endswith("psnr") and value is not None)
@@ -127,7 +127,7 @@ def test_nothing_is_said_to_have_100_db(tmp_path, capsys):
     lines = training_runs.log_lines(config.out, "validation")
     assert [line["sure_psnr"] for line in lines] == [None, None]
     best = min(lines, key=lambda line: line["error"])
-    provenance = saved.load(config.out).provenance
+    provenance = loading.load(config.out).provenance
     assert provenance["crops"] == 2 * best["step"]
     assert outcome.score == best["measured_psnr"]
     summary = json.loads((config.out / "summary.json").read_text(), parse_constant=lambda name: pytest.fail(name))
@@ -146,7 +146,7 @@ def test_an_error_below_zero_is_withheld_and_still_compares(tmp_path, capsys, mo
     monkeypatch.setattr(Validation, "__call__", negative)
     assert train(config).score is None
     said = capsys.readouterr().out
-    provenance = saved.load(config.out).provenance
+    provenance = loading.load(config.out).provenance
     assert provenance["crops"] == 2 * (1 + np.argmin(errors)) and provenance["measured_psnr"] is None
     assert said.count("measured_psnr is withheld: the noise of the image is not what was declared") == 1
     summary = json.loads((config.out / "summary.json").read_text())

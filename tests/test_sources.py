@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from bsdenoise.data import faults, looking, sources
+from bsdenoise.data import faults, header_scan, sources
 from bsdenoise.data import index as file_index
 from bsdenoise.data.sources import ArraySource, FileSource, open_source, select
 
@@ -180,7 +180,7 @@ def kept(folder, monkeypatch, tmp_path_factory):
 
 def test_the_second_time_no_file_is_opened(kept, monkeypatch):
     before = [select(open_source(str(kept)), low, 50).indices.tolist() for low in (1, 30)]
-    monkeypatch.setattr(looking, "in_threads", lambda function, numbers, *_: pytest.fail() if len(numbers) else {})
+    monkeypatch.setattr(header_scan, "in_threads", lambda function, numbers, *_: pytest.fail() if len(numbers) else {})
     assert [select(open_source(str(kept)), low, 50).indices.tolist() for low in (1, 30)] == before
     source = open_source(str(kept))
     assert [source.size(index) for index in (0, 2, 8)] == [(40, 50), (20, 24), (60, 30)]
@@ -195,7 +195,7 @@ def test_sizes_that_were_read_are_kept_after_ctrl_c(kept, monkeypatch):
         return measure(self, index)
 
     monkeypatch.setattr(FileSource, "size", size)
-    monkeypatch.setattr(looking, "PART", 1)
+    monkeypatch.setattr(header_scan, "PART", 1)
     with pytest.raises(KeyboardInterrupt):
         select(open_source(str(kept)), 1, None)
     index = open_source(str(kept)).index
@@ -203,7 +203,7 @@ def test_sizes_that_were_read_are_kept_after_ctrl_c(kept, monkeypatch):
 
 
 def test_many_images_are_announced(folder, monkeypatch, capsys):
-    monkeypatch.setattr(looking, "MANY_IMAGES", 2)
+    monkeypatch.setattr(header_scan, "MANY_IMAGES", 2)
     source = open_source(str(folder))
     assert "counting the images of 3 files …" in capsys.readouterr().out
     select(source, 1, None)

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 from tiff_files import RGB, random_pixels, save
 
 from bsdenoise import images
-from bsdenoise.formats import tiff_writing
+from bsdenoise.images.formats import tiff_writing
 
 ICC_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 ALPHA_NOTE = ("its alpha channel is dropped",)

@@ -7,7 +7,7 @@ from PIL import Image
 from tiff_files import random_pixels
 
 from bsdenoise import images
-from bsdenoise.formats import tiff_byteorder
+from bsdenoise.images.formats import tiff_byteorder
 
 TAGS = [
     (33550, 12, 3, (0.5, 0.25, 0.0), True),  # doubles

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsdenoise.tiling import choose, padded_pixels, plan
+from bsdenoise.inference.tiling import choose, padded_pixels, plan
 
 
 @st.composite

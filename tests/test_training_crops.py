@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bsdenoise import images, methods
-from bsdenoise.data.crops import TrainingImages
 from bsdenoise.data.sources import open_source
+from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.noise import GaussianNoise
 
 SIDE = 16

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 import training_runs
 
-from bsdenoise import blind_spot_network, presets, saved
-from bsdenoise.training import initial, loop, preparation
+from bsdenoise import blind_spot_network, loading, presets
+from bsdenoise.training import loop, preparation, starting_point
 from bsdenoise.training.loop import train
 from bsdenoise.training.step import TrainingState
 from bsdenoise.training.validation import Validation
@@ -39,7 +39,7 @@ def test_it_starts_from_the_weights_of_a_model(trained, config):
         config, out=config.out.with_name("again"), init=str(trained), noise="gaussian:10", width=None, depth=None
     )
     state = state_of(again)
-    expected = saved.load(trained)
+    expected = loading.load(trained)
     for weight, value in zip(state.denoiser.network.weights, expected.network.get_weights(), strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
     assert state.denoiser.noise.low == pytest.approx(10 / 255)
@@ -48,9 +48,9 @@ def test_it_starts_from_the_weights_of_a_model(trained, config):
 def test_what_it_started_from_is_remembered(trained, config):
     again = dataclasses.replace(config, out=config.out.with_name("again"), init=str(trained), images=24)
     train(again)
-    denoiser = saved.load(again.out)
-    assert denoiser.provenance["started_from"] == saved.load(trained).provenance
-    crops = [one.provenance["crops"] for one in (denoiser, saved.load(trained))]
+    denoiser = loading.load(again.out)
+    assert denoiser.provenance["started_from"] == loading.load(trained).provenance
+    crops = [one.provenance["crops"] for one in (denoiser, loading.load(trained))]
     assert presets.pixels_seen(denoiser.provenance) == sum(crops) * config.crop**2
     assert str(trained) not in str(denoiser.provenance)
 
@@ -58,13 +58,13 @@ def test_what_it_started_from_is_remembered(trained, config):
 def test_it_grows(trained, config):
     wide = dataclasses.replace(config, out=config.out.with_name("wide"), init=str(trained), width=6, grow=True)
     state = state_of(wide)
-    np.testing.assert_allclose(outputs(state.denoiser), outputs(saved.load(trained)), atol=1e-5)
+    np.testing.assert_allclose(outputs(state.denoiser), outputs(loading.load(trained)), atol=1e-5)
     assert state.denoiser.network.get_layer("enc_conv0").filters == 6
     again = state_of(wide)  # the same seed gives the same new maps: workers of a cluster begin alike
     for weight, twin in zip(state.network.weights, again.network.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), twin.numpy())
     train(wide)
-    assert saved.load(wide.out).provenance["started_from"]["crops"] > 0
+    assert loading.load(wide.out).provenance["started_from"]["crops"] > 0
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_plain_network_starts_one_and_does_not_grow(config):
     plain = dataclasses.replace(config, method="n2c", images=8)
     train(plain)
     again = dataclasses.replace(plain, out=config.out.with_name("again"), init=str(plain.out), optimizer="muon")
-    np.testing.assert_array_equal(outputs(state_of(again).denoiser), outputs(saved.load(plain.out)))
+    np.testing.assert_array_equal(outputs(state_of(again).denoiser), outputs(loading.load(plain.out)))
     assert train(again).finished
     with pytest.raises(ValueError, match="--grow makes a blind-spot network wider. .* method n2c"):
         state_of(dataclasses.replace(again, width=6, grow=True))
@@ -117,8 +117,8 @@ def test_what_is_kept_is_never_worse_than_what_it_began_with(trained, config, mo
     again = dataclasses.replace(config, out=config.out.with_name("again"), init=str(trained), images=24)
     assert train(again).score == 0.0
     assert len(errors) == 2
-    kept = saved.load(again.out)
-    np.testing.assert_array_equal(outputs(kept), outputs(saved.load(trained)))
+    kept = loading.load(again.out)
+    np.testing.assert_array_equal(outputs(kept), outputs(loading.load(trained)))
     assert kept.provenance["crops"] == 0
     assert [line["step"] for line in training_runs.log_lines(again.out, "validation")] == [0, 6]
 
@@ -131,26 +131,26 @@ def test_it_goes_on_without_the_model_that_it_began_with(trained, config, monkey
     with monkeypatch.context() as interrupting:
         training_runs.stop_at(interrupting, 2)
         assert train(again).step == 2
-    before = saved.load(trained).provenance
-    (trained / saved.MODEL_NAME).unlink()
+    before = loading.load(trained).provenance
+    (trained / loading.MODEL_NAME).unlink()
     assert train(again).finished
-    assert saved.load(again.out).provenance["started_from"] == before
+    assert loading.load(again.out).provenance["started_from"] == before
 
 
 def test_workers_must_start_from_the_same(trained, config):
     """What they compare tells models apart that have the same name."""
     again = dataclasses.replace(config, init=str(trained))
     data, _ = preparation.open_data(again)
-    one = loop._agreed(again, {}, initial.load(again, data))
-    denoiser = saved.load(trained)
+    one = loop._agreed(again, {}, starting_point.load(again, data))
+    denoiser = loading.load(trained)
     denoiser.network.set_weights([weight + 1e-3 for weight in denoiser.network.get_weights()])
-    denoiser.save(trained / saved.MODEL_NAME)
-    other = loop._agreed(again, {}, initial.load(again, data))
+    denoiser.save(trained / loading.MODEL_NAME)
+    other = loop._agreed(again, {}, starting_point.load(again, data))
     assert {name for name in one if one[name] != other[name]} == {"the model of --init"}
 
 
 def test_a_network_of_ones_own_cannot_start_one(config, tmp_path, tiny_denoiser_path):
-    denoiser = saved.load(tiny_denoiser_path(3))
+    denoiser = loading.load(tiny_denoiser_path(3))
     image = keras.Input((None, None, 3))
     body = keras.Model(image, keras.layers.Conv2D(9, 1)(image))
     averaging = blind_spot_network(width=4, depth=1, pooling="average")

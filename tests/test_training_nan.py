@@ -8,7 +8,7 @@ import pytest
 import training_runs
 from training_runs import log_lines
 
-from bsdenoise.data.crops import TrainingImages
+from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.training import preparation
 from bsdenoise.training.distribution import join
 from bsdenoise.training.loop import TrainingDivergedError, train

@@ -353,7 +353,9 @@ def test_noise_that_single_precision_would_lose_is_refused(tmp_path, kind):
     stack = np.random.default_rng(0).normal(1e9, 1.0, (5, 40, 40))
     path = tmp_path / f"stack.{kind}"
     np.save(path, stack) if kind == "npy" else tifffile.imwrite(path, stack, photometric="minisblack")
-    with pytest.raises(ValueError, match=r"the first is .*cannot hold .*beside values such as 1e\+09\. Subtract the offset"):
+    with pytest.raises(
+        ValueError, match=r"the first is .*cannot hold .*beside values such as 1e\+09\. Subtract the offset"
+    ):
         preparation.open_data(_config(path, tmp_path, noise="gaussian:1"))
     np.save(tmp_path / "moderate.npy", stack - 1e9 + 1e4)
     preparation.open_data(_config(tmp_path / "moderate.npy", tmp_path, noise="gaussian:1"))

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import training_runs
 
-from bsdenoise import ignored
+from bsdenoise.images import missing
 from bsdenoise.training import preparation
 from bsdenoise.training.loop import train
 from bsdenoise.training.run_folder import sample_picture
@@ -107,7 +107,7 @@ def test_pixels_that_were_not_measured_do_not_count(config, tmp_path):
     crop = data.validation_crop(int(data.held_out[0]), 64)
     measured = ~np.isnan(crop.clean).any(axis=-1)
     assert measured.sum() == 48 * 40 - 500
-    noisy = ignored.filled(crop.noisy(0)) * data.scale + data.offset
+    noisy = missing.filled(crop.noisy(0)) * data.scale + data.offset
     result = state.denoiser.posterior(noisy, sigma=float(crop.sigma) * data.scale)
     denoised, mean = ((one - data.offset) / data.scale for one in (result.denoised, result.mean))
     assert values["psnr"] == pytest.approx(-10 * np.log10(np.mean((denoised - crop.clean)[measured] ** 2)), abs=2e-2)

@@ -9,8 +9,8 @@ import pytest
 import tifffile
 import zarr
 
-from bsdenoise import files, images
-from bsdenoise.formats import tiff_writing
+from bsdenoise import atomic, images
+from bsdenoise.images.formats import tiff_writing
 
 
 def pixels_of(shape, dtype, seed=0):
@@ -277,7 +277,7 @@ def test_windows_refuse_infinite_values(name, tmp_path):
 
 def test_beside_names_the_file(tmp_path):
     with pytest.raises(OSError, match="cannot be written: Input/output error") as caught:
-        with files.beside(tmp_path / "a.tif", ".npy") as temporary:
+        with atomic.beside(tmp_path / "a.tif", ".npy") as temporary:
             temporary.write_bytes(b"1")
             raise OSError(errno.EIO, "Input/output error")
     assert caught.value.filename == str(tmp_path / "a.tif")

@@ -13,7 +13,7 @@ import zarr
 from zarr_files import attributes_of, pixels_of, save_ome
 
 from bsdenoise import images
-from bsdenoise.formats import zarr_pyramid
+from bsdenoise.images.formats import zarr_pyramid
 
 
 def copied(source, target, dtype=None):

@@ -7,7 +7,7 @@ import numpy as np
 
 from bsdenoise import images, presets, progress
 from bsdenoise.app.facts import Denoised
-from bsdenoise.levels import parse_level
+from bsdenoise.noise.spec import parse_level
 
 
 class Bench:

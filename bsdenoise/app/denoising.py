@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from bsdenoise import ignored, images
+from bsdenoise import images
 from bsdenoise.app import orientation
 from bsdenoise.app.bench import Bench
 from bsdenoise.app.facts import Denoised, Facts
 from bsdenoise.app.steps import READING, WAITING, WRITING, Meter, Step, Tell, to_nobody
-from bsdenoise.levels import parse_level
+from bsdenoise.images import missing
+from bsdenoise.noise.spec import parse_level
 
 PREFIX = "denoised-"  # of the name of the denoised file
 
@@ -202,8 +203,8 @@ class _Work:
     def _next(self, compute: Callable[..., Any], index: int) -> tuple[np.ndarray, np.ndarray | None, Any]:
         """Compute something of an image without gaps; give it with the image (H, W, C) as it is, and its gaps."""
         pixels = self._file.read(index)
-        gaps = ignored.where(pixels, self._file.no_data)
-        whole = pixels if gaps is None else ignored.filled(pixels, gaps)  # before it is cut into channels
+        gaps = missing.where(pixels, self._file.no_data)
+        whole = pixels if gaps is None else missing.filled(pixels, gaps)  # before it is cut into channels
         self._meter.advance(0.0)
         result = compute(_with_channels(whole), self._sigma, self._meter.advance)
         self._meter.next_image()

@@ -6,7 +6,7 @@ import numpy as np
 
 from bsdenoise import images
 from bsdenoise.app.orientation import UPRIGHT
-from bsdenoise.formats.pixels import NUM_COLOURS
+from bsdenoise.images.pixels import NUM_COLOURS
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from bsdenoise.app import looks, orientation, views, words
+from bsdenoise.app import orientation, style, texts, views
 from bsdenoise.app.denoising import Workshop, result_name
 from bsdenoise.app.facts import Denoised, Facts
 from bsdenoise.app.steps import Tell
@@ -32,13 +32,13 @@ def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
     name, has_posterior = str(workshop.denoiser.method.name), bool(workshop.denoiser.has_posterior)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_FOR)) as page:
         gr.Markdown(f"# {TITLE}")
-        gr.HTML(words.paragraph(about) + words.paragraph(words.about_method(name, has_posterior)), elem_id="about")
+        gr.HTML(texts.paragraph(about) + texts.paragraph(texts.about_method(name, has_posterior)), elem_id="about")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 noisy = gr.File(label="Noisy image: PNG, JPEG, TIFF or .npy", file_types=list(SUFFIXES), height=150)
                 sigma = gr.Textbox(
                     label="Noise standard deviation σ",
-                    info=words.about_sigma(None, has_posterior),
+                    info=texts.about_sigma(None, has_posterior),
                     max_lines=1,
                     interactive=has_posterior,
                     elem_id="sigma",
@@ -53,7 +53,7 @@ def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
                     label="Noisy | denoised",
                     format="png",
                     interactive=False,
-                    max_height=looks.MAX_HEIGHT,
+                    max_height=style.MAX_HEIGHT,
                     buttons=["fullscreen"],  # not its download, which is what the screen shows and no more
                     elem_id="slider",
                 )
@@ -65,7 +65,7 @@ def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
                     visible=has_posterior,
                     elem_id="uncertainty",
                 )
-                gr.HTML(words.legend(), visible=has_posterior, elem_id="legend")
+                gr.HTML(texts.legend(), visible=has_posterior, elem_id="legend")
         shown = [message, facts, slider, uncertainty]
         handlers = Handlers(workshop, folder)
         noisy.change(handlers.take, noisy, [*shown, sigma, number, start, download], show_progress="hidden")
@@ -92,11 +92,11 @@ class Handlers:
             try:
                 facts = self.workshop.inspect(Path(name))
             except Exception as reason:
-                error = words.sentence(reason, Path(name))
+                error = texts.sentence(reason, Path(name))
         count = facts.count if facts else 1
         return (
-            *(_alert(error), _text(words.describe(facts) if facts else ""), None, None),
-            gr.update(info=words.about_sigma(facts, bool(self.workshop.denoiser.has_posterior))),
+            *(_alert(error), _text(texts.describe(facts) if facts else ""), None, None),
+            gr.update(info=texts.about_sigma(facts, bool(self.workshop.denoiser.has_posterior))),
             gr.update(value=1, maximum=max(count, 2), visible=count > 1),
             gr.update(interactive=facts is not None),
             gr.update(value=None, interactive=False),
@@ -119,7 +119,7 @@ class Handlers:
             done = self.workshop.denoise(path, target, _given(sigma), index, _teller(progress))
         except Exception as reason:  # whatever it is, the user gets one sentence
             shutil.rmtree(target.parent, ignore_errors=True)
-            return *_failed(words.sentence(reason, path)), gr.update(value=None, interactive=False)
+            return *_failed(texts.sentence(reason, path)), gr.update(value=None, interactive=False)
         return *_show(*done, index), gr.update(value=str(target), interactive=True)
 
     def look(
@@ -137,7 +137,7 @@ class Handlers:
         try:
             return _show(*self.workshop.look(path, _given(sigma), index, _teller(progress)), index)
         except Exception as reason:
-            return _failed(words.sentence(reason, path))
+            return _failed(texts.sentence(reason, path))
 
 
 def _given(sigma: str) -> str | None:
@@ -146,7 +146,7 @@ def _given(sigma: str) -> str | None:
 
 def _teller(progress: gr.Progress) -> Tell:
     """Make what tells the page's progress bar of each step."""
-    return lambda step: progress(step.share, desc=words.progress(step))
+    return lambda step: progress(step.share, desc=texts.progress(step))
 
 
 def _show(facts: Facts, result: Denoised, seconds: float, index: int) -> tuple[Any, ...]:
@@ -154,7 +154,7 @@ def _show(facts: Facts, result: Denoised, seconds: float, index: int) -> tuple[A
     drawn = [views.picture(image, limits) for image in (result.noisy, result.denoised)]
     drawn += [] if result.ratio is None else [views.uncertainty(result.ratio)]
     noisy, denoised, *uncertainty = (orientation.upright(image, facts.orientation) for image in drawn)
-    text = _text(words.describe_result(facts, result, seconds, index))
+    text = _text(texts.describe_result(facts, result, seconds, index))
     return _alert(""), text, (noisy, denoised), uncertainty[0] if uncertainty else None
 
 
@@ -163,7 +163,7 @@ def _failed(message: str) -> tuple[Any, ...]:
 
 
 def _alert(message: str) -> Any:
-    return _text(words.alert(message))
+    return _text(texts.alert(message))
 
 
 def _text(html: str) -> Any:

@@ -59,7 +59,7 @@ async def _app(workshop: Workshop, about: str, folder: Path, host: str) -> Any:
     import fastapi
     import gradio as gr
 
-    from bsdenoise.app import looks, page
+    from bsdenoise.app import page, style
 
     blocks = page.build(workshop, about, folder)
     app = fastapi.FastAPI(openapi_url=None)
@@ -75,9 +75,9 @@ async def _app(workshop: Workshop, about: str, folder: Path, host: str) -> Any:
         pwa=False,
         show_error=False,
         max_file_size=max(MIN_FILE_BYTES, workshop.max_pixels * BYTES_PER_PIXEL),
-        theme=looks.theme(),
-        css=looks.CSS,
-        js=looks.SCRIPT,
+        theme=style.theme(),
+        css=style.CSS,
+        js=style.SCRIPT,
     )
     for block in blocks.blocks.values():
         guarded = _uploads_only(block.async_move_resource_to_block_cache)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bsdenoise import files, images
+from bsdenoise import atomic, images
 from bsdenoise.cli import report
 from bsdenoise.config import DatasetsConfig
 from bsdenoise.data import tfds_preparation
@@ -54,7 +54,7 @@ def run(config: DatasetsConfig) -> int:
         num_complete += finding is not None and finding.is_complete
     if config.json:
         config.json.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(config.json) as temporary:
+        with atomic.replacing(config.json) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n")
     return 0 if num_complete == len(config.folders) else EXIT_NOT_COMPLETE
 

@@ -3,14 +3,15 @@
 import itertools
 import sys
 
-from bsdenoise import ignored
-from bsdenoise.cli import denoise_local, denoise_model, denoise_served, paths, report, terminal
-from bsdenoise.cli.denoise_model import Model
+from bsdenoise.cli import report, terminal
 from bsdenoise.cli.denoise_progress import Progress
-from bsdenoise.cli.denoise_task import Task, Writes, surveyed
-from bsdenoise.client.many import in_order
 from bsdenoise.config import DenoiseConfig
-from bsdenoise.masks import Masks
+from bsdenoise.images import missing
+from bsdenoise.images.masks import Masks
+from bsdenoise.parallel import in_order
+from bsdenoise.pipeline import denoising_model, file_plan, local_files, served_files
+from bsdenoise.pipeline.denoising_model import Model
+from bsdenoise.pipeline.file_task import Task, Writes, surveyed
 
 EXIT_SOME_FAILED = 2
 SURVEYORS = 4  # threads that read headers, which is mostly waiting for the disk
@@ -29,33 +30,33 @@ def run(config: DenoiseConfig) -> int:
     """
     if config.concurrency < 1:
         raise ValueError(f"--concurrency must be at least 1. Received: {config.concurrency}.")
-    denoise_model.check_flags(config)
+    denoising_model.check_flags(config)
     with terminal.status("looking for images"):
-        jobs = paths.plan(
+        jobs = file_plan.plan(
             config.inputs,
             config.out,
             std=config.std,
             overwrite=config.overwrite,
             axes=config.axes,
-            no_data=ignored.parse_no_data(config.no_data),
+            no_data=missing.parse_no_data(config.no_data),
             masks=None if config.mask is None else Masks(config.mask),
             say=_note,
         )
     if config.mask is not None and not any(job.mask for job in jobs):
         raise ValueError(f"{config.mask}: holds no mask under the name of an input, such as {jobs[0].source.name}.")
     is_default = config.model is None and config.server is None
-    named = None if is_default else denoise_model.load(config)
+    named = None if is_default else denoising_model.load(config)
     with terminal.status("reading headers"):
         tasks = [future.result() for _, future in in_order(surveyed, jobs, SURVEYORS)]
     groups = _by_default(config, tasks) if named is None else [(named, tasks)]
     sigmas = _Sigmas()
     num_failed = 0
-    writes = Writes(denoise_local.WRITERS if config.server is None else config.concurrency)
+    writes = Writes(local_files.WRITERS if config.server is None else config.concurrency)
     with Progress(tasks) as progress, writes.ended_with():
         for task in itertools.chain.from_iterable(
-            denoise_local.Local(model, progress.advance, writes).run(its_tasks)
+            local_files.Local(model, progress.advance, writes).run(its_tasks)
             if config.server is None
-            else denoise_served.run(its_tasks, model, config.concurrency, progress.advance, writes)
+            else served_files.run(its_tasks, model, config.concurrency, progress.advance, writes)
             for model, its_tasks in groups
         ):
             with terminal.beside_bars():
@@ -81,8 +82,8 @@ def _by_default(config: DenoiseConfig, tasks: list[Task]) -> list[tuple[Model, l
     groups: dict[int, list[Task]] = {}
     for task in tasks:
         alike = task if task.shape is not None else readable[0]  # it will fail, with whatever model
-        groups.setdefault(denoise_model.default_channels(alike.joint_channels), []).append(task)
-    return [(denoise_model.load_default(config, channels), groups[channels]) for channels in sorted(groups)]
+        groups.setdefault(denoising_model.default_channels(alike.joint_channels), []).append(task)
+    return [(denoising_model.load_default(config, channels), groups[channels]) for channels in sorted(groups)]
 
 
 class _Sigmas:

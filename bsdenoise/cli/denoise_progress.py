@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bsdenoise.cli.denoise_task import Task
+from bsdenoise.pipeline.file_task import Task
 
 OWN_BAR_PIXELS = 2**21  # of a file, all images of a stack together; smaller ones are done in seconds
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal

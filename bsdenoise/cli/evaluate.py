@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from bsdenoise import files, ignored, saved
+from bsdenoise import atomic, loading
 from bsdenoise.cli import libraries, models, report, terminal
 from bsdenoise.config import EvaluateConfig
+from bsdenoise.images import missing
 
 if TYPE_CHECKING:  # these load Keras, which is announced first
     from bsdenoise.evaluation.cases import Item
@@ -106,7 +107,7 @@ def _check(config: EvaluateConfig) -> None:
     if config.out and config.out.exists() and not config.out.is_dir():
         raise ValueError(f"{config.out}: is a file; --out names a folder.")
     for path in config.model:
-        saved.find(path)
+        loading.find(path)
 
 
 def _check_names_and_levels(config: EvaluateConfig) -> None:
@@ -128,7 +129,7 @@ def _list_items(config: EvaluateConfig) -> "list[Item]":
         items = cases.clean_items(config.data, config.draws, config.every, config.axes, say=_note)
     else:
         items = cases.paired_items(str(config.noisy), str(config.clean), config.every, config.axes, say=_note)
-    no_data = ignored.parse_no_data(config.no_data)
+    no_data = missing.parse_no_data(config.no_data)
     return [dataclasses.replace(item, no_data=no_data) for item in items]
 
 
@@ -253,7 +254,7 @@ def _write(config: EvaluateConfig, results: Results) -> None:
             outputs[config.out / "table1.csv"] = table1.as_csv(results.table1)
     for path, content in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path) as temporary:
+        with atomic.replacing(path) as temporary:
             temporary.write_text(content)
 
 

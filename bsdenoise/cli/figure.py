@@ -13,11 +13,12 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import files, results, saved
+from bsdenoise import atomic, loading
 from bsdenoise.cli import libraries, models, terminal
 from bsdenoise.config import FigureConfig
 from bsdenoise.evaluation import strip, window
-from bsdenoise.levels import parse_level, parse_range
+from bsdenoise.images import results
+from bsdenoise.noise.spec import parse_level, parse_range
 
 if TYPE_CHECKING:  # these load Keras, which is announced first
     from bsdenoise.evaluation.cases import Item
@@ -83,7 +84,7 @@ def _check(config: FigureConfig) -> None:
     if config.sigma:
         parse_level(config.sigma, 1.0)
     for path in config.model:
-        saved.find(path)
+        loading.find(path)
 
 
 def _check_outputs(outputs: Sequence[Path], items: "Sequence[Item]") -> None:
@@ -147,14 +148,14 @@ def _write(config: FigureConfig, contestants: "Sequence[Contestant]", rows: "Seq
     lists = results.Lists()  # lest a figure is taken for an image
     for path in (config.out, *crops):
         lists.add(path)
-    with files.replacing(config.out) as temporary:
+    with atomic.replacing(config.out) as temporary:
         _save(drawn, temporary, facts)
     if config.json:
-        with files.replacing(config.json) as temporary:
+        with atomic.replacing(config.json) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n")
     for path, pixels in crops.items():
         picture = strip.enlarged(pixels, config.zoom)
-        with files.replacing(path) as temporary:
+        with atomic.replacing(path) as temporary:
             Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(temporary, "PNG")
     print(f"{config.out}: {drawn.width}×{drawn.height} pixels", file=sys.stderr)
 

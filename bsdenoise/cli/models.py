@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bsdenoise import saved
+from bsdenoise import loading
 from bsdenoise.cli import libraries, terminal
 
 
@@ -15,10 +15,10 @@ def load_denoiser(model: str | Path) -> Any:
     Raises:
         ValueError: If there is none, or it is not a denoiser; the message names the file.
     """
-    saved.find(model)  # before the libraries, which take seconds
+    loading.find(model)  # before the libraries, which take seconds
     with terminal.status("loading the model"):
         libraries.load_keras()
-        return saved.load(model)
+        return loading.load(model)
 
 
 def load_preset(name: str) -> Any:

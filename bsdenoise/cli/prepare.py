@@ -5,10 +5,10 @@ import time
 
 from tqdm import tqdm
 
-from bsdenoise import ignored
 from bsdenoise.config import PrepareConfig
 from bsdenoise.data import packing
 from bsdenoise.data.sources import open_source, select
+from bsdenoise.images import missing
 
 UNITS = {"MB": 10**6, "GB": 10**9}
 LEAST, MOST = 10**6, 10**12  # bytes of a shard
@@ -24,7 +24,7 @@ def run(config: PrepareConfig) -> None:
     shard_bytes = parse_size(config.shard_size)
     packing.check_out(config.out)  # before anything takes long
     start = time.monotonic()
-    no_data = ignored.parse_no_data(config.no_data)
+    no_data = missing.parse_no_data(config.no_data)
     found = open_source(config.source, config.axes, no_data, say=lambda line: tqdm.write(f"note: {line}"))
     source = select(found, config.min_side, config.max_side, _warn)
     if source is not found:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bsdenoise import files, presets
+from bsdenoise import atomic, presets
 from bsdenoise.config import PresetsConfig
 from bsdenoise.evaluation import references
 from bsdenoise.presets import Preset
@@ -34,7 +34,7 @@ def run(config: PresetsConfig) -> int:
         print("bsdenoise presets NAME says more")
     if config.json:
         config.json.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(config.json) as temporary:
+        with atomic.replacing(config.json) as temporary:
             temporary.write_text(json.dumps([_as_dict(preset) for preset in found], indent=1) + "\n")
     return 0
 

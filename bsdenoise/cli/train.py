@@ -36,9 +36,9 @@ def run(config: TrainConfig) -> int:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     if config.dry_run:
-        from bsdenoise.training import plan
+        from bsdenoise.training import dry_run
 
-        plan.show(config)
+        dry_run.show(config)
         return 0
     try:
         outcome = train(config)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from bsdenoise import ignored
 from bsdenoise.client import files
 from bsdenoise.client.description import ServedMethod, ServedNoise
 from bsdenoise.client.errors import ClientError, DeadlineError
-from bsdenoise.client.many import in_order
 from bsdenoise.client.model import ServedModel
 from bsdenoise.client.retries import FIRST_PAUSE
-from bsdenoise.posterior import Posterior
+from bsdenoise.images import missing
+from bsdenoise.likelihood.posterior import Posterior
+from bsdenoise.parallel import in_order
 
 PING_SECONDS = 5.0  # within which a server that is ready says so
 
@@ -140,7 +140,7 @@ class Client:
             ValueError: If the image has the wrong shape, is empty or not finite, or `sigma` does not fit.
             ClientError: If the server refuses it, or does not answer.
         """
-        noisy, gaps = ignored.taken(noisy)
+        noisy, gaps = missing.taken(noisy)
         if gaps is not None and gaps.is_everything:
             return gaps.restored(self._empty(noisy))
         batch, pixels, sigma = self._checked(noisy, sigma)
@@ -160,7 +160,7 @@ class Client:
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
-        noisy, gaps = ignored.taken(noisy)
+        noisy, gaps = missing.taken(noisy)
         shape = np.shape(noisy)
         if gaps is not None and gaps.is_everything:
             empty, unknown = self._empty(noisy), np.full(shape[0], np.nan, np.float32)
@@ -191,7 +191,7 @@ class Client:
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} does not use `sigma`: it has none of its own.")
-        image, _ = ignored.taken(image)  # what stands for gaps has the noise of the rest
+        image, _ = missing.taken(image)  # what stands for gaps has the noise of the rest
         _, pixels, _ = self._checked(image, None)
         sigma = self._model.own_sigma(pixels)
         return sigma if np.ndim(image) == 4 else float(sigma[0])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bsdenoise.accepted import Accepted
+from bsdenoise.inference.input_checks import Accepted
 
 FORMAT = 1  # of the description; the exporter raises it when a key changes its meaning
 FIRST_METHOD = "full"  # of models that were exported before their descriptions said it

@@ -8,8 +8,8 @@ import imagecodecs
 import numpy as np
 
 from bsdenoise import images, presets
-from bsdenoise.formats import jpeg
-from bsdenoise.formats import png as png_format
+from bsdenoise.images.formats import jpeg
+from bsdenoise.images.formats import png as png_format
 
 PNG_LEVEL = 1  # of 9: noise cannot be compressed, and higher levels take several times as long to find out
 _KINDS = ((png_format.SIGNATURE, png_format), (jpeg.SIGNATURE, jpeg))

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from bsdenoise.client import files, parts
+from bsdenoise.client import files, request_plan
 from bsdenoise.client.address import Address
 from bsdenoise.client.description import Described
 from bsdenoise.client.errors import ClientError, RefusedError
 from bsdenoise.client.retries import Patience
 from bsdenoise.client.transport import Transport
-from bsdenoise.posterior import SERVED_WITHHELD, Posterior, estimate_psnr
+from bsdenoise.likelihood.posterior import SERVED_WITHHELD, Posterior, estimate_psnr
 
 FILE_TYPES = (np.uint8, np.uint16)  # what PNG holds
 DESCRIBE_IS_MISSING = re.compile('"describe" not found')  # in TensorFlow-Serving's words
@@ -96,7 +96,7 @@ class ServedModel:
         if self.described.noise.is_known:
             return np.full(len(pixels), self.described.noise.low, np.float32)
         _, height, width, _ = pixels.shape
-        crop = parts.centre(height, width, self._most_pixels(pictures=1))
+        crop = request_plan.centre(height, width, self._most_pixels(pictures=1))
         return np.concatenate([self._ask("own_sigma", "sigma", image=image[None][:, *crop]) for image in pixels])
 
     def denoise_file(self, data: bytes, sigma: np.ndarray | None) -> bytes:
@@ -141,19 +141,19 @@ class ServedModel:
         """Most pixels of a request for as many pictures."""
         return min(self.described.max_pixels, self.transport.most_values(pictures) // self.described.channels)
 
-    def _parts(self, shape: tuple[int, ...], pictures: int) -> list[parts.Part]:
-        return parts.plan(shape, self._most_pixels(pictures), *self.described.tiles)
+    def _parts(self, shape: tuple[int, ...], pictures: int) -> list[request_plan.Part]:
+        return request_plan.plan(shape, self._most_pixels(pictures), *self.described.tiles)
 
-    def _file_parts(self, batch: np.ndarray, index: int) -> list[parts.Part]:
+    def _file_parts(self, batch: np.ndarray, index: int) -> list[request_plan.Part]:
         """Plans one image of a batch: a file of it is about as large as its pixels, as noise cannot be compressed."""
         bytes_per_pixel = self.described.channels * batch.dtype.itemsize
         most = min(self.described.max_pixels, self.transport.most_file_bytes() // bytes_per_pixel)
-        planned = parts.plan((1, *batch.shape[1:]), most, *self.described.tiles)
-        return [parts.Part(slice(index, index + 1), part.tile, part.is_tile) for part in planned]
+        planned = request_plan.plan((1, *batch.shape[1:]), most, *self.described.tiles)
+        return [request_plan.Part(slice(index, index + 1), part.tile, part.is_tile) for part in planned]
 
     def _joined(
         self,
-        planned: list[parts.Part],
+        planned: list[request_plan.Part],
         batch: np.ndarray,
         sigma: np.ndarray | None,
         names: tuple[str, ...],

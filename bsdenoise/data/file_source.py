@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from bsdenoise import images
-from bsdenoise.data import looking
+from bsdenoise.data import header_scan
 from bsdenoise.data.index import SINGLE_IMAGE_SUFFIXES, FileIndex
 from bsdenoise.images import Picture
 
@@ -27,7 +27,7 @@ class FileSource:
         counts = index.facts("count")
         unknown = np.flatnonzero(counts == 0)
         if len(unknown):
-            looking.in_threads(self._open, unknown, "counting the images of", "files")
+            header_scan.in_threads(self._open, unknown, "counting the images of", "files")
             index.save()
             counts = index.facts("count")
         # First image of each file; `None` if every image has a file of its own.

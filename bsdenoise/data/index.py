@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from bsdenoise import files, images
+from bsdenoise import atomic, images
 
 CACHE_VARIABLE = "BSDENOISE_CACHE"
 FORMAT = 2
@@ -175,7 +175,7 @@ class FileIndex:
         }
         try:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
-            with files.replacing(self._cache) as temporary:
+            with atomic.replacing(self._cache) as temporary:
                 np.savez(
                     temporary,
                     header=np.frombuffer(json.dumps(header).encode(), np.uint8),

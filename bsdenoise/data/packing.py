@@ -21,13 +21,13 @@ import numpy as np
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import files, ignored
-from bsdenoise.accepted import check_single_precision
+from bsdenoise import atomic
 from bsdenoise.data import shards
 from bsdenoise.data.faults import Reports
-from bsdenoise.data.looking import BAR_DELAY
+from bsdenoise.data.header_scan import BAR_DELAY
 from bsdenoise.data.sources import Source, has_file_names
-from bsdenoise.images import PREPARED_INDEX, Picture
+from bsdenoise.images import PREPARED_INDEX, Picture, missing
+from bsdenoise.images.precision import check_single_precision
 
 # Images are compressed already; and each record has to be readable without its neighbours.
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -120,7 +120,7 @@ def _pack(
     while first is not None:
         path = out / shards.SHARD_NAME.format(len(written))
         written.append(path)
-        with files.replacing(path) as temporary:
+        with atomic.replacing(path) as temporary:
             before = len(found)
             first = _write_shard(temporary, itertools.chain([first], records), shard_bytes, found)
         found.shards.append((path.name, len(found) - before, path.stat().st_size))
@@ -164,7 +164,7 @@ class _Index:
             "meanings": [meaning for _, meaning in self.notes],
             "files_no_data": self.no_data,
         }
-        with files.replacing(path) as temporary:
+        with atomic.replacing(path) as temporary:
             np.savez(
                 temporary,
                 header=np.frombuffer(json.dumps(header).encode(), np.uint8),
@@ -244,8 +244,8 @@ def _record(source: Source, index: int, no_data: float | None) -> _Record:
 
 def _check(picture: Picture) -> None:
     """Refuses an image of which no pixel was measured, and one whose noise single precision cannot hold."""
-    gaps = ignored.where(picture.array, picture.no_data)
+    gaps = missing.where(picture.array, picture.no_data)
     if gaps is not None and gaps.all():
-        raise ValueError(ignored.NOTHING_MEASURED)
+        raise ValueError(missing.NOTHING_MEASURED)
     if picture.array.dtype.kind == "f":
-        check_single_precision(ignored.with_nan(picture.array, gaps))
+        check_single_precision(missing.with_nan(picture.array, gaps))

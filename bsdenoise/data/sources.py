@@ -13,14 +13,14 @@ from typing import Protocol
 import numpy as np
 
 from bsdenoise import images
+from bsdenoise.data import header_scan, shards, tfds_source
 from bsdenoise.data import index as file_index
-from bsdenoise.data import looking, shards, tfds_source
 from bsdenoise.data.faults import Reports
 from bsdenoise.data.file_source import FileSource
 from bsdenoise.data.shards import ShardSource
-from bsdenoise.formats import axes as array_axes
-from bsdenoise.formats.axes import Layout
 from bsdenoise.images import Picture
+from bsdenoise.images.axes import Layout
+from bsdenoise.images.formats import axes as array_axes
 
 
 class Source(Protocol):
@@ -272,7 +272,7 @@ def _sizes(source: Source) -> tuple[np.ndarray, dict[int, Exception]]:
         sizes[index] = source.size(index)
 
     try:
-        failures = looking.in_threads(measure, unknown, "reading the sizes of", "images")
+        failures = header_scan.in_threads(measure, unknown, "reading the sizes of", "images")
     finally:  # after Ctrl-C too: so far it need not be done again
         if isinstance(source, FileSource):
             source.index.save()

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bsdenoise import files
+from bsdenoise import atomic
 
 PROFILE = "np"  # the package's default, "normal profile" of Dabov et al. 2007
 CHANNELS = (1, 3)
@@ -101,7 +101,7 @@ class Bm3d:
         denoised, seconds = compute(noisy, sigma, PROFILE)
         path = self.cache / _folder_of(label) / f"{checksum}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path) as temporary:
+        with atomic.replacing(path) as temporary:
             np.savez(temporary, denoised=denoised, seconds=seconds)
         return Result(denoised, seconds, notes)
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bsdenoise import ignored, images, noise
+from bsdenoise import images, noise
+from bsdenoise.images import missing
 
 GREY, RGB = 1, 3
 _NO_LIMIT = 2.0**100  # a full scale that no σ exceeds; by a power of two nothing is rounded
@@ -288,8 +289,8 @@ def _read(path: Path, item: Item) -> tuple[images.Picture, np.ndarray | None]:
     """Reads an image, (H, W, C), filled; and which of its values were not measured, `None` if all were."""
     picture = images.read_image(path, item.index, item.axes, item.no_data)
     array = picture.array[..., np.newaxis] if picture.array.ndim == 2 else picture.array
-    gaps = ignored.where(array, picture.no_data)
-    return replace(picture, array=array if gaps is None else ignored.filled(array, gaps)), gaps
+    gaps = missing.where(array, picture.no_data)
+    return replace(picture, array=array if gaps is None else missing.filled(array, gaps)), gaps
 
 
 def _counts(gaps: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -301,7 +302,7 @@ def _counts(gaps: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | Non
     if gaps is None:
         return None
     if gaps.all():
-        raise ValueError(ignored.NOTHING_MEASURED)
+        raise ValueError(missing.NOTHING_MEASURED)
     return ~np.broadcast_to(gaps if gaps.shape == shape else gaps.any(axis=-1, keepdims=True), shape)
 
 

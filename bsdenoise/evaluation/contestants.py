@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bsdenoise import posterior, presets, saved
+from bsdenoise import loading, presets
 from bsdenoise.evaluation import bm3d
 from bsdenoise.evaluation.cases import RGB, Case
+from bsdenoise.likelihood import posterior
 
 UNTRAINED = ("bm3d",)  # what `--methods` takes
 
@@ -23,8 +24,8 @@ class Estimate(NamedTuple):
         mean: Prediction from the surroundings alone; `None` if there is no such thing.
         std: Standard deviation of the posterior; `None` without one.
         estimated_psnr: PSNR of `denoised` in dB estimated without the clean image, for a peak of the contestant's
-            `scale`; NaN where it is withheld, for the reason of `bsdenoise.posterior.WITHHELD`; `None` where none can
-            be, or where σ itself was estimated: an estimate that takes texture for noise leaves nothing of it.
+            `scale`; NaN where it is withheld, for the reason of `bsdenoise.likelihood.posterior.WITHHELD`; `None` where
+            none can be, or where σ itself was estimated: an estimate that takes texture for noise leaves nothing of it.
         sigma: The σ that was used; `None` if none was.
         seconds: How long it took if it was computed at another time; `None` if now.
         notes: What is worth a word to the user.
@@ -247,7 +248,7 @@ def open_contestants(
     bm3d_filter = bm3d.Bm3d(cache) if methods else None  # first: it is quick to see that something is missing
     names = _names(models, methods)
     found: list[Contestant] = [
-        Model(name, saved.find(path), load(path), tta) for name, path in zip(names, models, strict=True)
+        Model(name, loading.find(path), load(path), tta) for name, path in zip(names, models, strict=True)
     ]
     if bm3d_filter is not None:
         counts = sorted({model.channels for model in found} or {channels})

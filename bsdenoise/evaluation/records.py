@@ -18,7 +18,7 @@ import bsdenoise
 from bsdenoise.evaluation.cases import Case, Item, are_independent, read_clean, read_pair
 from bsdenoise.evaluation.contestants import Contestant
 from bsdenoise.evaluation.metrics import psnr, rounded, ssim
-from bsdenoise.levels import parse_level
+from bsdenoise.noise.spec import parse_level
 
 
 @dataclass(frozen=True)

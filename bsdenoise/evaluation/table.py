@@ -13,7 +13,7 @@ from scipy import stats
 from tabulate import tabulate
 
 from bsdenoise.evaluation.records import Record
-from bsdenoise.posterior import WITHHELD
+from bsdenoise.likelihood.posterior import WITHHELD
 
 AVERAGE = "average"
 WITHHELD_CELL = "–"

@@ -12,14 +12,14 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from bsdenoise import tiling
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.export import manifest, trial
 from bsdenoise.export import warm_up as warm_up_requests
 from bsdenoise.export.description import FILE_NAME, describe
+from bsdenoise.export.graph.tiles import Tiles
 from bsdenoise.export.signatures import signatures
 from bsdenoise.export.versions import check_free, published
-from bsdenoise.graph.tiles import Tiles
+from bsdenoise.inference import tiling
 
 # 4096 × 4096. Two RGB requests of so many fit into the 12 GiB of the container, for the compact networks; clients cut
 # larger images.

@@ -5,10 +5,11 @@ import functools
 import keras
 import tensorflow as tf
 
-from bsdenoise import risk, tiling
-from bsdenoise.graph import checks, files
-from bsdenoise.graph.tiles import compute, is_untiled
-from bsdenoise.posterior import SERVED_WITHHELD
+from bsdenoise.export.graph import checks, files
+from bsdenoise.export.graph.tiles import compute, is_untiled
+from bsdenoise.inference import tiling
+from bsdenoise.likelihood import sure
+from bsdenoise.likelihood.posterior import SERVED_WITHHELD
 
 FILE_CHANNELS = (1, 3)  # what PNG and JPEG hold without an alpha channel
 # A batch of images far smaller than the network's grid is worked on as one with so many times the pixels at most.
@@ -110,17 +111,17 @@ def signatures(denoiser, max_pixels, tiles, description):
         noisy = denoiser.normalized(image)
         fit = fitted(noisy, sigma)
         shown, shown_sigma = fit.applied(noisy), sigma * fit.gain
-        limits = risk.clip_limits(keras.ops, shown)
+        limits = sure.clip_limits(keras.ops, shown)
 
         def joined(some, part, sigma, denoised, mean, variance):
             its_limits = [limit[some] for limit in limits]
-            means = risk.means(keras.ops, denoised, part, mean, variance**0.5, sigma, its_limits)
+            means = sure.means(keras.ops, denoised, part, mean, variance**0.5, sigma, its_limits)
             return [denoised, mean, variance], [*means]
 
         pictures, means = compute(finished, joined, shown, shown_sigma, tiles, pictures=3, means=3)
         share, error, square = means
         number = tf.cast(tf.reduce_prod(tf.shape(image)[1:]), tf.float32)
-        psnr = risk.psnr(keras.ops, share, error / fit.gain**2, square / fit.gain**4, sigma, number)
+        psnr = sure.psnr(keras.ops, share, error / fit.gain**2, square / fit.gain**4, sigma, number)
         psnr = tf.where(tf.math.is_nan(psnr), SERVED_WITHHELD, tf.maximum(psnr, 0.0))
         named = zip(("denoised", "mean", "std"), denoiser.in_units(fit.undone(pictures)), strict=True)
         return {name: tf.ensure_shape(picture, image.shape) for name, picture in named} | {

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bsdenoise import files
+from bsdenoise import atomic
 
 FOLDER = Path(__file__).parent
 INDEX = "index.json"
@@ -141,7 +141,7 @@ def write_index(folder: Path, presets: dict[str, Preset]) -> None:
         name: {key: value for key, value in vars(preset).items() if key not in ("name", "folder")}
         for name, preset in presets.items()
     }
-    with files.replacing(folder / INDEX) as temporary:
+    with atomic.replacing(folder / INDEX) as temporary:
         temporary.write_text(json.dumps(rows, indent=1) + "\n")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import grpc
 import numpy as np
 
-from bsdenoise.formats import jpeg, png
+from bsdenoise.images.formats import jpeg, png
 from bsdenoise.server.errors import ServingError
 from bsdenoise.server.limits import Gate, Limits
 from bsdenoise.server.metrics import Metrics

@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 from tqdm import tqdm
 
-from bsdenoise import files
+from bsdenoise import atomic
 
 KEPT = 2
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -118,7 +118,7 @@ class Checkpoints:
         found = steps(self.path)
         kept = [f"{_PREFIX}-{step}" for step in found[-KEPT:]]
         lines = [("model_checkpoint_path", kept[-1]), *(("all_model_checkpoint_paths", name) for name in kept)]
-        with files.replacing(self.path / "checkpoint") as temporary:
+        with atomic.replacing(self.path / "checkpoint") as temporary:
             temporary.write_text("".join(f'{key}: "{name}"\n' for key, name in lines))
         for step in found[:-KEPT]:
             # The index goes first: without it the rest does not count as a checkpoint.

@@ -19,12 +19,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from bsdenoise import saved
+from bsdenoise import loading
 from bsdenoise.config import TrainConfig
-from bsdenoise.data.crops import TrainingImages
-from bsdenoise.data.sampling import Sample
+from bsdenoise.data.survey import Sample
+from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.export import DESCRIPTION_FILE, export_saved_model, next_version
-from bsdenoise.training import distribution, initial, preparation
+from bsdenoise.training import distribution, preparation, starting_point
 from bsdenoise.training.checkpoints import Checkpoints
 from bsdenoise.training.distribution import PeerLostError, Place
 from bsdenoise.training.run_folder import CHANGEABLE, DENOISER, RunFolder, checkpoints_path, earlier_facts, plain
@@ -90,12 +90,16 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
         place.check_batch(config.batch)
         earlier = earlier_facts(config.out)
         if config.init is not None and earlier is None:
-            saved.find(config.init)  # before a look at the images, which may take long
+            loading.find(config.init)  # before a look at the images, which may take long
         say = tqdm.write if place.is_chief else lambda line: None
         data, sample = preparation.open_data(config, earlier, say)
         facts = preparation.facts(data, sample)
         preparation.warn_of_changes(earlier, facts, say)
-        start = initial.again(earlier["start"]) if earlier and "start" in earlier else initial.load(config, data)
+        start = (
+            starting_point.again(earlier["start"])
+            if earlier and "start" in earlier
+            else starting_point.load(config, data)
+        )
         folder = stack.enter_context(contextlib.closing(RunFolder(config.out, config))) if place.is_chief else None
         state = TrainingState(config, data, place.strategy, start)
         checkpoints = Checkpoints(checkpoints_path(config.out), state.trackables(), {BEST: EARLIER_BEST})
@@ -138,7 +142,7 @@ def _restore(place: Place, checkpoints: Checkpoints, state: TrainingState, agree
     place.wait()  # nobody writes before everybody has read
 
 
-def _agreed(config: TrainConfig, facts: dict, start: initial.Start) -> dict[str, str]:
+def _agreed(config: TrainConfig, facts: dict, start: starting_point.Start) -> dict[str, str]:
     """Gives what must be the same for all workers, by what it is called, as text."""
     flags = {name: value for name, value in plain(config).items() if name not in CHANGEABLE}
     changeable = {name: getattr(config, name) for name in ("images", "validate_every", "micro_batch", "recompute")}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from bsdenoise.levels import SIGMA_MEDIAN
+from bsdenoise.noise.spec import SIGMA_MEDIAN
 
 BLOCK = 8  # side in pixels of what has one brightness and one σ
 DETAIL_GAIN = 6.0  # √36: second differences along both axes of white noise of σ = 1 have this standard deviation

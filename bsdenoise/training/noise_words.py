@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-from bsdenoise import levels
 from bsdenoise.config import TrainConfig
-from bsdenoise.data import noise_floor
-from bsdenoise.data.crops import TrainingImages
-from bsdenoise.data.sampling import Sample
+from bsdenoise.data.survey import Sample
+from bsdenoise.data.training_images import TrainingImages
+from bsdenoise.noise import noise_floor, spec
 
 FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
 # More than this times the declared σ in three quarters of the images' blocks is more than estimates are wrong by.
@@ -65,6 +64,6 @@ def say_what_is_wrong(config: TrainConfig, data: TrainingImages, sample: Sample,
 
 def _in_own_units(config: TrainConfig, data: TrainingImages) -> str:
     """Say what a fraction means of floats, whose full scale is 1 whatever they count."""
-    if data.fractional or not levels.is_relative(config.noise):
+    if data.fractional or not spec.is_relative(config.noise):
         return ""
     return ", without a slash: the full scale of floats is 1, and these have units of their own"

@@ -9,17 +9,18 @@ from typing import Any
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import ignored, methods
+from bsdenoise import methods
 from bsdenoise import noise as noise_models
 from bsdenoise.config import TrainConfig
-from bsdenoise.data.crops import TrainingImages
 from bsdenoise.data.manifest import manifest
-from bsdenoise.data.sampling import Sample, look_at
 from bsdenoise.data.sources import Selection, Source, check_partners, open_source, select
+from bsdenoise.data.survey import Sample, look_at
 from bsdenoise.data.tfds_source import PREFIX as TFDS_PREFIX
-from bsdenoise.masking import Masking
-from bsdenoise.masks import Masks
+from bsdenoise.data.training_images import TrainingImages
+from bsdenoise.images import missing
+from bsdenoise.images.masks import Masks
 from bsdenoise.methods import Method, NoiseToVoid
+from bsdenoise.methods.masking import Masking
 from bsdenoise.noise import GaussianNoise
 from bsdenoise.training import noise_words
 
@@ -220,7 +221,7 @@ def provenance(
 
 def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Source, Source | None]:
     """Opens the source, and what its images are compared with; keeps the images of the wanted sizes."""
-    no_data = ignored.parse_no_data(config.no_data)
+    no_data = missing.parse_no_data(config.no_data)
 
     def opened(name: str) -> Source:
         return open_source(name, config.axes, no_data, say=lambda line: say(f"note: {line}"))

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bsdenoise import files, images, results
+from bsdenoise import atomic, images
 from bsdenoise.config import TrainConfig
+from bsdenoise.images import results
 from bsdenoise.training import checkpoints
-from bsdenoise.training.initial import PAPER_SIZE
+from bsdenoise.training.starting_point import PAPER_SIZE
 
 # What may differ when a run goes on: how long it lasts, how it is watched, how much memory it takes, and who computes.
 CHANGEABLE = (
@@ -82,7 +83,7 @@ class RunFolder:
         self._write_json("summary.json", content)
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        with files.replacing(self.path / name) as temporary:
+        with atomic.replacing(self.path / name) as temporary:
             temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def _check_same_run(self, config: TrainConfig) -> None:
@@ -110,7 +111,7 @@ class RunFolder:
                     lines.append(line + "\n")
             except ValueError:
                 continue  # a line cut off by a crash
-        with files.replacing(self._log_path) as temporary:
+        with atomic.replacing(self._log_path) as temporary:
             temporary.write_text("".join(lines))
 
     def log(self, kind: str, step: int, values: dict[str, float | None]) -> None:
@@ -137,7 +138,7 @@ class RunFolder:
 
     def save_denoiser(self, denoiser) -> None:
         """Writes denoiser.keras, whole or not at all."""
-        with files.replacing(self.denoiser_path) as temporary:
+        with atomic.replacing(self.denoiser_path) as temporary:
             denoiser.save(temporary)
 
     def close(self) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 from tqdm import tqdm
 
-from bsdenoise import saved
+from bsdenoise import loading
 from bsdenoise.config import TrainConfig
-from bsdenoise.data.crops import TrainingImages
-from bsdenoise.posterior import WITHHELD
+from bsdenoise.data.training_images import TrainingImages
+from bsdenoise.likelihood.posterior import WITHHELD
 from bsdenoise.training import preparation
 from bsdenoise.training.run_folder import RunFolder
 from bsdenoise.training.step import TrainingState
@@ -91,7 +91,7 @@ class Selection:
         state.keep(float("inf"), None)
         if path.exists():
             now = state.denoiser.network.get_weights()
-            state.denoiser.network.set_weights(saved.load(path).network.get_weights())
+            state.denoiser.network.set_weights(loading.load(path).network.get_weights())
             result = self._validation()
             state.denoiser.network.set_weights(now)
             state.keep(result.error, result.values[self.score])

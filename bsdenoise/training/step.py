@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from bsdenoise import network
 from bsdenoise.config import TrainConfig
-from bsdenoise.data.crops import TrainingImages
+from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.denoiser import Denoiser
-from bsdenoise.training import gradients, initial, optimizers
+from bsdenoise.training import gradients, optimizers, starting_point
 from bsdenoise.training.schedule import RampUpDown
 
 # What checkpoints call the estimated squared error of the denoiser that is kept, and its PSNR. Those of earlier
@@ -37,13 +37,13 @@ class TrainingState:
         config: TrainConfig,
         data: TrainingImages,
         strategy: tf.distribute.Strategy,
-        start: initial.Start | None = None,
+        start: starting_point.Start | None = None,
     ):
         self.config = config
         self.strategy = strategy
         method = data.method
         self.loss = method.loss(data.channels, config.factor)
-        self.start = start = start or initial.load(config, data)
+        self.start = start = start or starting_point.load(config, data)
         size = start.size
         with strategy.scope():
             keras.utils.set_random_seed(config.seed)
@@ -51,7 +51,7 @@ class TrainingState:
             if start.weights is not None:
                 self.network.set_weights(start.weights)
             else:
-                initial.begin_in_the_middle(self.network, data.channels)
+                starting_point.begin_in_the_middle(self.network, data.channels)
             self.schedule = RampUpDown(config.learning_rate, config.steps, config.ramp_up, config.ramp_down)
             self.optimizer = optimizers.make(config.optimizer, self.schedule, config.beta_2)
             self.optimizer.build(self.network.trainable_variables)

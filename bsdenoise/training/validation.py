@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from bsdenoise import ignored, risk
-from bsdenoise.data.crops import TrainingImages
 from bsdenoise.data.faults import Faults
+from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.denoiser import Denoiser
+from bsdenoise.images import missing
+from bsdenoise.likelihood import sure
 from bsdenoise.methods import Crop
 from bsdenoise.training import noise_curve
 
@@ -51,7 +52,7 @@ class Example:
     @property
     def measured(self) -> np.ndarray:
         """The noisy image, NaN where a channel was not measured."""
-        return ignored.with_nan(self.noisy, ~self.counts[..., np.newaxis])
+        return missing.with_nan(self.noisy, ~self.counts[..., np.newaxis])
 
 
 @dataclass(frozen=True)
@@ -143,13 +144,13 @@ class Validation:
         shown, target = self.method.example(crop)
         shown, target, noisy = (np.ascontiguousarray(array, "float32") for array in (shown, target, crop.noisy(0)))
         counts = ~np.isnan(noisy if crop.clean is None else noisy + crop.clean).any(axis=-1)
-        shown, noisy = ignored.filled(shown), ignored.filled(noisy)
+        shown, noisy = missing.filled(shown), missing.filled(noisy)
         every = np.repeat(counts[..., np.newaxis], noisy.shape[-1], axis=-1)
         # By the neighbours, not by what a model takes for the mean: the same pixels count for all models.
-        low, high = (limit[0] for limit in risk.clip_limits(np, noisy[np.newaxis], every[np.newaxis]))
-        around, reach = noise_curve.brightness(noisy), risk.CLIPPED_REACH * float(crop.sigma)
+        low, high = (limit[0] for limit in sure.clip_limits(np, noisy[np.newaxis], every[np.newaxis]))
+        around, reach = noise_curve.brightness(noisy), sure.CLIPPED_REACH * float(crop.sigma)
         is_clear = every & (around - reach >= low) & (around + reach <= high)
-        if is_clear.sum() < risk.MIN_COUNTED * every.sum():
+        if is_clear.sum() < sure.MIN_COUNTED * every.sum():
             is_clear = every
         return Example(shown, target, noisy, crop.sigma, crop.clean, counts, is_clear)
 
@@ -243,5 +244,5 @@ def _psnr(name: str, terms: list[np.ndarray], sigma: float) -> float | None:
     # What follows from a loss has no spread over pixels to tell how sure it is.
     square = error**2 if name == HELD_OUT else float(np.mean([np.square(term).mean() for term in terms]))
     number = sum(term.size for term in terms)
-    found = risk.psnr(np, np.ones(1), np.array([error]), np.array([square]), np.array([sigma]), number)
+    found = sure.psnr(np, np.ones(1), np.array([error]), np.array([square]), np.array([sigma]), number)
     return None if np.isnan(found[0]) else float(found[0])

@@ -1,0 +1,244 @@
+"""How a denoiser computes images of any size in the memory that there is: at once, in stages, in blocks."""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+from bsdenoise import progress
+from bsdenoise.inference import exact_chunks, intensity_fit, memory, self_ensemble, tiling
+
+# Smaller batches are computed op by op, which needs no tracing of a second or more; but a functional model that runs
+# so takes several times as long, and keeps the results of all layers. (By size, not by turn: the same image has the
+# same result to the bit, whatever came before.)
+MAX_EAGER_PIXELS = 2**14
+# Of what is free a denoiser uses one half, and never more than this.
+MAX_MEMORY = 2**34
+MAX_PASS_PIXELS = 2**19  # of a network that can be cut into stages: these take an eighth longer, and far less memory
+# Bytes per pixel at the peak, in units of the greatest number of maps that a layer has and of their size.
+PASS_FACTOR = 4.0  # in one pass
+STAGES_FACTOR = 0.38  # in stages, beside those of a chunk
+CHUNK_SHARE = 3  # a chunk takes at most a third of the memory
+MAX_CHUNK_PIXELS = 2**18  # half of what is computed in one pass; larger ones save little
+MIN_CHUNK_PIXELS = 2**14
+MAPS_OF_OTHERS = 384  # of networks whose layers do not tell: as many as the largest of ours
+_BYTES = {"bfloat16": 2, "float16": 2}
+_FLOAT32_BYTES = 4
+
+
+class Inference:
+    """Computes the moments of whole images, all in the units of the network.
+
+    A plain object, so that Keras does not take what it compiles for layers of the denoiser.
+
+    Args:
+        denoiser: The `Denoiser`.
+    """
+
+    def __init__(self, denoiser):
+        self._denoiser = denoiser
+        self._known = Compiled(denoiser.shown_moments)
+        self._unknown = Compiled(denoiser.solved_flat)
+        self._stages: exact_chunks.Stages | None = None
+
+    def moments(self, batch, sigma, tile=None, overlap=None, tta=1) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Computes the moments of images, as arrays (B, H, W, C): all at once if they fit, or image by image.
+
+        Args:
+            batch: Images (B, H, W, C), float32.
+            sigma: (B,); `None` for the model's own.
+            tile: As for `Denoiser.denoise`, like the two that follow.
+            overlap: Likewise.
+            tta: Likewise.
+
+        Returns:
+            The moments, and σ of each image, (B,), `None` if none is used.
+        """
+        number, height, width = batch.shape[:3]
+        denoiser = self._denoiser
+        pixels = tiling.padded_pixels(height, width, denoiser.grid)
+        fits = tile is None and number * pixels <= self._most_pixels()
+        if not denoiser.has_posterior:
+            sigma, shown, fit = np.zeros(number, "float32"), batch, None
+        elif sigma is None and fits and tta == 1 and denoiser.estimates_sigma:
+            with progress.part(number * height * width):
+                *moments, sigma = self._in_one_pass(self._unknown, denoiser.solved_flat, batch)
+                return moments, sigma
+        else:
+            sigma = self.own_sigma(batch) if sigma is None else sigma
+            fit = self._fit(batch, sigma)
+            shown = batch if fit is None else fit.applied(batch)
+        shown_sigma = sigma if fit is None else sigma * fit.gain
+        moments = self._of_shown(shown, shown_sigma, fits, tile, overlap, tta)
+        if fit is not None:
+            moments = list(fit.undone(moments))
+        return moments, sigma if denoiser.has_posterior else None
+
+    def own_sigma(self, batch) -> np.ndarray:
+        """Gives the model's own σ of each image, (B,); each by itself, as an estimate takes memory."""
+        images = (batch[index : index + 1] for index in range(len(batch)))
+        return np.concatenate([ops.convert_to_numpy(self._denoiser.solved_sigma(image)) for image in images])
+
+    def windows(
+        self, read: Callable, shape, middle, sigma=None, tile=None, overlap=None, tta=1
+    ) -> Iterator[tuple[tuple[slice, slice], list[np.ndarray]]]:
+        """Computes the moments of images block by block.
+
+        Args:
+            read: Function from rows and columns, slices, to pixels of all images, (B, h, w, C), float32.
+            shape: (B, H, W, C).
+            middle: Rows and columns, slices, from which σ and the range of intensities are found.
+            sigma: (B,); `None` for the model's own.
+            tile: As for `Denoiser.denoise`, like the two that follow.
+            overlap: Likewise.
+            tta: Likewise.
+
+        Yields:
+            Rows and columns, and the moments there, (B, h, w, C); bands of blocks from top to bottom.
+        """
+        fit = None
+        denoiser = self._denoiser
+        level = np.full(shape[0], denoiser.noise.low, "float32") if sigma is None else sigma
+        is_estimated = sigma is None and denoiser.estimates_sigma
+        if denoiser.has_posterior and (is_estimated or self._is_untrained(level)):
+            part = read(*middle)
+            level = self.own_sigma(part) if is_estimated else level
+            fit = self._fit(part, level)
+        if fit is None:
+            yield from self._windows(read, shape, level, tile, overlap, tta)
+            return
+
+        def shown(rows, columns):
+            return fit.applied(read(rows, columns))
+
+        for target, moments in self._windows(shown, shape, level * fit.gain, tile, overlap, tta):
+            yield target, list(fit.undone(moments))
+
+    def _is_untrained(self, sigma) -> bool:
+        """Tells whether images with such noise are shown otherwise than they are."""
+        noise = self._denoiser.noise
+        return bool((sigma < noise.low).any() or (sigma > noise.high).any())
+
+    def _fit(self, batch, sigma) -> intensity_fit.Fit | None:
+        """Fits the intensities of images, if any has other noise than the network was trained for."""
+        if not self._is_untrained(sigma):
+            return None
+        return intensity_fit.Fit(*map(ops.convert_to_numpy, self._denoiser.fitted(batch, sigma)))
+
+    def _of_shown(self, batch, sigma, fits, tile, overlap, tta) -> list[np.ndarray]:
+        """Computes the moments of images as they are shown, with a known σ."""
+        number, height, width = batch.shape[:3]
+        if fits:
+            with progress.part(number * height * width, of=tta):
+                return self_ensemble.average(lambda images: self._with_sigma(images, sigma), batch, tta)
+        results: list[np.ndarray] = []
+        for index in range(number):
+            one = slice(index, index + 1)
+            windows = self._windows(
+                lambda *window, one=one: batch[one, *window], (1, *batch.shape[1:]), sigma[one], tile, overlap, tta
+            )
+            for target, parts in windows:
+                results = results or [np.empty(batch.shape, "float32") for _ in parts]
+                for result, part in zip(results, parts, strict=True):
+                    result[one, *target] = part
+        return results
+
+    def _windows(self, read, shape, sigma, tile, overlap, tta):
+        """Computes the moments of images as they are shown block by block."""
+        for piece in self._plan(*shape[1:3], tile, overlap):
+            blocks = read(*piece.window)
+            # Copies of a self-ensemble lie in other ways; what they need is not worth the bookkeeping.
+            kept = piece.inner if tta == 1 else None
+            rows, columns = piece.target
+            found = []
+            for index in range(len(blocks)):
+                one = slice(index, index + 1)
+                with progress.part((rows.stop - rows.start) * (columns.stop - columns.start), of=tta):
+                    compute = functools.partial(self._block, sigma=sigma[one], kept=kept)
+                    moments = self_ensemble.average(compute, blocks[one], tta)
+                found.append([moment[:, *piece.inner] for moment in moments])
+            yield piece.target, [np.concatenate(moments) for moments in zip(*found, strict=True)]
+
+    def _plan(self, height, width, tile, overlap) -> Iterator[tiling.Tile]:
+        """Cuts an image into blocks."""
+        grid = self._denoiser.grid
+        if tile is None and overlap is None:
+            most = self._most_pixels()
+            if tiling.padded_pixels(height, width, grid) <= most:
+                whole = slice(0, height), slice(0, width)
+                return iter([tiling.Tile(whole, whole, whole)])
+            overlap = tiling.default_overlap(grid, tiling.TILE)
+            if self._is_cut:
+                left = (1 - 1 / CHUNK_SHARE) * self._memory()
+                most = max(most, int(left / (STAGES_FACTOR * self._bytes_per_map_pixel)))
+            return tiling.plan(height, width, tiling.fit(height, width, most, overlap, grid), overlap, grid)
+        return tiling.plan(height, width, *tiling.choose(grid, tile, overlap), grid)
+
+    def _block(self, image, sigma, kept) -> list[np.ndarray]:
+        """Computes the moments of a block, (1, H, W, C), in one pass if it fits; of it only what is kept is needed."""
+        if not self._is_cut or image.shape[1] * image.shape[2] <= self._most_pixels():
+            return self._with_sigma(image, sigma)
+        if self._stages is None:
+            self._stages = exact_chunks.Stages(self._denoiser.network, Compiled, self._denoiser.finished)
+        return self._stages.compute(image, sigma, self._chunk_pixels(), kept)
+
+    def _with_sigma(self, batch, sigma) -> list[np.ndarray]:
+        return self._in_one_pass(self._known, self._denoiser.shown_moments, batch, sigma)
+
+    @staticmethod
+    def _in_one_pass(compiled, function, batch, *sigma) -> list[np.ndarray]:
+        if batch.size // batch.shape[-1] <= MAX_EAGER_PIXELS:
+            moments = [ops.convert_to_numpy(moment) for moment in function(batch, *sigma)]
+        else:
+            moments = compiled(batch, *sigma)
+        progress.advance(1)
+        return moments
+
+    def _most_pixels(self) -> int:
+        """Counts the pixels that are computed in one pass at most."""
+        fitting = int(self._memory() / (PASS_FACTOR * self._bytes_per_map_pixel))
+        return min(MAX_PASS_PIXELS if self._is_cut else tiling.MAX_UNTILED_PIXELS, max(fitting, MIN_CHUNK_PIXELS))
+
+    def _chunk_pixels(self) -> int:
+        """Counts the pixels of the chunks that stages compute in full resolution."""
+        fitting = int(self._memory() / CHUNK_SHARE / (PASS_FACTOR * self._bytes_per_map_pixel))
+        return min(MAX_CHUNK_PIXELS, max(fitting, MIN_CHUNK_PIXELS))
+
+    @staticmethod
+    def _memory() -> float:
+        return min(memory.available_bytes() / 2, MAX_MEMORY)
+
+    @property
+    def _is_cut(self) -> bool:
+        return exact_chunks.can_be_cut(self._denoiser.network)
+
+    @property
+    def _bytes_per_map_pixel(self) -> int:
+        """Counts the bytes of one pixel of the greatest number of maps that a layer has."""
+        layers = [layer for layer in self._denoiser.network.layers if hasattr(layer, "filters")]
+        sizes = (layer.filters * _BYTES.get(layer.compute_dtype, _FLOAT32_BYTES) for layer in layers)
+        return max(sizes, default=MAPS_OF_OTHERS * _FLOAT32_BYTES)
+
+
+class Compiled:
+    """A function of tensors as one of arrays, compiled the way that Keras does it on each backend.
+
+    Args:
+        function: From tensors to a tensor or a tuple of them.
+    """
+
+    def __init__(self, function: Callable):
+        class Wrapped(keras.Model):
+            def call(self, inputs):
+                return function(*inputs)
+
+        # Without casting: what is given in half precision stays so.
+        self._model = Wrapped(dtype="float32", autocast=False)
+        # XLA would be compiled anew for each size.
+        self._model.compile(jit_compile=False)
+
+    def __call__(self, *arrays):
+        """Gives the results as arrays."""
+        return self._model.predict_on_batch(arrays)

@@ -1,0 +1,118 @@
+"""What a model takes: images and σ, checked before anything is computed or sent."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bsdenoise.images.precision import check_single_precision
+
+FULL_SCALES = (np.dtype(np.uint8), np.dtype(np.uint16))  # integer types whose greatest value is a fully lit pixel
+# Rounding to float32 spoils an image if it changes a usual pixel by more than this share of what neighbours differ by,
+# and of the range of most pixels: where neighbours hardly differ, as of noiseless images, there is nothing to lose.
+LOST_OF_DIFFERENCE, LOST_OF_RANGE = 0.1, 1e-4
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What a model takes.
+
+    Attributes:
+        channels: C, the number of channels of its images.
+        is_fractional: Whether pixels are fractions of full scale, so that integers are taken.
+        units: The units of pixels and σ, in words.
+        low: Least pixel value.
+        high: Greatest pixel value.
+        max_sigma: Largest σ.
+    """
+
+    channels: int
+    is_fractional: bool
+    units: str
+    low: float
+    high: float
+    max_sigma: float
+
+    def batch(self, noisy: Any) -> np.ndarray:
+        """Gives an image or a batch as (B, H, W, C), of its own type.
+
+        Raises:
+            ValueError: If its type or shape does not fit, or it is empty.
+        """
+        array = np.asarray(noisy)
+        if array.dtype.kind in "ui" and not self.is_fractional:
+            raise ValueError(
+                f"This model takes float images: its units are {self.units}. Received: dtype={array.dtype}."
+            )
+        if array.dtype.kind in "ui" and array.dtype.newbyteorder("=") not in FULL_SCALES:
+            raise ValueError(
+                f"Images of {array.dtype} have no full scale: convert them to uint8 or uint16, or to floats in "
+                f"the units of the model, {self.units}. Received: dtype={array.dtype}."
+            )
+        if array.dtype.kind not in "uif":
+            raise ValueError(f"Images must hold uint8, uint16 or floats. Received: dtype={array.dtype}.")
+        batch = array
+        if array.ndim == 2 and self.channels == 1:
+            batch = array[np.newaxis, ..., np.newaxis]
+        elif array.ndim == 3:
+            batch = array[np.newaxis]
+        if batch.ndim != 4 or batch.shape[-1] != self.channels:
+            grey = "(H, W), " if self.channels == 1 else ""
+            raise ValueError(
+                f"This model takes images {grey}(H, W, {self.channels}) or (B, H, W, {self.channels}). "
+                f"Received: shape={array.shape}."
+            )
+        if 0 in batch.shape:
+            raise ValueError(f"The image is empty. Received: shape={array.shape}.")
+        return batch
+
+    def pixels(self, batch: np.ndarray) -> np.ndarray:
+        """Gives a batch as floats, integers scaled by their type's maximum.
+
+        Returns:
+            float32, or float64 for float64.
+
+        Raises:
+            ValueError: If values are not finite or out of range.
+        """
+        if batch.dtype.kind in "ui":
+            scaled = batch.astype(np.float32) / np.float32(np.iinfo(batch.dtype).max)
+        else:
+            scaled = batch.astype(np.float64 if batch.dtype.itemsize > SINGLE_BYTES else np.float32, copy=False)
+        if not np.isfinite(scaled).all():
+            raise ValueError("The image holds NaN or infinite values.")
+        least, greatest = scaled.min(), scaled.max()
+        if least < self.low or greatest > self.high:
+            cure = "; divide by the value of a fully lit pixel, 255 for 8 bits" if self.is_fractional else ""
+            raise ValueError(
+                f"Pixels must lie between {self.low:g} and {self.high:g}: the units are {self.units}{cure}. "
+                f"Received: pixels from {least:g} to {greatest:g}."
+            )
+        return scaled
+
+    @staticmethod
+    def float32(pixels: np.ndarray) -> np.ndarray:
+        """Gives pixels as float32.
+
+        Raises:
+            ValueError: As `check_single_precision`.
+        """
+        check_single_precision(pixels)
+        return pixels.astype(np.float32, copy=False)
+
+    def sigma(self, sigma: Any, count: int) -> np.ndarray:
+        """Gives a number, or one per image, as float32 (B,).
+
+        Raises:
+            ValueError: If it has another shape, is not positive or too large.
+        """
+        sigma = np.asarray(sigma, np.float32)
+        if sigma.shape not in ((), (count,)):
+            raise ValueError(f"`sigma` must be a number or one per image. Received: shape={sigma.shape}.")
+        if not (np.isfinite(sigma) & (sigma > 0)).all():
+            raise ValueError(f"`sigma` must be positive. Received: sigma={sigma}.")
+        if (sigma > self.max_sigma).any():
+            raise ValueError(
+                f"`sigma` must be at most {self.max_sigma:g}: its units are {self.units}. Received: sigma={sigma}."
+            )
+        return np.broadcast_to(sigma, (count,))

@@ -1,0 +1,27 @@
+"""A likelihood that is none: the network's outputs are the denoised pixels."""
+
+from dataclasses import dataclass
+
+from keras import ops
+
+from bsdenoise.likelihood.gaussian import MAX_MEAN
+
+
+@dataclass(frozen=True)
+class PointEstimate:
+    """Reads network outputs as denoised pixels and nothing else, with the face of `GaussianLikelihood`.
+
+    Args:
+        channels: Number C of image channels, ≥ 1.
+    """
+
+    channels: int
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of network outputs per pixel, C."""
+        return self.channels
+
+    def moments(self, outputs, noisy, sigma):
+        """Gives the denoised image alone, a tuple of one float32 tensor (B, H, W, C); σ is not used."""
+        return (ops.clip(ops.cast(outputs, "float32"), -MAX_MEAN, MAX_MEAN),)

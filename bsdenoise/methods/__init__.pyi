@@ -1,0 +1,13 @@
+from . import losses as losses
+from .masking import Masking as Masking
+from .registry import L2 as L2
+from .registry import Crop as Crop
+from .registry import Full as Full
+from .registry import Method as Method
+from .registry import NoiseToClean as NoiseToClean
+from .registry import NoiseToNoise as NoiseToNoise
+from .registry import NoiseToVoid as NoiseToVoid
+from .registry import PerComponent as PerComponent
+from .registry import get as get
+from .registry import names as names
+from .registry import register as register

@@ -1,0 +1,214 @@
+"""The methods of the paper's Table 1: which network is trained, on what, and what its outputs mean.
+
+| name | network | is shown | is compared with | by |
+| --- | --- | --- | --- | --- |
+| `full` | blind spot | noisy | the same | Gaussian likelihood, full covariance |
+| `per_component` | blind spot | noisy | the same | Gaussian likelihood, diagonal covariance |
+| `l2` | blind spot | noisy | the same | squared error |
+| `n2n` | plain U-Net | noisy | another noisy copy | squared error |
+| `n2c` | plain U-Net | noisy | clean | squared error |
+| `n2v` | plain U-Net | noisy, some pixels masked | noisy | squared error at the masked pixels |
+
+A method is a small class; everything else asks it and never looks at its name. One's own is a subclass of `Method`,
+made known by `register`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from bsdenoise import likelihood, network
+from bsdenoise.methods import losses
+from bsdenoise.methods.masking import Masking
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What can be had of one crop of an image, all of it (H, W, C) and in the units of the network.
+
+    Attributes:
+        noisy: Function that gives noisy copy 0 or 1. Of images that were noisy already, number 1 is their partner's.
+        clean: The clean crop; `None` where it is not known.
+        sigma: Noise standard deviation.
+        rng: For whatever else is random.
+    """
+
+    noisy: Callable[[int], np.ndarray]
+    clean: np.ndarray | None
+    sigma: np.float32
+    rng: np.random.Generator
+
+
+class Method:
+    """What one column of the table does. Subclasses say it by overriding.
+
+    Weights are chosen by an error that is estimated on held-out images: by SURE if the network is blind; else from the
+    loss, which then has to be a mean squared error.
+
+    Attributes:
+        name: What `--method` takes.
+        is_blind: Whether the output at a pixel never depends on that pixel, so that its error can be estimated
+            without a clean image (SURE).
+        has_posterior: Whether the outputs are a distribution: σ then matters, and there is an uncertainty.
+        needs: What training needs beside noisy images, in words; empty for self-supervised methods.
+        num_copies: Noisy copies of an image that training looks at.
+        has_noisy_target: Whether outputs are compared with noisy pixels.
+        extra_target: Whether the target has one more channel than the image, as the loss expects it.
+    """
+
+    name: ClassVar[str]
+    is_blind: ClassVar[bool] = False
+    has_posterior: ClassVar[bool] = False
+    needs: ClassVar[str] = ""
+    num_copies: ClassVar[int] = 1
+    has_noisy_target: ClassVar[bool] = True
+    extra_target: ClassVar[bool] = False
+
+    def network(self, channels, width, depth, dtype=None):
+        """Builds the network; arguments as for `blind_spot_network`."""
+        build = network.blind_spot_network if self.is_blind else network.unet
+        return build(channels, width, depth, self.estimator(channels).num_outputs, dtype=dtype)
+
+    def estimator(self, channels, factor="prior", clamp="eigenvalue"):
+        """Gives what reads network outputs; arguments as for `GaussianLikelihood`, unused by point estimates."""
+        return likelihood.PointEstimate(channels)
+
+    def loss(self, channels, factor="prior"):
+        """Gives the Keras loss of targets and network outputs."""
+        return losses.SquaredError()
+
+    def example(self, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
+        """Makes what the network is shown, (H, W, C), and its target, (H, W, C) or (H, W, C + 1)."""
+        noisy = crop.noisy(0)
+        return noisy, noisy
+
+
+class Full(Method):
+    """A Gaussian of full covariance per pixel, joined with the observed pixel (Laine et al. 2019, Eqs. 1-3)."""
+
+    name = "full"
+    is_blind = True
+    has_posterior = True
+    extra_target = True
+    diagonal: ClassVar[bool] = False
+
+    def estimator(self, channels, factor="prior", clamp="eigenvalue"):
+        """Gives the likelihood."""
+        return likelihood.GaussianLikelihood(channels, factor, self.diagonal, clamp)
+
+    def loss(self, channels, factor="prior"):
+        """Gives the negative log-likelihood; σ travels behind the channels of the target."""
+        return losses.GaussianNLL(channels, sigma=None, factor=factor, diagonal=self.diagonal)
+
+    def example(self, crop):
+        """Shows the noisy image, and compares with the same and its σ."""
+        noisy = crop.noisy(0)
+        return noisy, _with_channel(noisy, crop.sigma)
+
+
+class PerComponent(Full):
+    """The same with independent channels; on one channel it is the same."""
+
+    name = "per_component"
+    diagonal = True
+
+
+class L2(Method):
+    """The blind-spot network's mean alone: the observed pixel is ignored."""
+
+    name = "l2"
+    is_blind = True
+
+
+class NoiseToNoise(Method):
+    """Noise2Noise (Lehtinen et al. 2018): one noisy copy is predicted from another."""
+
+    name = "n2n"
+    needs = "two noisy copies of each image"
+    num_copies = 2
+
+    def example(self, crop):
+        """Shows one copy and compares with the other; which is which is left to chance."""
+        first = int(crop.rng.integers(2))
+        return crop.noisy(first), crop.noisy(1 - first)
+
+
+class NoiseToClean(Method):
+    """Supervised training on clean targets: the upper end of the table."""
+
+    name = "n2c"
+    needs = "a clean copy of each image"
+    has_noisy_target = False
+
+    def example(self, crop):
+        """Shows the noisy image and compares with the clean one."""
+        return crop.noisy(0), crop.clean
+
+
+@dataclass(frozen=True)
+class NoiseToVoid(Method):
+    """Noise2Void (Krull, Buchholz, Jug 2019): a plain network trained with masked pixels.
+
+    Args:
+        masking: Which pixels are masked, and how.
+    """
+
+    name = "n2v"
+    extra_target = True
+    masking: Masking = field(default_factory=Masking)
+
+    def loss(self, channels, factor="prior"):
+        """Gives the squared error at the masked pixels; the mask travels behind the channels of the target."""
+        return losses.MaskedSquaredError()
+
+    def example(self, crop):
+        """Shows the image with masked pixels and compares with the unmasked one."""
+        noisy = crop.noisy(0)
+        masked, mask = self.masking.mask(noisy, crop.rng)
+        return masked, np.concatenate([noisy, mask], axis=-1)
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def register(method: Method) -> None:
+    """Makes a method known under its name, to `TrainConfig(method=…)` and `Denoiser(method=…)`.
+
+    Raises:
+        ValueError: If another one has that name.
+
+    Example:
+        >>> class Darker(L2):
+        ...     name = "darker"
+        >>> register(Darker())
+    """
+    if method.name in _METHODS:
+        raise ValueError(f"There is a method of that name already. Received: name={method.name!r}.")
+    _METHODS[method.name] = method
+
+
+for _method in (Full(), PerComponent(), L2(), NoiseToNoise(), NoiseToClean(), NoiseToVoid()):
+    register(_method)
+
+
+def names() -> tuple[str, ...]:
+    """Names all methods, in the order of this module's table."""
+    return tuple(_METHODS)
+
+
+def get(name: str) -> Method:
+    """Gives a method by its name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in _METHODS:
+        raise ValueError(f"`method` must be one of {names()}. Received: method={name!r}.")
+    return _METHODS[name]
+
+
+def _with_channel(image, value):
+    """Puts a constant channel behind those of an image (H, W, C)."""
+    return np.concatenate([image, np.full((*image.shape[:2], 1), value, image.dtype)], axis=-1)

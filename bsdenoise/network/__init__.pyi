@@ -1,0 +1,10 @@
+from . import layers as layers
+from .architectures import BLIND_SPOT as BLIND_SPOT
+from .architectures import POLICIES as POLICIES
+from .architectures import POOLING_FACTOR as POOLING_FACTOR
+from .architectures import Branch as Branch
+from .architectures import blind_spot_network as blind_spot_network
+from .architectures import num_gaussian_outputs as num_gaussian_outputs
+from .architectures import rebuilt as rebuilt
+from .architectures import sizes_of as sizes_of
+from .architectures import unet as unet

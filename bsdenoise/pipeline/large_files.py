@@ -1,0 +1,113 @@
+"""A file that need not fit into memory: read, denoised and written in windows."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from bsdenoise import images, progress
+from bsdenoise.inference import tiling
+from bsdenoise.pipeline.denoising_model import Model, joined, over_sigma, parts_of
+from bsdenoise.pipeline.file_task import Task, Writes, height_and_width, outputs
+
+
+def denoise(task: Task, model: Model, advance: Callable[[Task, float], None], writes: Writes) -> None:
+    """Denoises a file.
+
+    Args:
+        task: The file.
+        model: A model of this process.
+        advance: Told of pixels that are denoised.
+        writes: What is written is listed there.
+
+    Raises:
+        ValueError: If it cannot be read, denoised, or written in that format.
+        OSError: If it cannot be opened or written.
+    """
+    with task.job.opened() as file, contextlib.ExitStack() as targets:
+        task.note(file)
+        model.check_file(file)
+        task.take_units(model.units_of(file))
+        writes.prepare(task.job)
+        written = [
+            (output, targets.enter_context(images.writing(output.path, output.shape, output.dtype, output.like)))
+            for output in outputs(task.job, file, task.units)
+        ]
+        sigmas: list[float] = []
+        for index in range(len(file)):
+            image = _Image(task, file, index, model)
+
+            if index == 0 and model.estimates_sigma and model.looks_correlated(image.middle()):
+                task.tell_correlation()
+
+            def advance_image(pixels: float, num_parts: int = image.num_parts) -> None:
+                advance(task, pixels / num_parts)
+
+            with progress.watched_by(advance_image):
+                for rows, columns, maps in _windows(image, sigmas):
+                    parts = [output.pixels(pixels) for (output, _), pixels in zip(written, maps, strict=True)]
+                    file.gaps.put_back(index, rows, columns, parts[0], parts[1] if len(parts) > 1 else None)
+                    for (_, target), part in zip(written, parts, strict=True):
+                        target.write_window(index, rows, columns, part)
+    task.tell_gaps(file.gaps)
+    task.sigmas = sigmas
+    if sigmas and model.estimates_sigma:
+        is_part = max(height_and_width(file.shape)) > tiling.MIDDLE
+        task.tell_sigma(model.most_sigma, "estimated in its middle" if is_part else "estimated")
+
+
+class _Image:
+    """One image of an open file, which a model takes at once or channel by channel.
+
+    Args:
+        task: The file.
+        file: The same, open.
+        index: The image's number there.
+        model: The model.
+    """
+
+    def __init__(self, task: Task, file: images.ImageFile, index: int, model: Model):
+        self.model = model
+        self.full_scale = task.full_scale
+        self.height, self.width = height_and_width(file.shape)
+        self.num_parts = file.channels // model.channels
+        self._units = task.units
+        self._file = file
+        self._index = index
+
+    @property
+    def parts_shape(self) -> tuple[int, int, int, int]:
+        """What the model sees, (B, H, W, C)."""
+        return self.num_parts, self.height, self.width, self.model.channels
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        """Reads a window, (B, h, w, C), as the model takes it."""
+        rows, columns = slice(*rows.indices(self.height)), slice(*columns.indices(self.width))
+        pixels = self._file.read_window(self._index, rows, columns)
+        return parts_of(self.model.pixels(pixels, self._file, self._units), self.model.channels)
+
+    def middle(self) -> np.ndarray:
+        """Reads the part from which σ is estimated."""
+        return self.read(*tiling.middle(self.height, self.width, tiling.MIDDLE))
+
+
+def _windows(image: _Image, sigmas: list[float]) -> Iterator[tuple[slice, slice, list[np.ndarray]]]:
+    """Denoises an image.
+
+    Args:
+        image: The image.
+        sigmas: Every σ that was the model's own is added to it.
+
+    Yields:
+        Rows and columns that are done, and what is written there, (h, w, C): the denoised pixels, and if asked for the
+        posterior standard deviation over σ.
+    """
+    model = image.model
+    own = model.sigma(image.middle(), image.full_scale) if model.has_sigma else None
+    if own is not None and model.uses_own_sigma:
+        sigmas += [float(sigma) for sigma in own]
+    for (rows, columns), moments in model.denoiser.windows(image.read, image.parts_shape, sigma=own, **model.options):
+        maps = [joined(moments[0])]
+        if model.gives_std:
+            maps.append(joined(over_sigma(moments[2], own)))
+        yield rows, columns, maps

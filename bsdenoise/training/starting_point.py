@@ -1,0 +1,107 @@
+"""What a training starts from: random weights, or those of a trained model."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from bsdenoise import loading, network
+from bsdenoise.config import TrainConfig
+from bsdenoise.data.training_images import TrainingImages
+from bsdenoise.methods import Method
+from bsdenoise.network import widening
+
+PAPER_SIZE = {"width": 48, "depth": 5}  # Laine et al. 2019, Appendix A
+
+MIDDLE = 0.5  # of the range of intensities, which is fitted to lie between 0 and 1
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from.
+
+    Attributes:
+        size: Arguments of `Method.network`: channels, width and depth.
+        weights: The network's weights, as `get_weights` gives them; `None` for random ones.
+        provenance: How they were trained, empty if nobody said; `None` if they are random.
+        checksum: Of the model's file; `None` if they are random.
+    """
+
+    size: dict[str, int]
+    weights: list | None = None
+    provenance: dict[str, Any] | None = None
+    checksum: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Says it for config.json, from which `again` makes it without the model's file."""
+        return {"size": self.size, "started_from": self.provenance, "checksum": self.checksum}
+
+
+def again(facts: dict[str, Any]) -> Start:
+    """Gives what a run that goes on once started from; its weights are in its checkpoints."""
+    return Start(facts["size"], None, facts["started_from"], facts["checksum"])
+
+
+def load(config: TrainConfig, data: TrainingImages) -> Start:
+    """Gives what the flags say.
+
+    Raises:
+        ValueError: If the model of `config.init` cannot be loaded, or is another kind of model than the run makes.
+    """
+    wanted = {"channels": data.channels, "width": config.width, "depth": config.depth}
+    if config.init is None:
+        return Start({name: PAPER_SIZE[name] if size is None else size for name, size in wanted.items()})
+    denoiser = loading.load(config.init)
+    its = network.sizes_of(denoiser.network)
+    if its is None or its["pooling"] != "max":
+        raise ValueError(f"--init {config.init}: its network is none that bsdenoise train builds.")
+    size = {name: its[name] for name in wanted}
+    _check(config, wanted, size, denoiser)
+    weights = denoiser.network.get_weights()
+    if config.grow:
+        weights, size = _grown(config, denoiser.network, denoiser.method, size)
+    checksum = hashlib.sha256(loading.find(config.init).read_bytes()).hexdigest()
+    return Start(size, weights, denoiser.provenance or {}, checksum)
+
+
+def _check(config: TrainConfig, wanted: dict[str, Any], size: dict[str, int], denoiser: Any) -> None:
+    """Refuses a model that is of another kind than the run makes; what has no flag is left to the model."""
+    wanted = wanted | {"method": config.method, "factor": config.factor}
+    its = size | {"method": denoiser.method.name, "factor": denoiser.factor}
+    left_open = {"width"} if config.grow else set()
+    left_open |= set() if denoiser.has_posterior else {"factor"}
+    for name, value in wanted.items():
+        if value is not None and name not in left_open and its[name] != value:
+            raise ValueError(
+                f"--init {config.init}: a model of {name} {its[name]} cannot start a training of {name} {value}."
+            )
+
+
+def _grown(config: TrainConfig, narrow: Any, method: Method, size: dict[str, int]) -> tuple[list, dict[str, int]]:
+    """Gives the weights of a wider network that computes the same, and its size."""
+    if not method.is_blind or config.width is None or config.width <= size["width"]:
+        raise ValueError(
+            f"--grow makes a blind-spot network wider. Received: --width {config.width} for one of width "
+            f"{size['width']}, method {config.method}."
+        )
+    size = size | {"width": config.width}
+    keras.utils.set_random_seed(config.seed)
+    return widening.widened(narrow, method.network(**size, dtype="float32")), size
+
+
+def begin_in_the_middle(network: Any, channels: int) -> None:
+    """Let a new network predict the middle of the range of intensities before it has learnt anything.
+
+    He initialisation starts at 0, black, and the first hundreds of steps would go into leaving it.
+
+    Args:
+        network: A Keras model whose last layer has a bias; its first outputs are the predicted colour.
+        channels: Number C of image channels.
+    """
+    bias = getattr(network.layers[-1], "bias", None)
+    if bias is not None:
+        values = np.array(keras.ops.convert_to_numpy(bias))
+        values[:channels] = MIDDLE
+        bias.assign(values)
