@@ -1,6 +1,6 @@
 """Self-supervised image denoising with blind-spot networks, on TensorFlow and Keras 3.
 
-The names below are imported on first use, so that `import bsdenoise` stays quick. The Keras classes of this
+The names of `__init__.pyi` are imported on first use, so that `import bsdenoise` stays quick. The Keras classes of this
 package register themselves as soon as both `keras` and `bsdenoise` are imported, in either order; that is
 all that `keras.models.load_model` needs.
 """
@@ -8,38 +8,11 @@ all that `keras.models.load_model` needs.
 import importlib
 from typing import Any
 
+import lazy_loader
 import wrapt
 
 __version__ = "0.1.0"
-
-_MODULES = ("client", "denoiser", "export", "layers", "likelihood", "losses", "network", "noise", "presets")
-_EXPORTS = {
-    "Denoiser": "denoiser",
-    "GaussianLikelihood": "likelihood",
-    "Posterior": "posterior",
-    "blind_spot_network": "network",
-    "unet": "network",
-    "GaussianNLL": "losses",
-    "GaussianNoise": "noise",
-}
-__all__ = sorted([*_EXPORTS, *_MODULES])
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first asked for (PEP 562)."""
-    if name in _EXPORTS:
-        value = getattr(importlib.import_module(f"bsdenoise.{_EXPORTS[name]}"), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f"bsdenoise.{name}")
-    else:
-        raise AttributeError(f"module 'bsdenoise' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """Lists the public names, imported or not."""
-    return [*__all__, "__version__"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 @wrapt.when_imported("keras")

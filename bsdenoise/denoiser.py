@@ -368,8 +368,8 @@ class Denoiser(keras.Model):
         shape = np.shape(noisy)
         if gaps is not None and gaps.is_everything:
             empty, unknown = self._empty(noisy), np.full(shape[0], np.nan, "float32")
-            maps = gaps.restored(empty), gaps.without(empty), gaps.without(empty)
-            return Posterior(*maps, *((unknown, unknown) if len(shape) == 4 else (np.nan, np.nan)))
+            nothing = gaps.restored(empty), gaps.without(empty), gaps.without(empty)
+            return Posterior(*nothing, *((unknown, unknown) if len(shape) == 4 else (np.nan, np.nan)))
         normalized, sigma, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta, gaps)
         denoised, mean, variance = moments
         counts = None if gaps is None else gaps.counts.reshape(denoised.shape)
@@ -403,7 +403,8 @@ class Denoiser(keras.Model):
         """
         self_ensemble.check(tta)
         *number, height, width, _ = shape
-        last = gaps = corner = None
+        last = gaps = None
+        corner = 0, 0
 
         def normalized(rows, columns):
             nonlocal last, gaps, corner
@@ -415,7 +416,8 @@ class Denoiser(keras.Model):
             maps = self._results(moments if number else [moment[0] for moment in moments], last)
             if gaps is None:
                 return window, maps
-            inner = (slice(side.start - at, side.stop - at) for side, at in zip(window, corner, strict=True))
+            (rows, columns), (top, left) = window, corner
+            inner = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
             its_gaps = gaps.part(*(slice(None) for _ in number), *inner)
             return window, [its_gaps.restored(maps[0]), *map(its_gaps.without, maps[1:])]
 

@@ -10,7 +10,7 @@ from bsdenoise.cli import models
 from bsdenoise.data.manifest import manifest
 from bsdenoise.data.packing import pack
 from bsdenoise.data.sources import open_source
-from bsdenoise.images.formats import axes
+from bsdenoise.images import axes
 
 SIZES = {"y": 20, "x": 24, "t": 2, "z": 5, "c": 3, "s": 3, "n": 4}
 

@@ -7,9 +7,10 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-from bsdenoise import images, presets
+from bsdenoise import images
 from bsdenoise.images.formats import jpeg
 from bsdenoise.images.formats import png as png_format
+from bsdenoise.pipeline import denoise_files
 
 PNG_LEVEL = 1  # of 9: noise cannot be compressed, and higher levels take several times as long to find out
 _KINDS = ((png_format.SIGNATURE, png_format), (jpeg.SIGNATURE, jpeg))
@@ -49,18 +50,7 @@ def denoise_decoded(denoiser: Any, data: bytes, sigma: float | None) -> bytes:
 
 def denoise_file(denoiser: Any, source: str | Path, target: str | Path, sigma: float | None) -> None:
     """Denoises a file into another one; args as for `Client.denoise_file`."""
-    with images.opened(source) as file:
-        images.check_writable(target, file.shape, file.dtype)
-        presets.check_channels(denoiser.description.get("training"), file.channels, file.independent_channels)
-        result = np.empty(file.shape, file.dtype)
-        for index in range(len(file)):
-            noisy = file.read(index)
-            if file.bits is not None and denoiser.description["pixels"]["fractional"]:
-                noisy = images.to_unit(noisy, file.bits)  # else it refuses integers in words of its own
-            noisy = noisy if noisy.ndim == 3 else noisy[..., np.newaxis]
-            parts = images.parts_for(noisy, denoiser.channels)
-            denoised = np.concatenate([denoiser.denoise(part, sigma) for part in parts], axis=-1)
-            place = result[index] if result.ndim == 4 else result
-            place[...] = images.from_unit(denoised, file.dtype, file.bits).reshape(place.shape)
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        images.write(target, result, like=file)
+    relative = None if sigma is None else f"{sigma!r}/1"  # of full scale, as σ of a model is
+    (file,) = denoise_files(source, target, model=denoiser, sigma=relative, overwrite=True)
+    if file.error is not None:
+        raise file.error

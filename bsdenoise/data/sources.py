@@ -19,8 +19,8 @@ from bsdenoise.data.faults import Reports
 from bsdenoise.data.file_source import FileSource
 from bsdenoise.data.shards import ShardSource
 from bsdenoise.images import Picture
+from bsdenoise.images import axes as array_axes
 from bsdenoise.images.axes import Layout
-from bsdenoise.images.formats import axes as array_axes
 
 
 class Source(Protocol):

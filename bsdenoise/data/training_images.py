@@ -103,7 +103,7 @@ class TrainingImages:
         images_of_one = self._pick(number)
         sigma = np.float32(self.noise.draw_sigma(rng))
         top, left = self._place(images_of_one, rng)
-        turns = (rng.integers(2), rng.integers(4)) if self.augment else (0, 0)
+        turns = (int(rng.integers(2)), int(rng.integers(4))) if self.augment else (0, 0)
 
         def cut(whole):
             crop = whole[top : top + self.crop, left : left + self.crop]
@@ -303,7 +303,7 @@ class FixedCopies:
     def __init__(self, image: np.ndarray, noise: GaussianNoise):
         self._image = image
         self._noise = noise
-        self._seed = (_FIXED_NOISE, zlib.crc32(np.ascontiguousarray(image)), *image.shape)
+        self._seed = (_FIXED_NOISE, zlib.crc32(np.ascontiguousarray(image).data), *image.shape)
         self._rng = np.random.default_rng(self._seed)
         self.sigma = np.float32(noise.draw_sigma(self._rng))
         self._first: np.ndarray | None = None

@@ -1,3 +1,4 @@
+from .axes import check_axes as check_axes
 from .discovery import PREPARED_INDEX as PREPARED_INDEX
 from .discovery import Content as Content
 from .discovery import base_of as base_of

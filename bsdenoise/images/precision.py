@@ -5,6 +5,9 @@ import numpy as np
 from bsdenoise.images.intensity_range import RANGE_PERCENTILES
 
 SINGLE_BYTES = 4
+# Rounding to float32 spoils an image if it changes a usual pixel by more than this share of what neighbours differ by,
+# and of the range of most pixels: where neighbours hardly differ, as of noiseless images, there is nothing to lose.
+LOST_OF_DIFFERENCE, LOST_OF_RANGE = 0.1, 1e-4
 
 
 def check_single_precision(pixels: np.ndarray) -> None:

@@ -147,7 +147,8 @@ class Inference:
 
     def _windows(self, read, shape, sigma, tile, overlap, tta):
         """Computes the moments of images as they are shown block by block."""
-        for piece in self._plan(*shape[1:3], tile, overlap):
+        _, height, width, _ = shape
+        for piece in self._plan(height, width, tile, overlap):
             blocks = read(*piece.window)
             # Copies of a self-ensemble lie in other ways; what they need is not worth the bookkeeping.
             kept = piece.inner if tta == 1 else None

@@ -105,9 +105,9 @@ class Chunks:
     def __init__(self, maps: np.ndarray, max_pixels: int):
         self.max_pixels = max_pixels
         self._maps = maps
-        sides = maps.shape[1:3]
-        chunk = tiling.fit(*sides, max_pixels, HALO, networks.POOLING_FACTOR)
-        self._pieces = list(tiling.plan(*sides, chunk, HALO, networks.POOLING_FACTOR))
+        _, height, width, _ = maps.shape
+        chunk = tiling.fit(height, width, max_pixels, HALO, networks.POOLING_FACTOR)
+        self._pieces = list(tiling.plan(height, width, chunk, HALO, networks.POOLING_FACTOR))
 
     def collect(
         self, function: Callable, coarse: list[np.ndarray], kept: tuple[slice, slice] | None = None
@@ -132,10 +132,10 @@ class Chunks:
     def collect_halved(self, function: Callable) -> np.ndarray:
         """Applies a function from maps to some of half their resolution chunk by chunk."""
         sides = [-(-side // networks.POOLING_FACTOR) for side in self._maps.shape[1:3]]
-        result = None
+        result = np.empty(0)
         for piece in self._pieces:
             part = function(self._maps[:, *piece.window])
-            if result is None:
+            if not result.size:
                 result = np.empty((1, *sides, part.shape[-1]), part.dtype)
             result[:, *_halved(piece.target)] = part[:, *_halved(piece.inner)]
             progress.advance(1 / len(self._pieces))

@@ -5,12 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from bsdenoise.images.precision import check_single_precision
+from bsdenoise.images.precision import SINGLE_BYTES, check_single_precision
 
 FULL_SCALES = (np.dtype(np.uint8), np.dtype(np.uint16))  # integer types whose greatest value is a fully lit pixel
-# Rounding to float32 spoils an image if it changes a usual pixel by more than this share of what neighbours differ by,
-# and of the range of most pixels: where neighbours hardly differ, as of noiseless images, there is nothing to lose.
-LOST_OF_DIFFERENCE, LOST_OF_RANGE = 0.1, 1e-4
 
 
 @dataclass(frozen=True)

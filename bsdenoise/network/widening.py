@@ -55,7 +55,7 @@ def _kept(old, new):
 def _blocks(network):
     """Gives the numbers of maps that each layer's input is joined of, by the layer's name."""
     inputs = {weight.path.split("/")[0]: weight.shape[2] for weight in network.weights if len(weight.shape) == 4}
-    blocks = {name: (count,) for name, count in inputs.items()}
+    blocks: dict[str, tuple[int, ...]] = {name: (count,) for name, count in inputs.items()}
     for layer in network.layers:
         coarse = getattr(layer, "num_coarse", 0)
         if coarse:

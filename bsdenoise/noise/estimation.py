@@ -51,19 +51,23 @@ def estimate_sigma(image, counts=None):
     lost = ops.logical_or(ops.logical_or(at_low, at_high), ops.equal(image, 0.0))
     lost = lost if counts is None else ops.logical_or(lost, ops.logical_not(counts))
     magnitudes = ops.abs(_along_both(_db2_details, image))
-    is_whole = _along_both(_window_sums, ops.cast(lost, "float32")) == 0.0
+    # Whatever can be computed together is: tracing takes as long as computing.
+    sums = _along_both(_window_sums, ops.concatenate([ops.cast(lost, "float32"), image], axis=-1))
+    number_lost, level = ops.split(sums, 2, axis=-1)
+    is_whole = number_lost == 0.0
     all_of_them = _median(magnitudes, is_whole)
-    level = _along_both(_window_sums, image) / DB2_LENGTH**2
     reach = CLIPPED_REACH * all_of_them[:, None, None] / SIGMA_MEDIAN
+    level = level / DB2_LENGTH**2
     is_clear = ops.logical_and(level - low >= reach * _any(at_low), high - level >= reach * _any(at_high))
     is_clear = ops.logical_and(is_whole, is_clear)
     share, share_of_whole = (ops.mean(ops.cast(mask, "float32"), axis=(1, 2)) for mask in (is_clear, is_whole))
     clear = _median(magnitudes, is_clear) / SIGMA_MEDIAN
     whole = all_of_them / SIGMA_MEDIAN
     usable = ops.ones_like(lost) if counts is None else counts
-    dark = _clipped_sigma(image - low, at_low, ops.logical_and(usable, ops.logical_not(at_high)))
-    bright = _clipped_sigma(high - image, at_high, ops.logical_and(usable, ops.logical_not(at_low)))
-    clipped = ops.maximum(dark, bright)
+    above = ops.concatenate([image - low, high - image])
+    is_usable = [ops.logical_and(usable, ops.logical_not(others)) for others in (at_high, at_low)]
+    dark_and_bright = _clipped_sigma(above, ops.concatenate([at_low, at_high]), ops.concatenate(is_usable))
+    clipped = ops.maximum(*ops.split(dark_and_bright, 2))
     # Scattered dead pixels look like clipped noise; but then the pixels between them tell another σ.
     is_other = ops.logical_and(whole > 0.0, clipped > MOST_CLIPPED * whole)
     is_whole_enough = ops.logical_or(share_of_whole >= MIN_WHOLE, ops.logical_or(clipped == 0.0, is_other))

@@ -1,14 +1,12 @@
 """The model of `bsdenoise denoise`, here or behind a server: what it is asked, and with which σ."""
 
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from bsdenoise import images, presets
-from bsdenoise.cli import models
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.inference import tiling
 from bsdenoise.noise import noise_floor
@@ -16,10 +14,8 @@ from bsdenoise.noise.spec import parse_level
 from bsdenoise.pipeline import float_units
 from bsdenoise.pipeline.float_units import Units
 
-_KINDS = {3: "RGB images", 1: "images that are not RGB"}
 TOLERANCE = 1.25  # factor by which σ may be beyond those of the training before that is worth a word; a choice
 LOOKED_AT = 512  # side in pixels of the part of an image whose noise is looked at for correlation
-LOCAL_FLAGS = ("tta", "precision", "tile", "overlap")  # what a server decides by itself
 
 
 @dataclass(frozen=True)
@@ -43,14 +39,21 @@ class Model:
     Args:
         denoiser: A `Denoiser` or a `bsdenoise.client.Client`.
         config: The flags.
+        say: Called with a line on whatever a user should know.
     """
 
-    def __init__(self, denoiser: Any, config: DenoiseConfig):
+    def __init__(self, denoiser: Any, config: DenoiseConfig, say: Callable[[str], object] = lambda line: None):
         self.denoiser = denoiser
         self._config = config
+        self._say = say
         self._noted = False
         asked = {"tta": config.tta if config.tta > 1 else None, "tile": config.tile, "overlap": config.overlap}
         self.options = {name: value for name, value in asked.items() if value is not None}
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it is a `bsdenoise.client.Client`."""
+        return hasattr(self.denoiser, "description")
 
     @property
     def channels(self) -> int:
@@ -81,7 +84,7 @@ class Model:
     def most_sigma(self) -> float:
         """The greatest σ that is estimated, as a model of this process and a server give it, in the units of images."""
         high = self.denoiser.noise.high
-        return high if self._config.server is not None else high * self.denoiser.scale
+        return high if self.is_served else high * self.denoiser.scale
 
     def check(self) -> None:
         """Refuses before the first file what the model cannot do, and a σ that cannot be read; notes an idle one.
@@ -104,7 +107,7 @@ class Model:
                 f"Received: a model of method {name}, which only denoises."
             )
         if self._config.sigma is not None:
-            print(f"bsdenoise: note: a model of method {name} does not use --sigma", file=sys.stderr)
+            self._say(f"a model of method {name} does not use --sigma")
 
     def check_file(self, file: images.ImageFile) -> None:
         """Refuse a file that the model cannot take, or should not: independent channels are no picture in colour.
@@ -149,20 +152,20 @@ class Model:
 
     @property
     def _provenance(self) -> dict[str, Any] | None:
-        if self._config.server is None:
+        if not self.is_served:
             return getattr(self.denoiser, "provenance", None)
         return self.denoiser.description.get("training")
 
     @property
     def _scale(self) -> float:
         """Difference of pixels that the network sees as 1."""
-        if self._config.server is None:
+        if not self.is_served:
             return float(self.denoiser.scale)
         return float(self.denoiser.description["pixels"]["scale"])
 
     @property
     def _takes_fractions(self) -> bool:
-        if self._config.server is None:
+        if not self.is_served:
             return bool(self.denoiser.fractional)
         return bool(self.denoiser.description["pixels"]["fractional"])
 
@@ -197,7 +200,7 @@ class Model:
 
     def _note_untrained(self, sigma: float, full_scale: float) -> None:
         """Says once if a model of this process was trained for another σ than the one that is asked for."""
-        if self._noted or self._config.server is not None or not self.denoiser.has_posterior:
+        if self._noted or self.is_served or not self.denoiser.has_posterior:
             return
         low, high = (level * self.denoiser.scale for level in (self.denoiser.noise.low, self.denoiser.noise.high))
         # Weak noise is no matter where a model was trained for a range: how little it is, the likelihood is told.
@@ -206,7 +209,7 @@ class Model:
         self._noted = True
         trained = " to ".join(dict.fromkeys(f"{level * full_scale:.5g}" for level in (low, high)))
         line = f"the model was trained for a sigma of {trained}, and is told {sigma * full_scale:.5g}"
-        tqdm.write(f"bsdenoise: note: {line}: its results may be poor", file=sys.stderr)  # beside the progress bar
+        self._say(f"{line}: its results may be poor")
 
     def denoise(self, batch: np.ndarray, full_scale: float | None = None) -> Denoised:
         """Denoises a batch.
@@ -218,7 +221,7 @@ class Model:
         Raises:
             ValueError: If the model refuses it.
         """
-        if self._config.server is None and self.uses_own_sigma:
+        if not self.is_served and self.uses_own_sigma:
             return self._with_own_sigma(batch)
         sigma = self.sigma(batch, full_scale)
         # One image is given as such, so that the model's refusals speak of one.
@@ -244,7 +247,7 @@ class Model:
         """Denoises an image or a batch with a known σ; gives the posterior standard deviation over σ if asked for."""
         if not self.gives_std:
             # A server estimates from the whole image, of which a client may have sent it a part only.
-            is_left_to_it = self._config.server is not None and self._config.sigma is None
+            is_left_to_it = self.is_served and self._config.sigma is None
             sent = None if is_left_to_it else sigma
             return np.asarray(self.denoiser.denoise(noisy, sigma=sent, **self.options)), None
         posterior = self.denoiser.posterior(noisy, sigma=sigma, **self.options)
@@ -272,58 +275,3 @@ def parts_of(noisy: np.ndarray, channels: int) -> np.ndarray:
 def joined(parts: np.ndarray) -> np.ndarray:
     """Undoes `parts_of`; gives (H, W, C)."""
     return np.concatenate(list(parts), axis=-1)
-
-
-def check_flags(config: DenoiseConfig) -> None:
-    """Refuses flags that do not go together.
-
-    Raises:
-        ValueError: If there are two models, or a flag is given that a server does not obey.
-    """
-    if config.model is not None and config.server is not None:
-        raise ValueError("--model and --server exclude each other.")
-    if config.server is None:
-        return
-    default = DenoiseConfig(inputs=(), out=config.out)
-    for flag in LOCAL_FLAGS:
-        value = getattr(config, flag)
-        if value != getattr(default, flag):
-            raise ValueError(
-                f"--{flag} needs a model here: what a server computes was fixed when its model was exported. "
-                f"Received: --{flag} {value} with --server {config.server}."
-            )
-
-
-def load(config: DenoiseConfig) -> Model:
-    """Loads the model that is named, or connects to the server that has it, and checks that it can do what is asked.
-
-    Raises:
-        ValueError: If there is none, or it cannot.
-        ClientError: If the server does not answer or has no such model.
-    """
-    denoiser = models.connect(str(config.server)) if config.model is None else models.load_denoiser(config.model)
-    return _checked(denoiser, config)
-
-
-def load_default(config: DenoiseConfig, channels: int) -> Model:
-    """Loads the preset that is meant where no model is named, and says which that is.
-
-    Raises:
-        ValueError: If it cannot do what is asked for.
-    """
-    name = presets.DEFAULTS[default_channels(channels)]
-    print(f"bsdenoise: note: no --model: preset {name} for {_KINDS[default_channels(channels)]}", file=sys.stderr)
-    return _checked(models.load_preset(name), config)
-
-
-def _checked(denoiser: Any, config: DenoiseConfig) -> Model:
-    if config.precision is not None:
-        denoiser = denoiser.in_precision(config.precision)
-    model = Model(denoiser, config)
-    model.check()
-    return model
-
-
-def default_channels(channels: int) -> int:
-    """Gives the channels of the preset for images of so many: 3 for RGB, else 1, which takes each by itself."""
-    return channels if channels in presets.DEFAULTS else 1

@@ -39,6 +39,7 @@ class Task:
         bits: Significant bits of its pixels, if they are fewer than those of the type.
         units: Of its floats.
         error: Why it could not be denoised.
+        is_sigma_estimated: Whether its σ were estimated; else they are what the model knows.
         done: How many pixels of it the progress bar has counted.
     """
 
@@ -51,6 +52,7 @@ class Task:
     bits: int | None = None
     units: Units = field(default_factory=Units)
     error: BaseException | None = None
+    is_sigma_estimated: bool = False
     done: float = 0.0
 
     @property

@@ -89,9 +89,10 @@ async def _arriving(request: Request) -> AsyncIterator[bytes]:
                 raise TimeoutError
         finally:
             chunk.cancel()
-        if chunk.result() is None:
+        received = chunk.result()
+        if received is None:
             return
-        yield chunk.result()
+        yield received
 
 
 async def watch(request: Request, is_gone: threading.Event) -> None:

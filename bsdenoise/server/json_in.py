@@ -132,8 +132,13 @@ def _stacked_objects(rows: list, dtypes: dict, shapes: dict) -> dict[str, np.nda
     """Gives the elements of all rows for each input; `None` if one does not fit."""
     if not all(_is_named(row) and row.keys() == dtypes.keys() for row in rows):
         return None
-    columns = {name: flattened([row[name] for row in rows], shapes[name], dtype) for name, dtype in dtypes.items()}
-    return None if any(column is None for column in columns.values()) else columns
+    columns = {}
+    for name, dtype in dtypes.items():
+        column = flattened([row[name] for row in rows], shapes[name], dtype)
+        if column is None:
+            return None
+        columns[name] = column
+    return columns
 
 
 def _value_fault(row: Any, index: int, dtypes: dict, shapes: dict) -> str:

@@ -21,7 +21,7 @@ MAX_RANK = 64  # of a NumPy array
 _KINDS = {str: "String", dict: "Object", list: "Array", type(None): "Null", int: "Number", float: "Number"}
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*")
 # What integers are read as before they are stored: the small ones wrap, as TensorFlow-Serving has it.
-_READ_AS = {
+_READ_AS: dict[tf.DType, Any] = {
     tf.int8: np.int32,
     tf.int16: np.int32,
     tf.int32: np.int32,

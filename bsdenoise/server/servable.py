@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -66,7 +67,7 @@ class Servable:
             self.close()
             raise ServingError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}") from error
 
-    def signature(self, name: str) -> tuple[str, object]:
+    def signature(self, name: str) -> tuple[str, Any]:
         """Gives the name and the `SignatureDef` that are meant by a name, of which "" is the default's.
 
         Raises:

@@ -180,9 +180,8 @@ class _Loop:
         self.watchdog = watchdog
         self.checkpoints = checkpoints
         self.folder = folder  # None for all workers but the chief
-        self.selection = None
-        if folder is not None:
-            self.selection = Selection(config, data, state, folder, sample.full_scale)
+        is_chief = folder is not None
+        self.selection = Selection(config, data, state, folder, sample.full_scale) if is_chief else None
         self.began = (state.step, time.monotonic())
         self.last_checkpoint = time.monotonic()
         self.last_log = self.began
@@ -209,7 +208,7 @@ class _Loop:
         config, state = self.config, self.state
 
         step = state.step
-        if step == 0 and state.start.weights is not None and self.folder is not None:
+        if step == 0 and state.start.weights is not None and self.selection is not None:
             # What it starts from is the best so far: what is kept is never worse.
             self.selection.validate(0, self._require)
         stopping = None
@@ -233,7 +232,7 @@ class _Loop:
         last = step == self.config.steps
         if step % self.config.log_every == 0 or last:
             self._log(step, bar)
-        if self.folder is None:
+        if self.selection is None:
             return
         if step % self.config.validate_every == 0 or last:
             self.selection.validate(step, self._require)
@@ -293,6 +292,7 @@ class _Loop:
 
     def summary(self, finished: bool) -> dict[str, Any]:
         """Gives a short account of the run, and of this call of it where it says so."""
+        assert self.selection is not None  # the chief alone tells
         first, then = self.began
         seconds, step, error = time.monotonic() - then, self.state.step, self.state.best_error
         return {
@@ -347,7 +347,7 @@ def _progress(config: TrainConfig, step: int, silent: bool) -> tqdm:
 def _signals() -> Iterator[list[int]]:
     """Collects SIGTERM and Ctrl-C, so that a step is finished and saved first; a second one ends at once."""
     received: list[int] = []
-    before = {}
+    before: dict[signal.Signals, Any] = {}
 
     def remember(number, _):
         received.append(number)

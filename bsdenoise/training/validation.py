@@ -203,7 +203,9 @@ class Validation:
         self, number: int, example: Example, loss: float, moments: list[np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Gives what squared errors are means of, by the names of the PSNRs that they end in."""
-        denoised, mean, variance = (*(moment.astype(np.float64) for moment in moments), None, None)[:3]
+        moments = [moment.astype(np.float64) for moment in moments]
+        denoised = moments[0]
+        mean, variance = moments[1:] if len(moments) > 1 else (None, None)
         declared = float(example.sigma) ** 2
         noise = np.full(denoised.shape, declared) if self._variances is None else self._variances[number]
         terms = {}

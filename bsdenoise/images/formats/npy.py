@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from bsdenoise.images import axes as array_axes
 from bsdenoise.images.axes import Layout
-from bsdenoise.images.formats import axes as array_axes
 from bsdenoise.images.pixels import ImageFile, Picture, full_scale
 
 SIGNATURE = b"\x93NUMPY"

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bsdenoise.images import axes as array_axes
 from bsdenoise.images.axes import Layout
-from bsdenoise.images.formats import axes as array_axes
 from bsdenoise.images.formats.zarr_pyramid import block
 from bsdenoise.images.pixels import NUM_COLOURS
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import imagecodecs
 import numpy as np
 
-from bsdenoise.images.formats import pixels
+from bsdenoise.images import pixels
 from bsdenoise.images.pixels import ImageFile, Picture
 
 SPARE_BYTES = 2**16  # for headers, and what compression adds to what it cannot compress

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from tifffile import TiffFile
 
-from bsdenoise.images.formats import pixels, tiff_headers, tiff_tags, tiff_writing
+from bsdenoise.images import pixels
+from bsdenoise.images.formats import tiff_headers, tiff_tags, tiff_writing
 from bsdenoise.images.formats.tiff_layout import Layout
 from bsdenoise.images.pixels import ImageFile, Picture
 

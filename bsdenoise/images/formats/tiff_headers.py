@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage, TiffPageSeries
 
-from bsdenoise.images.formats import ome, pixels, tiff_tags
+from bsdenoise.images import pixels
+from bsdenoise.images.formats import ome, tiff_tags
 from bsdenoise.images.formats.tiff_layout import Layout
 
 MAX_PACKING = 1100  # decoded bytes for each stored one: deflate reaches 1032

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from bsdenoise.images import axes as array_axes
 from bsdenoise.images.axes import Layout
-from bsdenoise.images.formats import axes as array_axes
 from bsdenoise.images.formats import ome_zarr
 from bsdenoise.images.formats.ome_zarr import METADATA_FILES, Multiscale
 from bsdenoise.images.pixels import ImageFile, full_scale

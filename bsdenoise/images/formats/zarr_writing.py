@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from bsdenoise.images import axes as array_axes
 from bsdenoise.images.axes import Layout
-from bsdenoise.images.formats import axes as array_axes
 from bsdenoise.images.formats import npy, zarr_pyramid
 from bsdenoise.images.formats.zarr_store import NAMES_OF_DIMENSIONS, Level, Store
 from bsdenoise.images.pixels import ImageFile, Picture

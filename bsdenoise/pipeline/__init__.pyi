@@ -1,0 +1,2 @@
+from .run import DenoisedFile as DenoisedFile
+from .run import denoise_files as denoise_files
