@@ -8,14 +8,15 @@ import numpy as np
 from keras import ops
 
 # Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
-# Layers and losses are imported so that they register themselves with Keras.
-from bsdenoise import likelihood, methods, network, noise, presets  # noqa: F401
-from bsdenoise.images import missing  # noqa: F401
-from bsdenoise.inference import engine, intensity_fit, self_ensemble, tiling  # noqa: F401
+# Layers, losses and noise models are imported so that they register themselves with Keras.
+from bsdenoise import likelihood, methods, network, noise, presets
+from bsdenoise.images import missing
+from bsdenoise.inference import engine, intensity_fit, self_ensemble, tiling
 from bsdenoise.inference.input_checks import Accepted
 from bsdenoise.likelihood.posterior import Posterior, estimate_psnr
 from bsdenoise.methods import losses  # noqa: F401
 from bsdenoise.network import layers  # noqa: F401
+from bsdenoise.noise import gaussian  # noqa: F401
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.

@@ -101,8 +101,16 @@ TAKEN = {
     ),
     "greys": ((4, 20, 24), (4, 20, 24, 1), None),
     "perhaps colours first": ((3, 20, 24), (3, 20, 24, 1), "taken as 3 images of one channel; --axes SYX says that"),
-    "colour images": ((2, 20, 24, 3), (2, 20, 24, 3), None),
-    "grey images": ((2, 20, 24, 1), (2, 20, 24, 1), None),
+    "colour images": (
+        (2, 20, 24, 3),
+        (2, 20, 24, 3),
+        "taken as N, Y, X, C: 2 images of 20 rows, 24 columns and 3 channels",
+    ),
+    "grey images": (
+        (2, 20, 24, 1),
+        (2, 20, 24, 1),
+        "taken as N, Y, X, C: 2 images of 20 rows, 24 columns and 1 channel;",
+    ),
     "images": ((2, 20, 24, 4), (2, 20, 24, 4), "taken as N, Y, X, C: 2 images of 20 rows, 24 columns and 4 channels"),
     "one image": ((1, 20, 24, 2), (1, 20, 24, 2), "taken as N, Y, X, C: 1 image of 20 rows, 24 columns and 2 channels"),
 }

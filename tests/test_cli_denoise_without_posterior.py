@@ -79,7 +79,9 @@ def test_a_stack_and_the_channels_of_a_grey_model(tmp_path, use_model, capsys):
     assert denoise(tmp_path / "a.npy", "--out", tmp_path / "out") == 0
     assert (images.read_array(tmp_path / "out/a.npy") == 50).all()
     assert model.shapes == [(5, 7, 1)] * 6
-    assert capsys.readouterr().err == "1 written, 0 failed\n"
+    note, line = capsys.readouterr().err.splitlines()
+    assert note.endswith("taken as N, Y, X, C: 2 images of 5 rows, 7 columns and 3 channels; --axes says otherwise")
+    assert line == "1 written, 0 failed"
 
 
 # --- a stand-in behind a server ------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from bsdenoise import methods
 from bsdenoise.likelihood import GaussianLikelihood
-from bsdenoise.methods import Crop
+from bsdenoise.methods import Crop, registry
 from bsdenoise.methods.masking import Masking
 from tests import reference
 
@@ -162,7 +162,7 @@ def test_full_is_per_component_on_one_channel(factor):
 
 
 def test_own_method(monkeypatch):
-    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
 
     class Halved(methods.L2):
         name = "halved"

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import optimize, special
 from skimage import data, restoration
 
-from bsdenoise.noise import GaussianNoise, _erfinv, estimate_sigma, parse, refine_sigma
+from bsdenoise.noise import GaussianNoise, estimate_sigma, parse, refine_sigma
+from bsdenoise.noise.estimation import _erfinv
 
 # --- SPECs ---------------------------------------------------------------------------------------------------------
 
