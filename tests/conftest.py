@@ -3,9 +3,16 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Each worker has a core of its own; what tests compute is too small to be shared among threads.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+import gc
 
 import pytest
 import wrapt
+
+# Tracing makes very many objects that stay: looking for garbage after every 700 of them takes a tenth of the time.
+gc.set_threshold(50_000, 20, 100)
 
 # Modules that take longest: first, so that the last worker is not left alone with one of them.
 LONGEST = (

@@ -1,6 +1,7 @@
 """Trainings that start from a trained model, or grow it."""
 
 import dataclasses
+import shutil
 
 import keras
 import numpy as np
@@ -22,11 +23,20 @@ def state_of(config):
     return TrainingState(config, data, tf.distribute.get_strategy())
 
 
-@pytest.fixture
-def trained(config):
+@pytest.fixture(scope="module")
+def first_run(source, tmp_path_factory):
     """A run of a network of width 4 and depth 1."""
-    train(config)
-    return config.out
+    out = tmp_path_factory.mktemp("first") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        training_runs.replace_export(patch)
+        train(training_runs.small_config(source, out))
+    return out
+
+
+@pytest.fixture
+def trained(first_run, config):
+    """A copy of it, where a test of its own may change it."""
+    return shutil.copytree(first_run, config.out)
 
 
 def outputs(denoiser):
@@ -169,4 +179,4 @@ def test_it_goes_on_with_muon_where_it_stopped(config, monkeypatch):
         training_runs.stop_at(interrupting, 5)
         assert train(config).step == 5
     assert train(config).finished
-    training_runs.assert_same_checkpoints(config, whole.out, config.out)
+    training_runs.assert_same_checkpoints(whole.out, config.out)

@@ -26,7 +26,7 @@ def test_full_and_per_component_are_identical_on_grey(config, tmp_path, factor):
     for run in runs:
         train(run)
     assert logged_losses(runs[0].out) == logged_losses(runs[1].out)
-    assert_same_checkpoints(config, runs[0].out, runs[1].out)
+    assert_same_checkpoints(runs[0].out, runs[1].out)
 
 
 def test_the_documented_method_of_ones_own_trains(config, monkeypatch):

@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from bsdenoise.config import TrainConfig
+from bsdenoise.training.loop import train
 from bsdenoise.training.step import TrainingState
 
 
@@ -33,11 +34,26 @@ def source(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def finished_run(source, tmp_path_factory):
+    """A whole run of `quick_config` that tests look at, compare with, or take a copy of."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        replace_export(patch)
+        train(dataclasses.replace(small_config(source, out), method="n2c"))
+    return out
+
+
 @pytest.fixture
 def full_config(source, tmp_path):
+    return small_config(source, tmp_path / "run")
+
+
+def small_config(source, out):
+    """A run of a few steps of the smallest network."""
     return TrainConfig(
         source=str(source),
-        out=tmp_path / "run",
+        out=out,
         noise="gaussian:25",
         corrupt="fresh",
         width=4,
@@ -61,8 +77,12 @@ def quick_config(full_config):
 @pytest.fixture(autouse=True)
 def quick_export(request, monkeypatch):
     """What an export leaves, without the seconds that it takes; tests of the whole take the real one."""
-    if "real_export" in request.keywords:
-        return
+    if "real_export" not in request.keywords:
+        replace_export(monkeypatch)
+
+
+def replace_export(monkeypatch):
+    """Has trainings leave something that looks like an export."""
 
     def export(denoiser, folder):
         folder.mkdir(parents=True)
@@ -81,15 +101,15 @@ def logged_losses(folder):
     return [(line["step"], line["loss"]) for line in log_lines(folder, "train")]
 
 
-def checkpointed(config, folder):
+def checkpointed(folder):
     """Gives all numbers of the newest checkpoint, by name."""
     path = tf.train.latest_checkpoint(str(Path(folder) / "checkpoints"))
     names = [name for name, _ in tf.train.list_variables(path) if not name.startswith("save_counter")]
     return {name: tf.train.load_variable(path, name) for name in names if "OBJECT_GRAPH" not in name}
 
 
-def assert_same_checkpoints(config, one, two):
-    left, right = checkpointed(config, one), checkpointed(config, two)
+def assert_same_checkpoints(one, two):
+    left, right = checkpointed(one), checkpointed(two)
     assert left.keys() == right.keys() and len(left) > 50
     for name in left:
         np.testing.assert_array_equal(left[name], right[name], err_msg=name)
