@@ -5,9 +5,8 @@ import os
 import numpy as np
 import pytest
 from bad_input import chunk, interlaced_png, png_by_hand
-from exported import Server, decoded, make_denoiser, noisy_pixels, pillow_file, png_file, strings
+from exported import Server, decoded, export_some, make_denoiser, noisy_pixels, pillow_file, png_file, strings
 
-from bsdenoise.export import export_saved_model
 from bsdenoise.noise import GaussianNoise
 
 CHANNELS = {"grey": 1, "rgb": 3, "range": 3}
@@ -32,7 +31,7 @@ def denoiser(name):
 
 @pytest.fixture(scope="module")
 def folder(denoiser, tmp_path_factory):
-    return export_saved_model(denoiser, tmp_path_factory.mktemp("exported") / "1")
+    return export_some(denoiser, tmp_path_factory.mktemp("exported") / "1", "encoded", "encoded_with_sigma")
 
 
 def jpeg_file(array):

@@ -65,8 +65,9 @@ def assert_same(one, other, atol=1e-5):
 # --- stages --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("size", [(64, 48), (45, 67), (130, 31), (1, 90)], ids=str)
+@pytest.mark.parametrize(
+    "size, depth", [((1, 90), 1), ((45, 67), 1), ((130, 31), 2), ((64, 48), 3), ((45, 67), 3)], ids=str
+)
 def test_stages_equal_one_pass(size, depth, monkeypatch):
     denoiser = build(depth)
     noisy = random_noisy(*size, 3)

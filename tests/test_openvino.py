@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported import make_denoiser
+from exported import export_some, make_denoiser
 
-from bsdenoise.export import export_saved_model
 from bsdenoise.noise import GaussianNoise
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")
@@ -21,7 +20,8 @@ FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 def folder(tmp_path_factory):
     """Computes what has more than 128² pixels in tiles."""
     denoiser = make_denoiser(3, GaussianNoise(5 / 255, 50 / 255))
-    return export_saved_model(denoiser, tmp_path_factory.mktemp("openvino") / "1", tile=TILE, overlap=OVERLAP)
+    target = tmp_path_factory.mktemp("openvino") / "1"
+    return export_some(denoiser, target, "serving_default", tile=TILE, overlap=OVERLAP)
 
 
 @pytest.fixture(scope="module")

@@ -41,11 +41,10 @@ def in_network_units(clean, data):
     return [(clean[index][..., np.newaxis] / 65535 - data.offset) / data.scale for index in data.held_out]
 
 
-@pytest.mark.parametrize("camera", CAMERAS.values(), ids=CAMERAS)
-@pytest.mark.parametrize("factor", [0.7, 1.0, 1.4])
+@pytest.mark.parametrize(("camera", "factor"), [("mostly dark", 0.7), ("mid", 1.0), ("mid", 1.4), ("mostly dark", 1.4)])
 def test_the_error_ranks_models_as_the_truth_does(camera, factor, tmp_path, monkeypatch):
     """Models that differ in how far they trust their own prediction, which is a blurred clean image."""
-    config, clean = stack_config(camera, tmp_path, count=40, factor=factor, validation_images=8)
+    config, clean = stack_config(CAMERAS[camera], tmp_path, count=40, factor=factor, validation_images=8)
     measured, data = validation_of(config)
     assert measured.score == MEASURED
     truths = in_network_units(clean, data)
@@ -90,8 +89,8 @@ def test_white_noise_is_compared_by_the_declared_sigma(tmp_path):
 def test_a_training_keeps_the_best_of_its_validations(tmp_path, monkeypatch):
     """From a preset that is told a σ that fits nowhere: whatever the interval, that of the least true error."""
     camera = CAMERAS["mid"]
-    flags = {"images": 240, "batch": 4, "crop": 64, "width": None, "depth": None, "learning_rate": 6e-4, "ema": 0.9}
-    config, clean = stack_config(camera, tmp_path, init="grey-gaussian5-50-small", validate_every=10, side=128, **flags)
+    flags = {"images": 240, "batch": 4, "crop": 48, "width": None, "depth": None, "learning_rate": 6e-4, "ema": 0.9}
+    config, clean = stack_config(camera, tmp_path, init="grey-gaussian5-50-small", validate_every=10, side=96, **flags)
     found = []
     validate = Validation.__call__
 

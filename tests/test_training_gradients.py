@@ -16,8 +16,8 @@ from bsdenoise.training.step import TrainingState
 
 source, config, quick_export = training_runs.source, training_runs.full_config, training_runs.quick_export
 
-SAVING = [(1, False), (2, False), (None, True), (2, True)]
-SAVING_IDS = ["one by one", "two by two", "recomputed", "recomputed two by two"]
+SAVING = [(2, False), (None, True), (2, True)]
+SAVING_IDS = ["two by two", "recomputed", "recomputed two by two"]
 
 
 def _batch(method, crops=5, side=13):
@@ -75,12 +75,11 @@ def test_shares_of_devices_add_up():
     assert float(nothing) == 0 and not any(np.any(gradient) for gradient in of_nothing)
 
 
-@pytest.mark.parametrize("micro_batch", [None, 2], ids=["at once", "two by two"])
-def test_recomputed_bfloat16_is_the_same(micro_batch):
+def test_recomputed_bfloat16_is_the_same():
     """Branches are computed again by the very same operations: gradients agree far better than bfloat16 rounds."""
     method = methods.get("full")
     network, (shown, target) = _network(method, "mixed_bfloat16"), _batch(method)
-    kept, again = (gradients.make(network, method.loss(3), 5, micro_batch, recompute) for recompute in (False, True))
+    kept, again = (gradients.make(network, method.loss(3), 5, 2, recompute) for recompute in (False, True))
     expected = kept(shown, target)
     assert all(gradient.dtype == tf.float32 for gradient in expected[1])
     _assert_close(again(shown, target), expected, 1e-5)
@@ -154,7 +153,7 @@ def test_an_interrupted_run_goes_on_with_less_memory(config, monkeypatch, tmp_pa
     np.testing.assert_allclose([loss for _, loss in one], [loss for _, loss in two], rtol=1e-4)
 
 
-@pytest.mark.parametrize(("micro_batch", "parts"), [(None, 1), (2, 2), (4, 1), (9, 1)], ids=str)
+@pytest.mark.parametrize(("micro_batch", "parts"), [(2, 2), (4, 1)], ids=str)
 def test_parts_no_smaller_than_the_batch_are_the_batch(config, micro_batch, parts):
     data, _ = preparation.open_data(config)
     state = TrainingState(dataclasses.replace(config, micro_batch=micro_batch), data, tf.distribute.get_strategy())
