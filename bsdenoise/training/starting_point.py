@@ -54,10 +54,10 @@ def load(config: TrainConfig, data: TrainingImages) -> Start:
     if config.init is None:
         return Start({name: PAPER_SIZE[name] if size is None else size for name, size in wanted.items()})
     denoiser = loading.load(config.init)
-    its = network.sizes_of(denoiser.network)
-    if its is None or its["pooling"] != "max":
+    its = denoiser.network
+    if not isinstance(its, network.BlindSpotUNet | network.UNet) or its.pooling != "max":
         raise ValueError(f"--init {config.init}: its network is none that bsdenoise train builds.")
-    size = {name: its[name] for name in wanted}
+    size = {name: getattr(its, name) for name in wanted}
     _check(config, wanted, size, denoiser)
     weights = denoiser.network.get_weights()
     if config.grow:
