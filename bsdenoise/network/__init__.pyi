@@ -6,6 +6,7 @@ from .architectures import UNet as UNet
 from .architectures import blind_spot_network as blind_spot_network
 from .architectures import num_gaussian_outputs as num_gaussian_outputs
 from .architectures import unet as unet
+from .base import ENTRY_POINTS as ENTRY_POINTS
 from .base import POLICIES as POLICIES
 from .base import DenoisingNetwork as DenoisingNetwork
 from .base import described as described

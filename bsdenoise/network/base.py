@@ -9,6 +9,7 @@ import keras
 from bsdenoise.network import measuring
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision of the body, and Keras' word for it
+ENTRY_POINTS = "bsdenoise.networks"  # group of entry points that name networks of other packages
 MAPS_OF_OTHERS = 384  # of networks whose layers do not tell: as many as the largest of ours
 _BYTES = {"bfloat16": 2, "float16": 2}
 _FLOAT32_BYTES = 4
@@ -49,8 +50,7 @@ class DenoisingNetwork(keras.Model):
     It is a functional Keras model: `DenoisingNetwork(inputs, outputs)` takes what `keras.Model` takes. A subclass makes
     its layers in its constructor, and passes input and output on:
 
-    >>> @keras.saving.register_keras_serializable(package="mine")
-    ... class Small(bsdenoise.network.DenoisingNetwork):
+    >>> class Small(bsdenoise.network.DenoisingNetwork):
     ...     def __init__(self, channels=3, num_outputs=9, **kwargs):
     ...         image = keras.Input((None, None, channels))
     ...         maps = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(image)
@@ -60,7 +60,8 @@ class DenoisingNetwork(keras.Model):
     ...     def get_config(self):
     ...         return {**super().get_config(), "channels": self.channels, "num_outputs": self.num_outputs}
 
-    What a subclass does not say by overriding a property is measured when it is needed: `grid`, `reach` and `is_blind`.
+    Keras knows it by its module and name: to load a file of it, import its module. What a subclass does not say by
+    overriding a property is measured when it is needed: `grid`, `reach` and `is_blind`.
 
     Args:
         inputs: A `keras.Input` (None, None, input channels).
@@ -85,6 +86,11 @@ class DenoisingNetwork(keras.Model):
             )
         self._channels = channels
         self._measured = measuring.Measured(self, channels)
+
+    def __init_subclass__(cls, **kwargs):
+        """Register subclasses with Keras, so that whoever has imported one can load its files."""
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable(package=cls.__module__)(cls)
 
     @property
     def channels(self) -> int:

@@ -322,9 +322,9 @@ def _announce(config: TrainConfig, data: TrainingImages, state: TrainingState, p
         f"{config.steps} steps of {config.batch} crops{done}"
     )
     if state.start.provenance is not None:
-        size = state.start.size
+        size = [f"{name} {value}" for name, value in state.start.size.items() if name != "channels"]
         wider = ", made wider" if config.grow else ""
-        tqdm.write(f"started from {config.init}{wider}: width {size['width']}, depth {size['depth']}")
+        tqdm.write(f"started from {config.init}{wider}{': ' if size else ''}{', '.join(size)}")
     if distribution.hint():
         tqdm.write(f"note: {distribution.hint()}")
     if not len(data.held_out):
