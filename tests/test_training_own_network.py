@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -156,3 +158,20 @@ def test_files_find_the_classes_of_entry_points(config, monkeypatch):
 def test_what_is_remembered_is_its_name(config):
     assert run_folder.plain(config)["network"] == "own_networks:Plain"
     assert run_folder.plain(dataclasses.replace(config, network=None))["network"] is None
+
+
+def test_the_example_of_the_documentation(tmp_path, source, monkeypatch):
+    """As it is printed, but with a tiny training."""
+    module, use = re.findall(
+        r"```python\n(.*?)```", (Path(__file__).parent.parent / "docs" / "networks.md").read_text(), re.DOTALL
+    )
+    (tmp_path / "my_networks.py").write_text(module)
+    (tmp_path / "photos").symlink_to(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "images=8000" in use
+    names = {"noisy": np.random.default_rng(0).integers(0, 255, (40, 30, 3)).astype(np.uint8)}
+    exec(use.replace("images=8000", "images=8, crop=16"), names)
+    assert names["denoised"].shape == (40, 30, 3)
+    network = names["denoiser"].described_network()
+    assert (type(network).__name__, network.is_blind, network.grid, network.reach) == ("FourStacks", True, 1, 17)

@@ -119,7 +119,7 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
             if finished:
                 _export(folder)
         place.part()
-        return Outcome(state.step, finished, received, state.best_psnr, config.out / DENOISER, place, summary)
+        return Outcome(state.step, finished, received, state.best_psnr, Path(config.out) / DENOISER, place, summary)
 
 
 def _restore(place: Place, checkpoints: Checkpoints, state: TrainingState, agreed: dict[str, str]) -> None:
