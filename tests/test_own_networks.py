@@ -10,6 +10,7 @@ from bsdenoise import Denoiser, GaussianNoise, blind_spot_network, loading, unet
 from bsdenoise.export import export_saved_model
 from bsdenoise.inference import tiling
 from bsdenoise.network import BlindSpotUNet, DenoisingNetwork, UNet, described
+from bsdenoise.network.context import MAX_CONTEXT
 from bsdenoise.network.measuring import MAX_REACH
 
 NOISE = GaussianNoise(0.1, 0.1)
@@ -116,7 +117,7 @@ def test_above_a_megapixel():
     noisy = random_noisy(1030, 1040, 1)
     assert noisy.size > tiling.MAX_UNTILED_PIXELS
     whole = denoiser(noisy[np.newaxis]).numpy()[0]
-    assert denoiser.described_network().context == 200 > tiling.MAX_OVERLAP
+    assert denoiser.described_network().context == 200 > MAX_CONTEXT
     assert np.abs(denoiser.denoise(noisy) - whole).max() < 1e-5
 
 

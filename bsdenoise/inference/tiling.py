@@ -7,10 +7,10 @@ rotations; the margins, where a tile lacks context, are computed twice and dropp
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bsdenoise.network import context as contexts
+
 MAX_UNTILED_PIXELS = 2**20
 TILE = 1024
-REACH = 10  # of the blind-spot network to every side, in units of its pooling grid, rounded up
-MAX_OVERLAP = 160  # the reach at a depth of 4; benchmarks/tiles.py measures what smaller overlaps cost
 
 MIDDLE = 2048  # side in pixels of the part of a huge image from which σ is estimated
 
@@ -35,7 +35,7 @@ def default_overlap(grid: int, size: int, context: int | None = None) -> int:
 
     Where it is not known (`None`), as of a server's model, that is the reach of our networks, but at most 160 pixels.
     """
-    context = min(REACH * grid, MAX_OVERLAP) if context is None else context
+    context = contexts.of_grid(grid) if context is None else context
     return min(context, size // 4) // grid * grid
 
 

@@ -4,14 +4,13 @@ from typing import NamedTuple
 
 import keras
 
-from bsdenoise.network import base, layers
+from bsdenoise.network import base, context, layers
 
 POOLING_FACTOR = 2
 TURNS = range(4)  # quarter turns of the branches
 LEAKY_SLOPE = 0.1  # Laine et al. 2019, Appendix A
 LAST_GAIN = 1.0  # the last layer is linear, so He's factor 2 for rectifiers becomes 1
 NHWC = "channels_last"  # said to every layer of Keras: a user's keras.json may hold another default
-MAX_CONTEXT = 160  # the reach at a depth of 4; benchmarks/tiles.py measures what less than the reach costs
 
 
 def num_gaussian_outputs(channels: int) -> int:
@@ -71,8 +70,8 @@ class _UNet(base.DenoisingNetwork):
 
     @property
     def context(self) -> int:
-        """Pixels that a tile is given around it: the reach, but no more than is worth it."""
-        return min(-(-self.reach // self.grid) * self.grid, MAX_CONTEXT // self.grid * self.grid)
+        """Pixels that a tile is given around it: enough, but no more than is worth it."""
+        return context.of_grid(self.grid)
 
     @property
     def sizes(self) -> dict:
