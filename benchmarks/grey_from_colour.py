@@ -44,13 +44,13 @@ def grey_start(denoiser):
     Raises:
         ValueError: If the denoiser is none of three channels that predicts a distribution.
     """
-    from bsdenoise.network import blind_spot_network, sizes_of
+    from bsdenoise.network import BlindSpotUNet
 
-    sizes = sizes_of(denoiser.network)
-    if sizes is None or denoiser.channels != COLOURS or denoiser.method.name != "full":
+    colour = denoiser.network
+    if not isinstance(colour, BlindSpotUNet) or denoiser.channels != COLOURS or denoiser.method.name != "full":
         raise ValueError("Expected a model of method full with three channels.")
-    grey = blind_spot_network(**sizes | {"channels": 1, "num_outputs": None})
-    grey.set_weights(grey_weights(denoiser.network, grey))
+    grey = BlindSpotUNet(1, colour.width, colour.depth, pooling=colour.pooling)
+    grey.set_weights(grey_weights(colour, grey))
     provenance = (denoiser.provenance or {}) | {"made_grey": True}
     return type(denoiser)(grey, denoiser.noise, factor=denoiser.factor, provenance=provenance)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks import patterns
 from bsdenoise import atomic, presets
-from bsdenoise.network import sizes_of
+from bsdenoise.network import BlindSpotUNet
 
 EXIT_FAILED = 2
 SIGNIFICANT = 4  # digits of a noise level in the index
@@ -37,8 +37,7 @@ def pack(denoiser: Any, name: str, data: str, folder: Path = presets.FOLDER) -> 
     if denoiser.method.name != "full":
         raise ValueError(f"A preset is a model of method full. Received: one of method {denoiser.method.name}.")
     network = denoiser.network
-    sizes = sizes_of(network)
-    if sizes is None or sizes["pooling"] != "max":
+    if not isinstance(network, BlindSpotUNet) or network.pooling != "max":
         raise ValueError("A preset is a network that bsdenoise train builds.")
     with np.errstate(over="ignore"):  # told below
         weights = {weight.path: np.asarray(weight, np.float32).astype(np.float16) for weight in network.weights}
@@ -54,8 +53,8 @@ def pack(denoiser: Any, name: str, data: str, folder: Path = presets.FOLDER) -> 
         name,
         sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
         channels=denoiser.channels,
-        width=sizes["width"],
-        depth=sizes["depth"],
+        width=network.width,
+        depth=network.depth,
         parameters=network.count_params(),
         noise=(low, high),
         factor=denoiser.factor,
@@ -81,7 +80,7 @@ def averaged(denoiser: Any, other: Any, share: float) -> None:
     Raises:
         ValueError: If the networks differ, or there is no such share.
     """
-    if sizes_of(denoiser.network) != sizes_of(other.network):
+    if denoiser.network.sizes != other.network.sizes:
         raise ValueError("Only networks of equal size can be averaged.")
     if not 0 <= share <= 1:
         raise ValueError(f"The share of the other model must lie between 0 and 1. Received: {share}.")

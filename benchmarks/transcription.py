@@ -22,11 +22,9 @@ class Transcription:
 
     def __init__(self, network, dtype="float32"):
         self.dtype = dtype
-        self.depth = sum(layer.name.startswith("pool") for layer in network.layers)
-        names = [layer.name for layer in network.layers if layer.weights]
-        self.weights = {
-            name: [tf.Variable(weight.numpy()) for weight in network.get_layer(name).weights] for name in names
-        }
+        self.depth = network.depth
+        layers = [layer for layer in network.layers if layer.weights]
+        self.weights = {layer.name: [tf.Variable(weight.numpy()) for weight in layer.weights] for layer in layers}
 
     @property
     def variables(self):

@@ -46,18 +46,11 @@ class Convolution(NamedTuple):
 
 def convolutions(network) -> list[Convolution]:
     """Lists the convolutions of a network of `bsdenoise.blind_spot_network`, from its weights."""
+    halvings = network.levels().branch.halvings
     found = []
     for layer in network.layers:
-        if not layer.weights:
-            continue
-        kind, _, number = layer.name.partition("conv")
-        if kind == "enc_":
-            level = max(int(number) - 1, 0)
-        elif kind == "dec_":
-            level = int(number[:-1]) - 1
-        else:
-            level = 0
-        times = NUM_BRANCHES if kind in ("enc_", "dec_") else 1
-        kernel = tuple(layer.kernel.shape)
-        found.append(Convolution(layer.name, level, kernel, getattr(layer, "num_coarse", 0), times))
+        if layer.weights:
+            level, times = halvings.get(layer.name, 0), NUM_BRANCHES if layer.name in halvings else 1
+            kernel = tuple(layer.kernel.shape)
+            found.append(Convolution(layer.name, level, kernel, getattr(layer, "num_coarse", 0), times))
     return found

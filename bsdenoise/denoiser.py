@@ -9,7 +9,8 @@ from keras import ops
 
 # Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
 # Layers, losses and noise models are imported so that they register themselves with Keras.
-from bsdenoise import likelihood, methods, network, noise, presets
+from bsdenoise import likelihood, methods, noise, presets
+from bsdenoise import network as networks
 from bsdenoise.images import missing
 from bsdenoise.inference import engine, intensity_fit, self_ensemble, tiling
 from bsdenoise.inference.input_checks import Accepted
@@ -24,6 +25,7 @@ MAX_PHOTO_INTENSITY = 16.0
 MAX_FITTED_INTENSITY = 1e4
 FULL_SCALES = {"uint8": 255.0, "uint16": 65535.0}
 _ARRAYS = (np.ndarray, list, tuple)  # what is checked, unlike tensors
+_SAVED_AS = "layers/functional"  # where weights are in files: networks of this package once were functional models
 PROBE = 256  # side in pixels of the middle of an image that the network sees for an estimate of σ alone
 
 
@@ -35,7 +37,8 @@ class Denoiser(keras.Model):
     with `denoiser.save("denoiser.keras")` and loaded with `keras.models.load_model` after `import bsdenoise`.
 
     Args:
-        network: Keras model from (B, H, W, C) to (B, H, W, n), for any H and W.
+        network: Keras model from (B, H, W, C) to (B, H, W, n), for any H and W: a
+            `bsdenoise.network.DenoisingNetwork`, or any other, which is measured where that matters.
         noise: The noise model, with standard deviations as fractions of `scale`.
         method: What the network was trained for, a name of `bsdenoise.methods`: "full", "per_component", "l2", "n2n",
             "n2c" or "n2v". Only the first two have a posterior; the others do not use σ.
@@ -50,7 +53,8 @@ class Denoiser(keras.Model):
         **kwargs: Arguments of `keras.Model`, such as `name`; outside of the network all is float32.
 
     Raises:
-        ValueError: If the network's outputs do not fit the method, there is no such method, or `scale` is not positive.
+        ValueError: If the network's outputs do not fit the method, it takes more channels than it denoises, there is no
+            such method, or `scale` is not positive.
 
     Example:
         >>> noise = bsdenoise.GaussianNoise(25 / 255, 25 / 255)
@@ -74,7 +78,13 @@ class Denoiser(keras.Model):
     ):
         # Whatever the policy of the network: another one would round the observed pixels on their way in.
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.channels = int(network.input_shape[-1])
+        shown = networks.described(network)
+        self.channels = shown.channels
+        if shown.input_channels != shown.channels:
+            raise ValueError(
+                f"The network takes {shown.input_channels} channels and denoises {shown.channels} of them: a "
+                "`Denoiser` has nothing to give it for the others."
+            )
         self.method = methods.get(method)
         self.factor = factor
         self.clamp = clamp
@@ -87,12 +97,15 @@ class Denoiser(keras.Model):
         if not scale > 0:
             raise ValueError(f"`scale` must be positive. Received: scale={scale!r}.")
         self.network = network
+        if isinstance(network, networks.DenoisingNetwork):
+            self.__dict__[_SAVED_AS] = network
         self.noise = noise
         self.offset = float(offset)
         self.scale = float(scale)
         self.fractional = bool(fractional)
         self.provenance = provenance
-        self._inference = engine.Inference(self)
+        self._inference = engine.Inference(self, shown)
+        self._is_checked = False
         self.built = True
 
     @classmethod
@@ -111,7 +124,7 @@ class Denoiser(keras.Model):
             (9, 7)
         """
         preset = presets.get(name)
-        body = network.blind_spot_network(preset.channels, preset.width, preset.depth, dtype="float32")
+        body = networks.blind_spot_network(preset.channels, preset.width, preset.depth, dtype="float32")
         weights = preset.read_weights()
         if {weight.path: tuple(weight.shape) for weight in body.weights} != {
             path: values.shape for path, values in weights.items()
@@ -128,8 +141,36 @@ class Denoiser(keras.Model):
 
     @property
     def grid(self) -> int:
-        """Spacing in pixels of the network's pooling grid, 2^depth."""
-        return 2 ** sum(layer.name.startswith("pool") for layer in self.network.layers)
+        """Spacing in pixels of the network's pooling grid; 2^depth of a U-Net."""
+        return self._inference.network.grid
+
+    # A method, no property: Keras would save what it gives as if it were another part of the model.
+    def described_network(self):
+        """Give the network as a `DenoisingNetwork`, which can be asked for its reach and more."""
+        return self._inference.network
+
+    def check_blindness(self):
+        """Refuse a network that sees the pixel itself where the method needs one that does not.
+
+        Raises:
+            ValueError: If it is one.
+        """
+        if self.method.is_blind and not self._is_checked and not self.described_network().is_blind:
+            raise ValueError(
+                f"Method {self.method.name!r} needs a network whose output at a pixel does not depend on that pixel, "
+                f"such as `bsdenoise.blind_spot_network`. Received: network {self.network.name!r}, which sees it."
+            )
+        self._is_checked = True
+
+    def __dir__(self):
+        """List what Keras saves: it reads every attribute, and names the weights in files by them.
+
+        The grid, which may have to be measured, is left out; so is, in favour of `_SAVED_AS`, the list of the layers,
+        whose members Keras names by their classes.
+        """
+        return [
+            name for name in super().__dir__() if name != "grid" and (name != "layers" or _SAVED_AS not in vars(self))
+        ]
 
     @property
     def intensities(self) -> tuple[float, float]:
@@ -318,7 +359,8 @@ class Denoiser(keras.Model):
                 into half of the free memory, and larger images in the largest tiles that do.
             overlap: Context in pixels that a tile has on every inner side, a multiple of the pooling grid and less than
                 half a tile; `None` takes the reach of the network (155 pixels at a depth of 4, 315 at 5), but at most
-                160 pixels and a quarter of a tile. From the reach on, the result is that of one pass over the whole.
+                160 pixels for the U-Nets of this package, and a quarter of a given tile. From the reach on, the result
+                is that of one pass over the whole.
             tta: Number of copies of the image, mirrored and transposed, whose results are averaged: 1, 2, 4 or 8. It
                 takes as many times as long. Copies are made of each tile where there are tiles.
 
@@ -487,17 +529,11 @@ class Denoiser(keras.Model):
             precision: "float32" or "bfloat16".
 
         Raises:
-            ValueError: If it is neither, or the network is none that `bsdenoise.network` builds.
+            ValueError: If it is neither, or the network has no other precisions.
         """
-        if precision not in network.POLICIES:
-            raise ValueError(f"`precision` must be one of {[*network.POLICIES]}. Received: precision={precision!r}.")
-        body = network.rebuilt(keras.saving.serialize_keras_object(self.network), network.POLICIES[precision])
-        if body is None:
-            raise ValueError(
-                "Only a network that `bsdenoise.blind_spot_network` or `bsdenoise.unet` built has other precisions. "
-                f"Received: a network named {self.network.name!r}."
-            )
-        body.set_weights(self.network.get_weights())
+        if precision not in networks.POLICIES:
+            raise ValueError(f"`precision` must be one of {[*networks.POLICIES]}. Received: precision={precision!r}.")
+        body = self.described_network().with_dtype(networks.POLICIES[precision])
         kept = ("noise", "factor", "clamp", "offset", "scale", "fractional", "provenance")
         return Denoiser(body, method=self.method.name, **{name: getattr(self, name) for name in kept})
 
@@ -532,8 +568,8 @@ class Denoiser(keras.Model):
         if "diagonal" in config:  # models saved before there were other methods
             config["method"] = "per_component" if config.pop("diagonal") else "full"
         config["noise"] = keras.saving.deserialize_keras_object(config["noise"], custom_objects=custom_objects)
-        config["network"] = network.rebuilt(config["network"]) or keras.saving.deserialize_keras_object(
-            config["network"], custom_objects=custom_objects
+        config["network"] = keras.saving.deserialize_keras_object(
+            networks.upgraded(config["network"]), custom_objects=custom_objects
         )
         return cls(**config)
 

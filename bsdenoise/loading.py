@@ -5,6 +5,7 @@ Keras is imported late, so that a missing file is reported at once.
 
 import textwrap
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,14 @@ def load(model: str | Path) -> Any:
     if not is_preset and not zipfile.is_zipfile(file):
         raise ValueError(f"{file}: not a .keras file.")
 
-    import keras
+    import keras  # noqa: F401 (registers this package's classes)
 
     from bsdenoise.denoiser import Denoiser
 
     if is_preset:
         return Denoiser.from_preset(file.stem)
     try:
-        denoiser = keras.models.load_model(file, compile=False)
+        denoiser = _loaded(file)
     except Exception as error:  # Keras answers a broken file with errors of every type
         # Keras nests its errors and quotes whole configurations; the innermost one, shortened, says what is wrong.
         reason = textwrap.shorten(str(error).rsplit("Exception encountered:")[-1], MAX_REASON)
@@ -60,3 +61,20 @@ def load(model: str | Path) -> Any:
     if not isinstance(denoiser, Denoiser):
         raise ValueError(f"{file}: expected a bsdenoise Denoiser. Received a model of type {type(denoiser).__name__}.")
     return denoiser
+
+
+def _loaded(file: Path) -> Any:
+    """Load a `.keras` file; where it holds a class that Keras does not know, after those of the entry points."""
+    import keras
+
+    from bsdenoise.network import ENTRY_POINTS
+
+    try:
+        return keras.models.load_model(file, compile=False)
+    except TypeError:
+        points = metadata.entry_points(group=ENTRY_POINTS)
+        if not points:
+            raise
+        for point in points:
+            point.load()
+        return keras.models.load_model(file, compile=False)

@@ -403,10 +403,10 @@ def load_start(args: argparse.Namespace, channels: int) -> bsdenoise.Denoiser | 
     if args.init is None:
         return None
     start = loading.load(args.init)
-    sizes = networks.sizes_of(start.network)
-    if start.method.name != "full" or sizes is None or sizes["pooling"] != "max":
+    its = start.network
+    if start.method.name != "full" or not isinstance(its, networks.BlindSpotUNet) or its.pooling != "max":
         raise ValueError(f"--init {args.init}: not a blind-spot network with the likelihood of this training.")
-    its = sizes | {"factor": start.factor}
+    its = its.sizes | {"factor": start.factor}
     wanted = {"channels": channels, "width": args.width, "depth": args.depth, "factor": args.factor}
     for name, value in wanted.items():
         if value is not None and value != its[name]:
@@ -447,7 +447,7 @@ def fit(args: argparse.Namespace) -> bsdenoise.Denoiser:
     num_images = sum(map(len, images))
     keras.utils.set_random_seed(args.seed)
     start = load_start(args, channels)
-    its = networks.sizes_of(start.network) if start else PAPER_SIZE
+    its = start.network.sizes if start else PAPER_SIZE
     size = {"channels": channels, "width": args.width or its["width"], "depth": args.depth or its["depth"]}
     denoiser = bsdenoise.Denoiser(
         bsdenoise.blind_spot_network(**size, dtype="float32"),

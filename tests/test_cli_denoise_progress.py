@@ -16,7 +16,7 @@ from denoise_command import denoise, grey, save
 from bsdenoise import images, progress
 from bsdenoise.cli import denoise_progress
 from bsdenoise.cli.denoise_progress import Progress
-from bsdenoise.pipeline import file_task
+from bsdenoise.pipeline import file_plan, file_task
 
 use_model = denoise_command.use_model  # a fixture
 BAR = re.compile(r"(?P<name>[^\r:]*): +(?P<percent>\d+)%\|[^|]*\| (?P<done>[\d.]+[kMG]?)/(?P<total>[\d.]+[kMG]?) \[")
@@ -46,7 +46,7 @@ def _tasks(tmp_path, *shapes):
     tasks = []
     for number, shape in enumerate(shapes):
         path = tmp_path / f"{number}.npy"
-        tasks.append(file_task.Task(file_task.paths.Job(path, path), shape))
+        tasks.append(file_task.Task(file_plan.Job(path, path), shape))
     return tasks
 
 

@@ -22,6 +22,7 @@ from test_tiling import plans
 from bsdenoise.export import export_saved_model
 from bsdenoise.export.graph import tiles
 from bsdenoise.inference import tiling
+from bsdenoise.network import context
 from bsdenoise.noise import GaussianNoise
 
 TILE, OVERLAP, UNTILED = 32, 4, 1500
@@ -139,6 +140,7 @@ def test_tiles_with_enough_overlap_equal_one_pass(channels, options, server, tmp
 def test_without_arguments_the_graph_chooses_what_is_cut_and_how(denoiser, server, tmp_path, monkeypatch):
     monkeypatch.setattr(tiling, "MAX_UNTILED_PIXELS", UNTILED)
     monkeypatch.setattr(tiling, "TILE", TILE)
+    monkeypatch.setattr(context, "MAX_CONTEXT", TILE // 4)  # more would make larger tiles
     target = export_some(denoiser, tmp_path / "1", "serving_default")
     for shape in [(1, 37, 39), (2, 71, 53)]:
         image, _ = noisy_batch(denoiser, shape)

@@ -284,7 +284,7 @@ def test_limit_of_a_container(limit, use, expected, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["geometry", "layers", "stages"])
+@pytest.mark.parametrize("module", ["network.rotation", "network.layers", "inference.exact_chunks"])
 def test_any_module_may_be_imported_first(module):
     """`import keras` in it loads the denoiser, and so the module itself again, while it is half loaded."""
     subprocess.run([sys.executable, "-c", f"import bsdenoise.{module}, bsdenoise; bsdenoise.Denoiser"], check=True)

@@ -34,20 +34,24 @@ def test_a_part_that_fails_counts_what_it_had_done():
     assert heard == [5.0]
 
 
-@pytest.mark.parametrize("tta", [1, 2])
 @pytest.mark.parametrize(
-    ("shape", "options"),
-    [((2, 20, 30, 1), {}), ((150, 190, 1), {}), ((150, 190, 1), {"tile": 64, "overlap": 16})],
-    ids=["one pass", "stages", "tiles"],
+    ("shape", "options", "tta"),
+    [
+        ((2, 20, 30, 1), {}, 2),
+        ((100, 130, 1), {}, 1),
+        ((100, 130, 1), {}, 2),
+        ((100, 130, 1), {"tile": 64, "overlap": 16}, 1),
+    ],
+    ids=["one pass, twice", "stages", "stages, twice", "tiles"],
 )
 def test_every_pixel_counts_once(tiny_denoiser_path, monkeypatch, shape, options, tta):
     """In steps: no part of an image in stages or tiles is half of it."""
     from bsdenoise import loading
 
     denoiser = loading.load(tiny_denoiser_path(1))
-    monkeypatch.setattr(engine, "MAX_PASS_PIXELS", 2**12)
-    monkeypatch.setattr(engine, "MAX_CHUNK_PIXELS", 2**11)
-    monkeypatch.setattr(engine, "MIN_CHUNK_PIXELS", 2**11)
+    monkeypatch.setattr(engine, "MAX_PASS_PIXELS", 2**11)
+    monkeypatch.setattr(engine, "MAX_CHUNK_PIXELS", 2**10)
+    monkeypatch.setattr(engine, "MIN_CHUNK_PIXELS", 2**10)
     noisy = np.random.default_rng(0).uniform(size=shape).astype("float32")
     steps = []
     with progress.watched_by(steps.append):

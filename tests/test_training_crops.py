@@ -45,7 +45,7 @@ def test_crops_are_those_of_the_whole_normalised_image(tmp_path, monkeypatch, ki
         whole = (whole - np.float32(offset)) / np.float32(scale)
     data = TrainingImages(
         open_source(str(tmp_path / "stack.npy")), methods.get("l2"), whole.shape[2], GaussianNoise(0.1, 0.1), corrupt,
-        SIDE, seed=3, offset=offset, scale=scale, fractional=kind != "float64",
+        SIDE, seed=3, offset=offset, scale=scale, fractional=kind != "float64", remark=lambda line: None,
     )  # fmt: skip
     converted = []
     original = images.to_unit
@@ -73,7 +73,7 @@ def test_a_pixel_outside_of_the_crop_that_is_no_number(tmp_path, value, num_left
     lines = []
     data = TrainingImages(
         open_source(str(tmp_path / "stack.npy")), methods.get("l2"), 1, GaussianNoise(0.1, 0.1), None, SIDE,
-        fractional=False, report=lines.append,
+        fractional=False, report=lines.append, remark=lambda line: None,
     )  # fmt: skip
     for number in range(4):
         assert np.isfinite(data.example(number)).all()

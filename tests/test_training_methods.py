@@ -12,6 +12,7 @@ from PIL import Image
 from training_runs import assert_same_checkpoints, log_lines, logged_losses
 
 from bsdenoise import methods
+from bsdenoise.methods import registry
 from bsdenoise.training import preparation
 from bsdenoise.training.loop import train
 
@@ -31,7 +32,7 @@ def test_full_and_per_component_are_identical_on_grey(config, tmp_path, factor):
 
 def test_the_documented_method_of_ones_own_trains(config, monkeypatch):
     """The class in docs/methods.md, as it stands there."""
-    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
     text = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     before, call = code.split("train(TrainConfig(")
@@ -44,7 +45,7 @@ def test_the_documented_method_of_ones_own_trains(config, monkeypatch):
 
 
 def test_a_kind_of_n2v_stays_what_it_is(config, monkeypatch):
-    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
 
     class Own(methods.NoiseToVoid):
         name = "own"

@@ -45,7 +45,7 @@ def connect(
         OSError: If `ca_file` cannot be read.
 
     Example:
-        >>> with bsdenoise.client.connect("http://localhost:8501") as model:
+        >>> with bsdenoise.client.connect("http://localhost:8501") as model:  # doctest: +SKIP
         ...     denoised = model.denoise(noisy, sigma=25 / 255)
     """
     address = addresses.parse(url)

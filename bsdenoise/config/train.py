@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from bsdenoise.config.flags import Switch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Network = str | Callable[..., Any]
+else:
+    Network = str  # what a command line can hold
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,12 @@ class TrainConfig:
 
     #: For n2v, let a masked pixel be replaced by itself too, as in the code of Krull et al.
     n2v_center: Switch = False
+
+    #: Train a network of one's own instead of the method's: MODULE:NAME of a subclass of
+    #: bsdenoise.network.DenoisingNetwork, or of a function that takes the numbers of channels and of outputs and gives
+    #: a Keras model; or the name of an entry point of the group bsdenoise.networks (docs/networks.md). In Python also
+    #: the class or function itself.
+    network: Annotated[Network | None, tyro.conf.arg(metavar="MODULE:NAME")] = None
 
     #: Channels of the model; 1 takes the luminance of RGB images. Default: what most of the images have.
     channels: int | None = None

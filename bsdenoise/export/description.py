@@ -16,8 +16,6 @@ MIB = 2**20
 # bytes for each channel of each pixel.
 PASS_FACTOR = 3.5
 BYTES_PER_CHANNEL = 40
-MAPS_OF_OTHERS = 384  # of networks whose layers do not tell: as many as the largest of ours
-FLOAT32_BYTES = 4
 DEFAULT_NAME = "denoiser"  # under which it is served, unless the server is told another
 
 
@@ -64,11 +62,8 @@ def describe(denoiser, max_pixels, tiles) -> dict:
 
 def _memory(denoiser, max_pixels, tiles) -> dict:
     """Estimates what a request takes at most; the container is sized by it."""
-    maps = max(
-        (layer.filters for layer in denoiser.network.layers if hasattr(layer, "filters")), default=MAPS_OF_OTHERS
-    )
     computed = max(tiles.tile**2, tiles.untiled_pixels)
-    tile_mib = math.ceil(PASS_FACTOR * FLOAT32_BYTES * maps * computed / MIB)
+    tile_mib = math.ceil(PASS_FACTOR * denoiser.described_network().map_bytes * computed / MIB)
     bytes_per_pixel = BYTES_PER_CHANNEL * denoiser.channels
     return {
         "request_mib": tile_mib + math.ceil(bytes_per_pixel * max_pixels / MIB),

@@ -82,9 +82,9 @@ def export_saved_model(
         OSError: If the folder cannot be written.
 
     Example:
-        >>> folder = bsdenoise.export.export_saved_model(denoiser, "export/1")
-        >>> served = tf.saved_model.load(folder).signatures["with_sigma"]
-        >>> denoised = served(image=noisy, sigma=[25 / 255])["denoised"]
+        >>> folder = bsdenoise.export.export_saved_model(denoiser, "export/1")  # doctest: +SKIP
+        >>> served = tf.saved_model.load(folder).signatures["with_sigma"]  # doctest: +SKIP
+        >>> denoised = served(image=noisy, sigma=[25 / 255])["denoised"]  # doctest: +SKIP
     """
     directory = Path(directory)
     check_free(directory)
@@ -94,7 +94,7 @@ def export_saved_model(
             f"`max_pixels` must be at least 1 and less than {MOST_PIXELS}. Received: max_pixels={max_pixels}."
         )
     warm_up_requests.check_sizes(warm_up, max_pixels)
-    tiles = _tiles(denoiser.grid, tile, overlap, untiled_pixels)
+    tiles = _tiles(denoiser.described_network(), tile, overlap, untiled_pixels)
     description = describe(denoiser, max_pixels, tiles)
     text = json.dumps(description, indent=2) + "\n"
     report("tracing the signatures")
@@ -135,7 +135,8 @@ def _check_denoiser(denoiser):
             "A SavedModel is written by Keras on TensorFlow: set KERAS_BACKEND=tensorflow. "
             f"Received: backend={keras.backend.backend()}."
         )
-    for layer in _layers(denoiser.network):
+    denoiser.check_blindness()
+    for layer in denoiser.described_network().all_layers():
         if layer.dtype_policy.compute_dtype != "float32":
             raise ValueError(
                 "An exported model computes in float32. Build the network again with dtype='float32' and give it the "
@@ -143,17 +144,10 @@ def _check_denoiser(denoiser):
             )
 
 
-def _layers(model):
-    """Gives all layers, those of nested models too."""
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-
-
-def _tiles(grid, tile, overlap, untiled_pixels):
+def _tiles(network, tile, overlap, untiled_pixels):
     """Chooses what is not given, and checks what is."""
-    size, overlap = tiling.choose(grid, tile, overlap)
+    grid = network.grid
+    size, overlap = tiling.choose(grid, tile, overlap, network.context)
     if untiled_pixels is None:
         untiled_pixels = tiling.MAX_UNTILED_PIXELS if tile is None else min(tiling.MAX_UNTILED_PIXELS, tile**2)
     if untiled_pixels < 0:

@@ -41,7 +41,7 @@ def signatures(denoiser, max_pixels, tiles, description):
         tiles: How large images are cut.
         description: What `describe` answers, JSON text.
     """
-    channels, scale = denoiser.channels, denoiser.scale
+    channels, scale, grid = denoiser.channels, denoiser.scale, denoiser.grid
     image = tf.TensorSpec((None, None, None, channels), tf.float32, "image")
     image_bytes = tf.TensorSpec((None,), tf.string, "image_bytes")
     sigma = tf.TensorSpec((None,), tf.float32, "sigma")
@@ -68,7 +68,7 @@ def signatures(denoiser, max_pixels, tiles, description):
 
     def checked_image(image):
         image = checks.image(image, channels, denoiser.intensities, denoiser.units, max_pixels)
-        return checks.padding(image, denoiser.grid, max(MAX_PADDING * max_pixels, tiling.MAX_UNTILED_PIXELS))
+        return checks.padding(image, grid, max(MAX_PADDING * max_pixels, tiling.MAX_UNTILED_PIXELS))
 
     def checked_sigma(sigma, batch):
         return checks.sigma(sigma, batch, scale, denoiser.units)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from bsdenoise import network as networks
 from bsdenoise import progress
 from bsdenoise.inference import exact_chunks, intensity_fit, memory, self_ensemble, tiling
 
@@ -23,9 +24,6 @@ STAGES_FACTOR = 0.38  # in stages, beside those of a chunk
 CHUNK_SHARE = 3  # a chunk takes at most a third of the memory
 MAX_CHUNK_PIXELS = 2**18  # half of what is computed in one pass; larger ones save little
 MIN_CHUNK_PIXELS = 2**14
-MAPS_OF_OTHERS = 384  # of networks whose layers do not tell: as many as the largest of ours
-_BYTES = {"bfloat16": 2, "float16": 2}
-_FLOAT32_BYTES = 4
 
 
 class Inference:
@@ -35,10 +33,13 @@ class Inference:
 
     Args:
         denoiser: The `Denoiser`.
+        network: Its network, as a `DenoisingNetwork`.
     """
 
-    def __init__(self, denoiser):
+    def __init__(self, denoiser, network):
+        self.network = network
         self._denoiser = denoiser
+        self._levels = network.levels()
         self._known = Compiled(denoiser.shown_moments)
         self._unknown = Compiled(denoiser.solved_flat)
         self._stages: exact_chunks.Stages | None = None
@@ -58,8 +59,8 @@ class Inference:
         """
         number, height, width = batch.shape[:3]
         denoiser = self._denoiser
-        pixels = tiling.padded_pixels(height, width, denoiser.grid)
-        fits = tile is None and number * pixels <= self._most_pixels()
+        denoiser.check_blindness()
+        fits = tile is None and self._fits(number, height, width)
         if not denoiser.has_posterior:
             sigma, shown, fit = np.zeros(number, "float32"), batch, None
         elif sigma is None and fits and tta == 1 and denoiser.estimates_sigma:
@@ -100,6 +101,7 @@ class Inference:
         """
         fit = None
         denoiser = self._denoiser
+        denoiser.check_blindness()
         level = np.full(shape[0], denoiser.noise.low, "float32") if sigma is None else sigma
         is_estimated = sigma is None and denoiser.estimates_sigma
         if denoiser.has_posterior and (is_estimated or self._is_untrained(level)):
@@ -164,25 +166,25 @@ class Inference:
 
     def _plan(self, height, width, tile, overlap) -> Iterator[tiling.Tile]:
         """Cuts an image into blocks."""
-        grid = self._denoiser.grid
         if tile is None and overlap is None:
             most = self._most_pixels()
-            if tiling.padded_pixels(height, width, grid) <= most:
+            if self._fits(1, height, width):
                 whole = slice(0, height), slice(0, width)
                 return iter([tiling.Tile(whole, whole, whole)])
-            overlap = tiling.default_overlap(grid, tiling.TILE)
+            grid, overlap = self.network.grid, self.network.context
             if self._is_cut:
                 left = (1 - 1 / CHUNK_SHARE) * self._memory()
-                most = max(most, int(left / (STAGES_FACTOR * self._bytes_per_map_pixel)))
+                most = max(most, int(left / (STAGES_FACTOR * self.network.map_bytes)))
             return tiling.plan(height, width, tiling.fit(height, width, most, overlap, grid), overlap, grid)
-        return tiling.plan(height, width, *tiling.choose(grid, tile, overlap), grid)
+        grid = self.network.grid
+        return tiling.plan(height, width, *tiling.choose(grid, tile, overlap, self.network.context), grid)
 
     def _block(self, image, sigma, kept) -> list[np.ndarray]:
         """Computes the moments of a block, (1, H, W, C), in one pass if it fits; of it only what is kept is needed."""
         if not self._is_cut or image.shape[1] * image.shape[2] <= self._most_pixels():
             return self._with_sigma(image, sigma)
         if self._stages is None:
-            self._stages = exact_chunks.Stages(self._denoiser.network, Compiled, self._denoiser.finished)
+            self._stages = exact_chunks.Stages(self._levels, Compiled, self._denoiser.finished)
         return self._stages.compute(image, sigma, self._chunk_pixels(), kept)
 
     def _with_sigma(self, batch, sigma) -> list[np.ndarray]:
@@ -197,14 +199,27 @@ class Inference:
         progress.advance(1)
         return moments
 
+    def _fits(self, number: int, height: int, width: int) -> bool:
+        """Tell whether images can be computed in one pass, all together.
+
+        The network's own grid is asked for only where it matters: it may have to be measured.
+        """
+        most = self._most_pixels()
+        if number * tiling.padded_pixels(height, width, networks.MAX_GRID) <= most:
+            return True
+        # Not even unpadded.
+        if number * height * width > most:
+            return False
+        return number * tiling.padded_pixels(height, width, self.network.grid) <= most
+
     def _most_pixels(self) -> int:
         """Counts the pixels that are computed in one pass at most."""
-        fitting = int(self._memory() / (PASS_FACTOR * self._bytes_per_map_pixel))
+        fitting = int(self._memory() / (PASS_FACTOR * self.network.map_bytes))
         return min(MAX_PASS_PIXELS if self._is_cut else tiling.MAX_UNTILED_PIXELS, max(fitting, MIN_CHUNK_PIXELS))
 
     def _chunk_pixels(self) -> int:
         """Counts the pixels of the chunks that stages compute in full resolution."""
-        fitting = int(self._memory() / CHUNK_SHARE / (PASS_FACTOR * self._bytes_per_map_pixel))
+        fitting = int(self._memory() / CHUNK_SHARE / (PASS_FACTOR * self.network.map_bytes))
         return min(MAX_CHUNK_PIXELS, max(fitting, MIN_CHUNK_PIXELS))
 
     @staticmethod
@@ -213,14 +228,7 @@ class Inference:
 
     @property
     def _is_cut(self) -> bool:
-        return exact_chunks.can_be_cut(self._denoiser.network)
-
-    @property
-    def _bytes_per_map_pixel(self) -> int:
-        """Counts the bytes of one pixel of the greatest number of maps that a layer has."""
-        layers = [layer for layer in self._denoiser.network.layers if hasattr(layer, "filters")]
-        sizes = (layer.filters * _BYTES.get(layer.compute_dtype, _FLOAT32_BYTES) for layer in layers)
-        return max(sizes, default=MAPS_OF_OTHERS * _FLOAT32_BYTES)
+        return self._levels is not None
 
 
 class Compiled:

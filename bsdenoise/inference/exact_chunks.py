@@ -10,7 +10,6 @@ well as those of a small image.
 import functools
 from collections.abc import Callable
 
-import keras
 import numpy as np
 
 # A module, not names of it: `import keras` in it may be what imports this one (see bsdenoise/__init__.py).
@@ -18,7 +17,6 @@ from bsdenoise import network as networks
 from bsdenoise import progress
 from bsdenoise.inference import tiling
 
-_TURNS = range(4)
 # Rows that the stages of one resolution reach to one side. Two convolutions and a move by one row reach five, and
 # windows begin at even rows.
 HALO = 6
@@ -32,20 +30,20 @@ class Stages:
     """The network cut at each of its resolutions.
 
     Args:
-        network: A network that `blind_spot_network` built.
+        levels: The network, as `DenoisingNetwork.levels` cuts it.
         compile_fn: Makes a function of arrays, that gives arrays, out of one of tensors.
         finish: Function from network outputs, images and σ to a tuple of tensors (B, H, W, C).
     """
 
-    def __init__(self, network, compile_fn: Callable, finish: Callable):
-        self._branch = branch = networks.Branch.of(network)
-        head = _head(network)
+    def __init__(self, levels, compile_fn: Callable, finish: Callable):
+        branch, head = levels
+        self._depth = branch.depth
 
         def enter(image, level, turns):
             return branch.enter(image, level, turns)
 
         def leave_all(image, sigma, *coarse):
-            return finish(head([branch.leave(image, coarse[t], 0, t) for t in _TURNS]), image, sigma)
+            return finish(head([branch.leave(image, coarse[t], 0, t) for t in networks.TURNS]), image, sigma)
 
         @functools.cache
         def compiled(function, *place):
@@ -75,8 +73,8 @@ class Stages:
         """
         chunks = Chunks(image, chunk_pixels)
         coarse = []
-        for turns in _TURNS:
-            with progress.part((ENTERING + BELOW) / len(_TURNS), of=ENTERING + BELOW):
+        for turns in networks.TURNS:
+            with progress.part((ENTERING + BELOW) / len(networks.TURNS), of=ENTERING + BELOW):
                 coarse.append(self._from_below(chunks, 0, turns))
         with progress.part(LEAVING):
             return chunks.collect(lambda pixels, *maps: self._leave_all(pixels, sigma, *maps), coarse, kept)
@@ -86,7 +84,7 @@ class Stages:
         with progress.part(ENTERING):
             maps = chunks.collect_halved(self._enter(level, turns))
         with progress.part(BELOW):
-            if level + 1 == self._branch.depth or maps.shape[1] * maps.shape[2] <= chunks.max_pixels:
+            if level + 1 == self._depth or maps.shape[1] * maps.shape[2] <= chunks.max_pixels:
                 return self._below(level + 1, turns)(maps)
             chunks = Chunks(maps, chunks.max_pixels)
             coarse = self._from_below(chunks, level + 1, turns)
@@ -142,19 +140,6 @@ class Chunks:
         return result
 
 
-def _head(network):
-    """Gives the function from the maps of the branches to the network's outputs."""
-    names = [layer.name for layer in network.layers]
-    layers = network.layers[names.index(networks.BLIND_SPOT) :]
-
-    def head(maps):
-        for layer in layers:
-            maps = layer(maps)
-        return maps
-
-    return head
-
-
 def _meet(one: slice, other: slice) -> bool:
     """Tells whether two ranges have something in common."""
     return one.start < other.stop and other.start < one.stop
@@ -165,8 +150,3 @@ def _halved(window: tuple[slice, slice]) -> tuple[slice, ...]:
     return tuple(
         slice(side.start // networks.POOLING_FACTOR, -(-side.stop // networks.POOLING_FACTOR)) for side in window
     )
-
-
-def can_be_cut(network) -> bool:
-    """Tells whether a network is one that `Stages` knows."""
-    return isinstance(network, keras.Model) and networks.BLIND_SPOT in [layer.name for layer in network.layers]

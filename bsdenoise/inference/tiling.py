@@ -7,10 +7,10 @@ rotations; the margins, where a tile lacks context, are computed twice and dropp
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bsdenoise.network import context as contexts
+
 MAX_UNTILED_PIXELS = 2**20
 TILE = 1024
-REACH = 10  # of the U-Net to every side, in units of its pooling grid: 20 · 2^(depth − 1) − 5 pixels, rounded up
-MAX_OVERLAP = 160  # the reach at a depth of 4; benchmarks/tiles.py measures what smaller overlaps cost
 
 MIDDLE = 2048  # side in pixels of the part of a huge image from which σ is estimated
 
@@ -30,26 +30,33 @@ class Tile:
     target: tuple[slice, slice]
 
 
-def default_overlap(grid: int, size: int) -> int:
-    """Gives the reach of the network, but at most 160 pixels and a quarter of a tile; a multiple of the grid."""
-    return min(REACH * grid, MAX_OVERLAP, size // 4) // grid * grid
+def default_overlap(grid: int, size: int, context: int | None = None) -> int:
+    """Give the context that tiles of a network need, but at most a quarter of a tile; a multiple of the grid.
+
+    Where it is not known (`None`), as of a server's model, that is the reach of our networks, but at most 160 pixels.
+    """
+    context = contexts.of_grid(grid) if context is None else context
+    return min(context, size // 4) // grid * grid
 
 
-def choose(grid: int, tile: int | None = None, overlap: int | None = None) -> tuple[int, int]:
+def choose(
+    grid: int, tile: int | None = None, overlap: int | None = None, context: int | None = None
+) -> tuple[int, int]:
     """Chooses tile and overlap where they are not given, and checks them.
 
     Args:
         grid: Spacing of the pooling grid, 2^depth of the network.
         tile: Largest side of a tile in pixels, a multiple of `grid`.
-        overlap: Context in pixels on every inner side, a multiple of `grid`; by default the reach of the network, but
-            at most 160 pixels and a quarter of a tile.
+        overlap: Context in pixels on every inner side, a multiple of `grid`; by default `context`, but at most a
+            quarter of a given tile.
+        context: What the network needs, as for `default_overlap`.
 
     Raises:
         ValueError: If `tile` or `overlap` is off the grid, or `tile` leaves nothing between two overlaps.
     """
-    size = -(-TILE // grid) * grid if tile is None else tile
+    size = -(-max(TILE, 4 * (context or 0)) // grid) * grid if tile is None else tile
     if overlap is None:
-        overlap = default_overlap(grid, size)
+        overlap = default_overlap(grid, size, context)
     if size % grid or overlap % grid or overlap < 0 or size <= 2 * overlap:
         raise ValueError(
             f"`tile` and `overlap` must be multiples of {grid} with tile > 2 * overlap. "

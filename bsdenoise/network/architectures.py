@@ -1,12 +1,13 @@
 """The networks: a U-Net, and the blind-spot network made of four turned copies of it (Laine et al. 2019, Section 3)."""
 
+from typing import NamedTuple
+
 import keras
 
-from bsdenoise.network import layers
+from bsdenoise.network import base, context, layers
 
-BLIND_SPOT = "blind_spot"  # name of the layer that joins the branches
 POOLING_FACTOR = 2
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision of the body, and Keras' word for it
+TURNS = range(4)  # quarter turns of the branches
 LEAKY_SLOPE = 0.1  # Laine et al. 2019, Appendix A
 LAST_GAIN = 1.0  # the last layer is linear, so He's factor 2 for rectifiers becomes 1
 NHWC = "channels_last"  # said to every layer of Keras: a user's keras.json may hold another default
@@ -18,108 +19,212 @@ def num_gaussian_outputs(channels: int) -> int:
 
 
 def blind_spot_network(channels=3, width=48, depth=5, num_outputs=None, pooling="max", dtype=None):
-    """Builds the network whose output at a pixel depends on everything in reach but that pixel.
+    """Build the network whose output at a pixel depends on everything in reach but that pixel.
 
-    Args:
-        channels: Number C of image channels, ≥ 1.
-        width: Number of maps of each encoder convolution; 48 in the paper.
-        depth: Number of times the resolution is halved; 5 in the paper.
-        num_outputs: Number n of output maps; `None` means C + C(C+1)/2: mean and triangular factor.
-        pooling: "max" or "average".
-        dtype: Dtype policy of the body, such as "float32" or "mixed_bfloat16"; `None` takes Keras' global
-            policy. The last layer always computes in float32.
+    Args and errors as for `BlindSpotUNet`.
 
     Returns:
-        A Keras model from (B, H, W, C) to float32 (B, H, W, n), for any H and W ≥ 1.
-
-    Raises:
-        ValueError: If a size is not a positive integer, or `pooling` is neither of the two.
+        A `BlindSpotUNet` from (B, H, W, C) to float32 (B, H, W, n), for any H and W ≥ 1.
 
     Example:
         >>> blind_spot_network(channels=3).count_params()
         1269129
     """
-    image = _checked_input(channels, width, depth, num_outputs)
-    branch = Branch.new(width, depth, pooling, dtype)
-    maps = layers.BlindSpot(dtype=dtype, name=BLIND_SPOT)([branch(image, quarter_turns) for quarter_turns in range(4)])
-    maps = _head(maps, (8 * width, 2 * width), num_outputs or num_gaussian_outputs(channels), dtype)
-    return keras.Model(image, maps, name="blind_spot_network")
+    return BlindSpotUNet(channels, width, depth, num_outputs, pooling, dtype=dtype)
 
 
 def unet(channels=3, width=48, depth=5, num_outputs=None, pooling="max", dtype=None):
-    """Builds the same U-Net without shifts and rotations: the baseline, which sees the pixel itself.
+    """Build the same U-Net without shifts and rotations: the baseline, which sees the pixel itself.
 
-    Args and returns as for `blind_spot_network`.
-    """
-    image = _checked_input(channels, width, depth, num_outputs)
-    maps = _plain_body(image, width, depth, pooling, dtype)
-    maps = _head(maps, (2 * width, 2 * width), num_outputs or num_gaussian_outputs(channels), dtype)
-    return keras.Model(image, maps, name="unet")
-
-
-def rebuilt(config: dict, dtype=None):
-    """Builds the network that a configuration describes, by today's builders.
-
-    So a network can be had in another precision; and files that were saved when it was made of other layers, but of the
-    same weights in the same order, get the layers of today.
-
-    Args:
-        config: As `keras.saving.serialize_keras_object` gives it for a network of this module.
-        dtype: Dtype policy of the body; `None` for the one that it had.
+    Args and errors as for `BlindSpotUNet`.
 
     Returns:
-        The network, with fresh weights; `None` if the configuration is that of no network of this module.
+        A `UNet`, otherwise as `blind_spot_network`.
     """
-    builder = _BUILDERS.get(config["config"].get("name"))
-    parts = {layer["config"].get("name"): layer["config"] for layer in config["config"].get("layers", [])}
-    if builder is None or not {"image", "enc_conv0", "pool1", "outputs"} <= parts.keys():
-        return None
-    return builder(**_sizes(config, parts), dtype=dtype or keras.dtype_policies.get(parts["enc_conv0"]["dtype"]).name)
+    return UNet(channels, width, depth, num_outputs, pooling, dtype=dtype)
 
 
-def sizes_of(network):
-    """Gives the arguments with which a builder of this module made a network; `None` if none did.
+class _UNet(base.DenoisingNetwork):
+    """What the two U-Nets have in common: their arguments, and a pooling grid.
 
     Args:
-        network: A Keras model.
-
-    Returns:
-        A dictionary of channels, width, depth, num_outputs and pooling.
+        image: Input of the network.
+        outputs: Its outputs.
+        sizes: Arguments of the constructor.
+        dtype: Likewise.
+        **kwargs: Arguments of `keras.Model`.
     """
-    config = keras.saving.serialize_keras_object(network)
-    if rebuilt(config) is None:
-        return None
-    return _sizes(config, {layer["config"]["name"]: layer["config"] for layer in config["config"]["layers"]})
+
+    def __init__(self, image, outputs, sizes, dtype, **kwargs):
+        super().__init__(image, outputs, channels=sizes.channels, **kwargs)
+        self.width = sizes.width
+        self.depth = sizes.depth
+        self.num_outputs = sizes.num_outputs
+        self.pooling = sizes.pooling
+        self._policy = keras.dtype_policies.get(dtype).name
+
+    @property
+    def grid(self) -> int:
+        """Spacing of the pooling grid in pixels, 2^depth."""
+        return POOLING_FACTOR**self.depth
+
+    @property
+    def context(self) -> int:
+        """Pixels that a tile is given around it: enough, but no more than is worth it."""
+        return context.of_grid(self.grid)
+
+    @property
+    def sizes(self) -> dict:
+        """The constructor's arguments but for `dtype`."""
+        names = ("channels", "width", "depth", "num_outputs", "pooling", "input_channels")
+        return {name: getattr(self, name) for name in names}
+
+    def get_config(self):
+        """Give the arguments from which the network can be made again."""
+        return {**super().get_config(), **self.sizes, "dtype": self._policy}
 
 
-def _sizes(config, parts):
-    """Reads them from a configuration, and those of its layers by their names."""
-    return {
-        "channels": parts["image"]["batch_shape"][-1],
-        "width": parts["enc_conv0"]["filters"],
-        "depth": sum(name.startswith("pool") for name in parts),
-        "num_outputs": parts["outputs"]["filters"],
-        "pooling": parts["pool1"].get("pooling") or _plain_pooling(config),
-    }
+@keras.saving.register_keras_serializable(package="bsdenoise")
+class BlindSpotUNet(_UNet):
+    """The network whose output at a pixel depends on everything in reach but that pixel (Laine et al. 2019, Section 3).
+
+    Args:
+        channels: Number C of channels that are denoised, ≥ 1.
+        width: Number of maps of each encoder convolution; 48 in the paper.
+        depth: Number of times the resolution is halved; 5 in the paper.
+        num_outputs: Number n of output maps; `None` means C + C(C+1)/2: mean and triangular factor.
+        pooling: "max" or "average".
+        input_channels: Number of channels of the input, ≥ C, of which the first C are denoised; `None` means C. The
+            network is blind to the pixel itself in all of them.
+        dtype: Dtype policy of the body, such as "float32" or "mixed_bfloat16"; `None` takes Keras' global
+            policy. The last layer always computes in float32.
+        name: Name of the model.
+        **kwargs: Arguments of `keras.Model`.
+
+    Raises:
+        ValueError: If a size is not a positive integer, the input has fewer channels than are denoised, or `pooling` is
+            neither of the two.
+    """
+
+    def __init__(
+        self,
+        channels=3,
+        width=48,
+        depth=5,
+        num_outputs=None,
+        pooling="max",
+        input_channels=None,
+        dtype=None,
+        name="blind_spot_network",
+        **kwargs,
+    ):
+        sizes = _Sizes.checked(channels, width, depth, num_outputs, pooling, input_channels)
+        image = keras.Input((None, None, sizes.input_channels), name="image")
+        branch = Branch(width, depth, pooling, dtype)
+        head = Head(width, sizes.num_outputs, dtype)
+        outputs = head([branch(image, quarter_turns) for quarter_turns in TURNS])
+        super().__init__(image, outputs, sizes, dtype, name=name, **kwargs)
+        self._branch = branch
+        self._head = head
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the output at a pixel never depends on that pixel: it does not."""
+        return True
+
+    @property
+    def reach(self) -> int:
+        """Pixels to each side that an output looks at."""
+        return 10 * self.grid - 5
+
+    def parts(self) -> base.Parts:
+        """Cut the network where its four branches join."""
+        joints = self._head.joint.input
+        return base.Parts([keras.Model(self.input, maps) for maps in joints], keras.Model(joints, self.output))
+
+    def joined_maps(self) -> dict[str, tuple[int, ...]]:
+        """Give the numbers of maps that the input of each convolution is joined of, by its layer's name."""
+        joined: dict[str, tuple[int, ...]] = {}
+        for layer in self.layers:
+            if layer.weights:
+                inputs, coarse = layer.kernel.shape[2], getattr(layer, "num_coarse", 0)
+                joined[layer.name] = (coarse, inputs - coarse) if coarse else (inputs,)
+        first = self._head.layers[0]
+        joined[first.name] = (first.kernel.shape[2] // len(TURNS),) * len(TURNS)
+        return joined
+
+    def levels(self) -> base.Levels:
+        """Cut the network at its resolutions."""
+        return base.Levels(self._branch, self._head)
 
 
-def _plain_pooling(config):
-    """Tells how the plain U-Net of a configuration pools."""
-    return "max" if any(layer["class_name"] == "MaxPooling2D" for layer in config["config"]["layers"]) else "average"
+@keras.saving.register_keras_serializable(package="bsdenoise")
+class UNet(_UNet):
+    """The same U-Net without shifts and rotations: the baseline, which sees the pixel itself.
+
+    Args and errors as for `BlindSpotUNet`.
+    """
+
+    def __init__(
+        self,
+        channels=3,
+        width=48,
+        depth=5,
+        num_outputs=None,
+        pooling="max",
+        input_channels=None,
+        dtype=None,
+        name="unet",
+        **kwargs,
+    ):
+        sizes = _Sizes.checked(channels, width, depth, num_outputs, pooling, input_channels)
+        image = keras.Input((None, None, sizes.input_channels), name="image")
+        maps = _plain_body(image, width, depth, pooling, dtype)
+        for layer in _head_layers((2 * width, 2 * width), sizes.num_outputs, dtype):
+            maps = layer(maps)
+        super().__init__(image, maps, sizes, dtype, name=name, **kwargs)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the output at a pixel never depends on that pixel: it does."""
+        return False
+
+    @property
+    def reach(self) -> int:
+        """Pixels to each side that an output looks at."""
+        return 5 * self.grid - 3
 
 
-_BUILDERS = {"blind_spot_network": blind_spot_network, "unet": unet}
+class _Sizes(NamedTuple):
+    """Arguments of the networks, after a look at them."""
 
+    channels: int
+    width: int
+    depth: int
+    num_outputs: int
+    pooling: str
+    input_channels: int
 
-def _checked_input(channels, width, depth, num_outputs):
-    """Makes the input node (B, H, W, C), after a look at the arguments."""
-    sizes = {"channels": channels, "width": width, "depth": depth, "num_outputs": num_outputs}
-    for name, value in sizes.items():
-        if name == "num_outputs" and value is None:
-            continue
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}.")
-    return keras.Input((None, None, channels), name="image")
+    @classmethod
+    def checked(cls, channels, width, depth, num_outputs, pooling, input_channels):
+        """Fill in what was left out.
+
+        Raises:
+            ValueError: If a size is not a positive integer, or the input has fewer channels than are denoised.
+        """
+        sizes = {"channels": channels, "width": width, "depth": depth}
+        sizes |= {} if num_outputs is None else {"num_outputs": num_outputs}
+        for name, value in sizes.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}.")
+        input_channels = channels if input_channels is None else input_channels
+        if not isinstance(input_channels, int) or input_channels < channels:
+            raise ValueError(
+                f"`input_channels` must be an integer, at least the {channels} channels that are denoised. "
+                f"Received: input_channels={input_channels!r}."
+            )
+        num_outputs = num_gaussian_outputs(channels) if num_outputs is None else num_outputs
+        return cls(channels, width, depth, num_outputs, pooling, input_channels)
 
 
 def _filters(width, depth):
@@ -129,43 +234,33 @@ def _filters(width, depth):
     return encoder | decoder
 
 
+def _halvings(depth):
+    """Gives how often the resolution is halved where encoder and decoder convolutions stand, by their names."""
+    encoder = {f"enc_conv{level}": max(level - 1, 0) for level in range(depth + 2)}
+    return encoder | {f"dec_conv{level}{part}": level - 1 for level in range(1, depth + 1) for part in "ab"}
+
+
 class Branch:
     """The upward-looking U-Net, from (B, H, W, C) to (B, H, W, 2·width): its layers, shared by the four directions.
+
+    A plain object, so that Keras lists the layers of the network once. `halvings` says how often the resolution is
+    halved where a convolution stands, by its name.
 
     Where a pooling meets an odd side, the maps get one more row or column of zeros, which goes again after upsampling.
     (Zeros around the image, once for all poolings, are simpler, but seen as a black frame: `benchmarks/padding.py`.)
     """
 
-    def __init__(self, convs, pads, pools):
-        self.convs = convs
-        self.pads = pads
-        self.pools = pools
-
-    @classmethod
-    def new(cls, width, depth, pooling, dtype):
-        """Makes the layers."""
+    def __init__(self, width, depth, pooling, dtype):
         levels = range(1, depth + 1)
-        return cls(
-            {name: cls._conv(name, filters, dtype) for name, filters in _filters(width, depth).items()},
-            [layers.PadToMultiple(POOLING_FACTOR, dtype=dtype, name=f"pad{level}") for level in levels],
-            [layers.ShiftDownsample(pooling, dtype=dtype, name=f"pool{level}") for level in levels],
-        )
-
-    @classmethod
-    def of(cls, network):
-        """Takes the layers of a blind-spot network."""
-        parts = {layer.name: layer for layer in network.layers}
-        levels = range(1, 1 + sum(name.startswith("pool") for name in parts))
-        return cls(
-            {name: (parts[name], parts[f"{name}_relu"]) for name in parts if f"{name}_relu" in parts},
-            [parts[f"pad{level}"] for level in levels],
-            [parts[f"pool{level}"] for level in levels],
-        )
+        self.halvings = _halvings(depth)
+        self._convs = {name: self._conv(name, filters, dtype) for name, filters in _filters(width, depth).items()}
+        self._pads = [layers.PadToMultiple(POOLING_FACTOR, dtype=dtype, name=f"pad{level}") for level in levels]
+        self._pools = [layers.ShiftDownsample(pooling, dtype=dtype, name=f"pool{level}") for level in levels]
 
     @property
     def depth(self) -> int:
         """How often the resolution is halved."""
-        return len(self.pools)
+        return len(self._pools)
 
     def __call__(self, image, quarter_turns):
         """Gives the maps of the branch that looks upwards after so many quarter turns, in the image's own frame."""
@@ -192,10 +287,10 @@ class Branch:
 
     def _downsample(self, level, maps, quarter_turns):
         maps = self._apply(f"enc_conv{level}", maps, quarter_turns)
-        return self.pools[level - 1](self.pads[level - 1](maps), quarter_turns=quarter_turns)
+        return self._pools[level - 1](self._pads[level - 1](maps), quarter_turns=quarter_turns)
 
     def _apply(self, name, maps, quarter_turns, **coarse):
-        conv, activation = self.convs[name]
+        conv, activation = self._convs[name]
         return activation(conv(maps, **coarse, quarter_turns=quarter_turns))
 
     @staticmethod
@@ -234,12 +329,28 @@ def _plain_body(image, width, depth, pooling, dtype):
     return maps
 
 
-def _head(maps, widths, num_outputs, dtype):
-    """Applies the 1×1 convolutions; the last one computes in float32, against banding."""
+class Head:
+    """The layers behind the branches: from the list of their maps to the outputs (B, H, W, n)."""
+
+    def __init__(self, width, num_outputs, dtype):
+        self.joint = layers.BlindSpot(dtype=dtype, name="blind_spot")
+        self.layers = _head_layers((8 * width, 2 * width), num_outputs, dtype)
+
+    def __call__(self, maps):
+        """Give the outputs."""
+        maps = self.joint(maps)
+        for layer in self.layers:
+            maps = layer(maps)
+        return maps
+
+
+def _head_layers(widths, num_outputs, dtype):
+    """Make the 1×1 convolutions; the last one computes in float32, against banding."""
+    made = []
     for index, width in enumerate(widths):
         kind = {"kernel_initializer": "he_normal", "data_format": NHWC, "dtype": dtype}
-        maps = keras.layers.Conv2D(width, 1, name=f"head_conv{index}", **kind)(maps)
-        maps = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"head_relu{index}")(maps)
+        made.append(keras.layers.Conv2D(width, 1, name=f"head_conv{index}", **kind))
+        made.append(keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"head_relu{index}"))
     gain = keras.initializers.VarianceScaling(LAST_GAIN, mode="fan_in", distribution="untruncated_normal")
     kind = {"kernel_initializer": gain, "data_format": NHWC, "dtype": "float32"}
-    return keras.layers.Conv2D(num_outputs, 1, name="outputs", **kind)(maps)
+    return [*made, keras.layers.Conv2D(num_outputs, 1, name="outputs", **kind)]

@@ -7,14 +7,12 @@ them to old maps are zero. So the wide network gives what the narrow one gives, 
 
 import numpy as np
 
-HEAD_BRANCHES = 4
-
 
 def widened(network, wide):
     """Gives weights for a wide network with which it computes what a narrow one does.
 
     Args:
-        network: A network that `bsdenoise.blind_spot_network` built.
+        network: A `bsdenoise.network.BlindSpotUNet`.
         wide: Another one of the same channels, outputs and depth, and a width that is not less; with fresh weights.
 
     Returns:
@@ -26,7 +24,7 @@ def widened(network, wide):
     narrow = {weight.path: np.asarray(weight) for weight in network.weights}
     if [*narrow] != [weight.path for weight in wide.weights]:
         raise ValueError("Only the width of a network can grow: the two have other layers.")
-    old_blocks, new_blocks = _blocks(network), _blocks(wide)
+    old_blocks, new_blocks = network.joined_maps(), wide.joined_maps()
     grown = []
     for weight in wide.weights:
         old, new = narrow[weight.path], np.array(weight)
@@ -50,15 +48,3 @@ def _kept(old, new):
     """Gives the places among new inputs of those that were there: the first of each block."""
     starts = np.cumsum([0, *new[:-1]])
     return np.concatenate([start + np.arange(count) for start, count in zip(starts, old, strict=True)])
-
-
-def _blocks(network):
-    """Gives the numbers of maps that each layer's input is joined of, by the layer's name."""
-    inputs = {weight.path.split("/")[0]: weight.shape[2] for weight in network.weights if len(weight.shape) == 4}
-    blocks: dict[str, tuple[int, ...]] = {name: (count,) for name, count in inputs.items()}
-    for layer in network.layers:
-        coarse = getattr(layer, "num_coarse", 0)
-        if coarse:
-            blocks[layer.name] = (coarse, inputs[layer.name] - coarse)
-    blocks["head_conv0"] = (inputs["head_conv0"] // HEAD_BRANCHES,) * HEAD_BRANCHES
-    return blocks

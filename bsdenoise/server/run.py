@@ -49,7 +49,7 @@ class LocalServer:
         limits: What it takes on.
 
     Example:
-        >>> with LocalServer({"denoiser": "models/denoiser"}) as server:
+        >>> with LocalServer({"denoiser": "models/denoiser"}) as server:  # doctest: +SKIP
         ...     print(server.rest_url, server.grpc_address)
     """
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from bsdenoise.network import BLIND_SPOT
+from bsdenoise.network import described
 
 
 def make(
@@ -85,15 +85,13 @@ def _recomputed(network, share, xla):
     in a graph it computes them again as soon as their inputs are there, all at once and before the head is done.
     Each piece is compiled by itself: across pieces XLA would find that it computes the same twice, and keep it.
     """
-    names = [layer.name for layer in network.layers]
-    if BLIND_SPOT not in names:
+    parts = described(network).parts()
+    if parts is None:
         raise ValueError(
             "--recompute is for networks with branches that join in a blind spot (--method full, per_component, l2). "
             f"Received: network {network.name!r} has none. --micro-batch saves memory with every network."
         )
-    joints = network.get_layer(BLIND_SPOT).input
-    pieces = [keras.Model(network.input, maps) for maps in joints]
-    rest = keras.Model(joints, network.output)
+    pieces, rest = parts
     forwards = [_compiled(lambda shown, piece=piece: piece(shown, training=True), xla) for piece in pieces]
     backwards = [_compiled(_backward(piece), xla) for piece in pieces]
 

@@ -119,7 +119,7 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
             if finished:
                 _export(folder)
         place.part()
-        return Outcome(state.step, finished, received, state.best_psnr, config.out / DENOISER, place, summary)
+        return Outcome(state.step, finished, received, state.best_psnr, Path(config.out) / DENOISER, place, summary)
 
 
 def _restore(place: Place, checkpoints: Checkpoints, state: TrainingState, agreed: dict[str, str]) -> None:
@@ -322,9 +322,9 @@ def _announce(config: TrainConfig, data: TrainingImages, state: TrainingState, p
         f"{config.steps} steps of {config.batch} crops{done}"
     )
     if state.start.provenance is not None:
-        size = state.start.size
+        size = [f"{name} {value}" for name, value in state.start.size.items() if name != "channels"]
         wider = ", made wider" if config.grow else ""
-        tqdm.write(f"started from {config.init}{wider}: width {size['width']}, depth {size['depth']}")
+        tqdm.write(f"started from {config.init}{wider}{': ' if size else ''}{', '.join(size)}")
     if distribution.hint():
         tqdm.write(f"note: {distribution.hint()}")
     if not len(data.held_out):

@@ -4,7 +4,6 @@ import keras
 from keras import ops
 
 ADAM_BETA_1 = 0.9
-FIRST_AND_LAST = ("enc_conv0/", "outputs/")  # layers that Muon's authors leave to Adam
 
 
 def make(name, learning_rate, beta_2, **kwargs):
@@ -33,15 +32,23 @@ class ConvMuon(keras.optimizers.Muon):
 
     A kernel (h, w, in, out) is the matrix (h·w·in, out) of the product that convolution is. Its momentum is replaced by
     the nearest matrix of orthogonal columns or rows, so that all directions of the kernel learn at one pace; the step
-    is scaled by 0.2 · √(greater side) as by Liu et al. 2025, so that it is about as large as one of Adam's. First and
-    last layer and all biases are left to Adam.
+    is scaled by 0.2 · √(greater side) as by Liu et al. 2025, so that it is about as large as one of Adam's. First
+    and last kernel, in the order of the variables, and all biases are left to Adam, as by Muon's authors.
 
     Args:
         **kwargs: As for `keras.optimizers.Muon`.
     """
 
+    def build(self, var_list):
+        """Make the state for variables."""
+        kernels = [variable for variable in var_list if len(variable.shape) == 4]
+        # Of one or two kernels nothing would be left to Muon.
+        ends = (kernels[0], kernels[-1]) if len(kernels) > 2 else ()
+        self._ends = {variable.path for variable in ends}
+        super().build(var_list)
+
     def _should_use_adamw(self, variable):
-        return len(variable.shape) != 4 or any(part in variable.path for part in FIRST_AND_LAST)
+        return len(variable.shape) != 4 or variable.path in self._ends
 
     def _muon_update_step(self, gradient, variable, lr, m):
         # A running mean where Keras has a sum: after orthogonalisation their length does not matter.

@@ -22,7 +22,7 @@ from bsdenoise.images.masks import Masks
 from bsdenoise.methods import Method, NoiseToVoid
 from bsdenoise.methods.masking import Masking
 from bsdenoise.noise import GaussianNoise
-from bsdenoise.training import noise_words
+from bsdenoise.training import noise_words, own_network
 
 _MASKING_FLAGS = ("n2v_fraction", "n2v_radius", "n2v_center")
 MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
@@ -53,6 +53,7 @@ def check(config: TrainConfig) -> None:
         raise ValueError(f"--beta-2 must be at least 0 and below 1. Received: {config.beta_2}.")
     if config.grow and config.init is None:
         raise ValueError("--grow makes the network of --init wider; there is no --init.")
+    _check_network(config)
     method_of(config)
     least = max(config.crop, config.min_side or 1)
     if config.max_side is not None and config.max_side < least:
@@ -60,6 +61,16 @@ def check(config: TrainConfig) -> None:
             f"--max-side must be at least the side of a crop (--crop {config.crop}) and --min-side. "
             f"Received: {config.max_side}."
         )
+
+
+def _check_network(config: TrainConfig) -> None:
+    """Looks for a network of one's own, which has its own sizes."""
+    if config.network is None:
+        return
+    own_network.find(config.network)
+    for name in ("width", "depth", "grow"):
+        if getattr(config, name):
+            raise ValueError(f"--{name} is for the networks of bsdenoise, not for one's own (--network).")
 
 
 def method_of(config: TrainConfig) -> Method:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from bsdenoise import atomic, images
 from bsdenoise.config import TrainConfig
 from bsdenoise.images import results
-from bsdenoise.training import checkpoints
+from bsdenoise.training import checkpoints, own_network
 from bsdenoise.training.starting_point import PAPER_SIZE
 
 # What may differ when a run goes on: how long it lasts, how it is watched, how much memory it takes, and who computes.
@@ -202,7 +202,8 @@ def _earlier_run(path: Path) -> dict[str, Any] | None:
 
 def plain(config: TrainConfig) -> dict[str, Any]:
     """Gives a configuration as JSON holds it."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    named = dataclasses.asdict(config) | {"network": own_network.name_of(config.network)}
+    return json.loads(json.dumps(named, default=str))
 
 
 def _defaults() -> dict[str, Any]:

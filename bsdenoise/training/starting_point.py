@@ -12,6 +12,7 @@ from bsdenoise.config import TrainConfig
 from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.methods import Method
 from bsdenoise.network import widening
+from bsdenoise.training import own_network
 
 PAPER_SIZE = {"width": 48, "depth": 5}  # Laine et al. 2019, Appendix A
 
@@ -23,7 +24,7 @@ class Start:
     """What a training starts from.
 
     Attributes:
-        size: Arguments of `Method.network`: channels, width and depth.
+        size: Arguments of `Method.network`: channels, width and depth. Of a network of one's own the channels alone.
         weights: The network's weights, as `get_weights` gives them; `None` for random ones.
         provenance: How they were trained, empty if nobody said; `None` if they are random.
         checksum: Of the model's file; `None` if they are random.
@@ -51,18 +52,39 @@ def load(config: TrainConfig, data: TrainingImages) -> Start:
         ValueError: If the model of `config.init` cannot be loaded, or is another kind of model than the run makes.
     """
     wanted = {"channels": data.channels, "width": config.width, "depth": config.depth}
+    if config.network is not None:
+        return _own(config, data)
     if config.init is None:
         return Start({name: PAPER_SIZE[name] if size is None else size for name, size in wanted.items()})
     denoiser = loading.load(config.init)
-    its = network.sizes_of(denoiser.network)
-    if its is None or its["pooling"] != "max":
+    its = denoiser.network
+    if not isinstance(its, network.BlindSpotUNet | network.UNet) or its.pooling != "max":
         raise ValueError(f"--init {config.init}: its network is none that bsdenoise train builds.")
-    size = {name: its[name] for name in wanted}
+    size = {name: getattr(its, name) for name in wanted}
     _check(config, wanted, size, denoiser)
     weights = denoiser.network.get_weights()
     if config.grow:
         weights, size = _grown(config, denoiser.network, denoiser.method, size)
-    checksum = hashlib.sha256(loading.find(config.init).read_bytes()).hexdigest()
+    return _trained(config.init, denoiser, size, weights)
+
+
+def _own(config: TrainConfig, data: TrainingImages) -> Start:
+    """Gives what the flags say of a network of one's own."""
+    size = {"channels": data.channels}
+    if config.init is None:
+        return Start(size)
+    denoiser = loading.load(config.init)
+    _check(config, size, {"channels": denoiser.channels}, denoiser)
+    weights = denoiser.network.get_weights()
+    made = own_network.build(config, data.method, size, "float32")
+    if [weight.shape for weight in made.get_weights()] != [weight.shape for weight in weights]:
+        raise ValueError(f"--init {config.init}: its network has other weights than that of --network.")
+    return _trained(config.init, denoiser, size, weights)
+
+
+def _trained(init: str, denoiser: Any, size: dict[str, int], weights: list) -> Start:
+    """Gives a start from the weights of `--init`."""
+    checksum = hashlib.sha256(loading.find(init).read_bytes()).hexdigest()
     return Start(size, weights, denoiser.provenance or {}, checksum)
 
 
@@ -97,11 +119,11 @@ def begin_in_the_middle(network: Any, channels: int) -> None:
     He initialisation starts at 0, black, and the first hundreds of steps would go into leaving it.
 
     Args:
-        network: A Keras model whose last layer has a bias; its first outputs are the predicted colour.
+        network: A Keras model; its first outputs are the predicted colour, and without a bias there it stays as it is.
         channels: Number C of image channels.
     """
     bias = getattr(network.layers[-1], "bias", None)
-    if bias is not None:
+    if bias is not None and tuple(bias.shape) == network.output_shape[-1:]:
         values = np.array(keras.ops.convert_to_numpy(bias))
         values[:channels] = MIDDLE
         bias.assign(values)

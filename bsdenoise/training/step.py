@@ -7,11 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bsdenoise import network
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.denoiser import Denoiser
-from bsdenoise.training import gradients, optimizers, starting_point
+from bsdenoise.training import gradients, optimizers, own_network, starting_point
 from bsdenoise.training.schedule import RampUpDown
 
 # What checkpoints call the estimated squared error of the denoiser that is kept, and its PSNR. Those of earlier
@@ -29,7 +28,8 @@ class TrainingState:
         start: What the network starts from; `None` for what the flags say.
 
     Raises:
-        ValueError: If `config.recompute` does not fit the method's network, or `config.init` not the run.
+        ValueError: If `config.recompute` does not fit the network, `config.init` not the run, or `config.network` not
+            the method.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TrainingState:
         size = start.size
         with strategy.scope():
             keras.utils.set_random_seed(config.seed)
-            self.network = method.network(**size, dtype=network.POLICIES[config.precision])
+            self.network = own_network.build(config, method, size, config.precision)
             if start.weights is not None:
                 self.network.set_weights(start.weights)
             else:
@@ -57,7 +57,7 @@ class TrainingState:
             self.optimizer.build(self.network.trainable_variables)
         # The average lives in float32 on one device, in the network that is validated and saved.
         self.denoiser = Denoiser(
-            method.network(**size, dtype="float32"),
+            own_network.build(config, method, size, "float32"),
             data.noise,
             method=method.name,
             factor=config.factor,
@@ -66,6 +66,7 @@ class TrainingState:
             fractional=data.fractional,
         )
         self.denoiser.network.set_weights(self.network.get_weights())
+        self.denoiser.check_blindness()
         most = -(-config.batch // strategy.num_replicas_in_sync)  # crops of one device
         micro_batch = config.micro_batch if config.micro_batch and config.micro_batch < most else None
         self._loss_and_gradients = gradients.make(

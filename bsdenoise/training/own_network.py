@@ -1,0 +1,80 @@
+"""Networks that are trained: those of the methods, and one's own, which `--network` names."""
+
+import importlib
+import operator
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from inspect import signature
+from typing import Any
+
+import keras
+
+from bsdenoise import network as networks
+from bsdenoise.config import TrainConfig
+from bsdenoise.methods import Method
+
+EXPECTED = "Expected MODULE:NAME, or the name of an entry point of the group bsdenoise.networks"
+OWN = ("channels", "num_outputs")  # arguments of what makes a network
+
+
+def name_of(network: Any) -> str | None:
+    """Give what `TrainConfig.network` holds as text: a class or function by its module and name."""
+    return network if network is None or isinstance(network, str) else f"{network.__module__}:{network.__qualname__}"
+
+
+def find(network: Any) -> Callable[..., Any]:
+    """Give the class or function that `TrainConfig.network` names, or is.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not isinstance(network, str):
+        found = network
+    elif ":" in network:
+        found = _imported(network)
+    else:
+        points = {point.name: point for point in metadata.entry_points(group=networks.ENTRY_POINTS)}
+        if network not in points:
+            known = ", ".join(sorted(points)) or "none"
+            raise ValueError(f"--network {network}: there is no such network. {EXPECTED} ({known} installed).")
+        found = points[network].load()
+    if not callable(found):
+        raise ValueError(f"--network {name_of(network)}: neither a class nor a function, but {type(found).__name__}.")
+    return found
+
+
+def build(config: TrainConfig, method: Method, size: dict[str, int], precision: str) -> keras.Model:
+    """Build the network of a training.
+
+    Args:
+        config: The run's flags.
+        method: Its method.
+        size: As `Start.size`: arguments of `Method.network`, or the number of channels for one's own.
+        precision: "float32" or "bfloat16".
+
+    Raises:
+        ValueError: If there is no such network, or it has no other precision.
+    """
+    if config.network is None:
+        return method.network(**size, dtype=networks.POLICIES[precision])
+    make, channels = find(config.network), size["channels"]
+    numbers = channels, method.estimator(channels).num_outputs
+    # Of a class these two may be any of its arguments; a function may call them what it likes.
+    by_name = set(OWN) <= set(signature(make).parameters)
+    made = make(**dict(zip(OWN, numbers, strict=True))) if by_name else make(*numbers)
+    if not isinstance(made, keras.Model):
+        raise ValueError(f"--network {name_of(make)}: gave no Keras model. Received: {type(made).__name__}.")
+    return made if precision == "float32" else networks.described(made).with_dtype(networks.POLICIES[precision])
+
+
+def _imported(network: str) -> Any:
+    """Import MODULE:NAME; modules in the current folder are found too, as by `python -m`."""
+    module, _, name = network.partition(":")
+    sys.path.insert(0, "")
+    try:
+        return operator.attrgetter(name)(importlib.import_module(module))
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ValueError(f"--network {network}: cannot be imported ({error}). {EXPECTED}.") from error
+    finally:
+        sys.path.remove("")
