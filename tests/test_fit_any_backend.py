@@ -18,7 +18,7 @@ from bsdenoise import GaussianNoise
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "examples" / "fit_any_backend.py"
 MAX_FILE_BYTES = 16_000_000
-SMALL = ["--crop", "32", "--width", "4", "--depth", "1", "--batch", "4", "--learning-rate", "3e-3"]
+SMALL = ["--crop", "32", "--width", "8", "--depth", "1", "--batch", "4", "--learning-rate", "3e-3"]
 
 # Runs the example where TensorFlow cannot be imported, then denoises an image with the denoiser that it gives.
 WITHOUT_TENSORFLOW = """
@@ -195,7 +195,7 @@ def test_begins_with_the_weights_of_a_trained_model_and_says_so(whole_run, folde
 @pytest.mark.parametrize(
     "argument, message",
     [
-        (["--width", "16"], "a model of width 4 cannot begin a training of width 16"),
+        (["--width", "16"], "a model of width 8 cannot begin a training of width 16"),
         (["--factor", "precision"], "a model of factor prior cannot begin a training of factor precision"),
         (["--images", "grey.npy"], "a model of channels 3 cannot begin a training of channels 1"),
     ],

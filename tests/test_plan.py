@@ -26,7 +26,8 @@ def test_the_plan_is_printed_and_nothing_written(config, capsys):
     speed = re.match(r"([\d.]+) crops/s, median of (\d+) steps of ([\d.]+) s", lines["speed"])
     assert float(speed[1]) * float(speed[3]) == pytest.approx(4, rel=0.02) and int(speed[2]) >= dry_run.MIN_STEPS
     assert lines["whole run"].startswith("12 steps, ") and "for 2 validations" in lines["whole run"]
-    assert 0 < float(re.match(r"([\d.]+) GB", lines["memory"])[1]) < 5
+    # What the process took for other tests before is free for this one: it may need no more.
+    assert 0 <= float(re.match(r"([\d.]+) GB", lines["memory"])[1]) < 5
     # Weights, their average and Adam's two means, four bytes each.
     assert lines["disk"] == f"{PARAMETERS * 4 * 4 / 1e6:.1f} MB per checkpoint, 2 kept"
 

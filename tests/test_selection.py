@@ -89,7 +89,7 @@ def test_white_noise_is_compared_by_the_declared_sigma(tmp_path):
 def test_a_training_keeps_the_best_of_its_validations(tmp_path, monkeypatch):
     """From a preset that is told a σ that fits nowhere: whatever the interval, that of the least true error."""
     camera = CAMERAS["mid"]
-    flags = {"images": 160, "batch": 4, "crop": 32, "width": None, "depth": None, "learning_rate": 6e-4, "ema": 0.9}
+    flags = {"images": 240, "batch": 4, "crop": 48, "width": None, "depth": None, "learning_rate": 6e-4, "ema": 0.9}
     config, clean = stack_config(camera, tmp_path, init="grey-gaussian5-50-small", validate_every=10, side=96, **flags)
     found = []
     validate = Validation.__call__
@@ -106,8 +106,8 @@ def test_a_training_keeps_the_best_of_its_validations(tmp_path, monkeypatch):
     monkeypatch.setattr(validation.Validation, "__call__", recorded)
     train(config)
     errors, true = (np.array([row[number] for row in found]) for number in (0, 1))
-    assert len(errors) == 5
-    for interval in (1, 2, 4):
+    assert len(errors) == 7
+    for interval in (1, 2, 3, 6):
         seen = np.arange(0, len(errors), interval)
         assert true[seen[np.argmin(errors[seen])]] < 1.02 * true[seen].min()
     assert loading.load(config.out).provenance["crops"] == 40 * np.argmin(errors)

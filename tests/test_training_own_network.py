@@ -55,7 +55,7 @@ def test_it_goes_on_where_it_stopped(config, monkeypatch):
     with pytest.raises(ValueError, match="network was 'own_networks:Plain', now None"):
         train(dataclasses.replace(config, network=None))
     assert train(dataclasses.replace(config, network="own_networks:Plain")).finished
-    one, two = (training_runs.checkpointed(config, folder) for folder in (config.out, whole.out))
+    one, two = (training_runs.checkpointed(folder) for folder in (config.out, whole.out))
     assert one.keys() == two.keys()
     for name, value in one.items():
         np.testing.assert_array_equal(value, two[name], err_msg=name)
