@@ -50,7 +50,7 @@ class GaussianLikelihood:
     Example:
         >>> likelihood = GaussianLikelihood(channels=3)
         >>> outputs = keras.ops.zeros((1, 4, 5, likelihood.num_outputs))
-        >>> likelihood.map_estimate(outputs, keras.ops.ones((1, 4, 5, 3)), sigma=0.1).shape
+        >>> tuple(likelihood.map_estimate(outputs, keras.ops.ones((1, 4, 5, 3)), sigma=0.1).shape)
         (1, 4, 5, 3)
     """
 

@@ -57,7 +57,7 @@ class ShiftConv2D(keras.layers.Layer):
 
     Example:
         >>> y = ShiftConv2D(48, 3, activation="relu")(keras.ops.ones((1, 5, 7, 3)))
-        >>> y.shape
+        >>> tuple(y.shape)
         (1, 5, 7, 48)
     """
 
