@@ -1,5 +1,6 @@
 """Real processes on this machine: several workers train what one does, and what breaks is brought back."""
 
+import itertools
 import json
 import signal
 
@@ -17,18 +18,20 @@ def scene(tmp_path_factory):
     return faults.Scene.set_up(tmp_path_factory.mktemp("scene"))
 
 
-def test_two_workers_train_as_one(scene):
+def test_two_and_three_workers_train_as_one(scene):
     """The same losses and weights, and every image once per epoch, whoever computes; two devices in one process too."""
-    runs = [scene.undisturbed(workers) for workers in (1, 2)]
+    runs = [scene.undisturbed(workers) for workers in (1, 2, 3)]
     losses = [[line["loss"] for line in cluster.logged(run)] for run in runs]
     assert len(losses[0]) == faults.STEPS and losses[0][-1] < losses[0][0] - 1
-    np.testing.assert_allclose(losses[1][:40], losses[0][:40], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3, atol=1e-3)
+    for other in losses[1:]:
+        np.testing.assert_allclose(other[:40], losses[0][:40], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(other, losses[0], rtol=1e-3, atol=1e-3)
     validations = [cluster.logged(run, "validation")[-1]["held_out_psnr"] for run in runs]
     assert np.ptp(validations) < 0.01
-    assert 0 < faults.largest_difference(*runs) < 2e-3
+    for run, other in itertools.combinations(runs, 2):
+        assert 0 < faults.largest_difference(run, other) < 2e-3
     devices = [json.loads((run / "config.json").read_text())["machine"]["devices"] for run in runs]
-    assert devices[0] == "1 CPU" and devices[1].startswith("2 CPUs of 2 workers (TF_CONFIG; this is worker 0")
+    assert devices[0] == "1 CPU" and devices[2].startswith("3 CPUs of 3 workers (TF_CONFIG; this is worker 0")
 
 
 def test_killed_chief(scene):

@@ -282,7 +282,7 @@ def warm_up_requests(folder):
 
 def test_warm_up_requests_are_what_the_model_takes(server, tmp_path):
     channels = 3  # which has all signatures
-    denoiser = make_denoiser(channels, GaussianNoise(25 / 255, 25 / 255))
+    denoiser = make_denoiser(channels, GaussianNoise(5 / 255, 50 / 255))  # estimates σ where it is told none
     sizes = [(40, 30), (8, 6), (50, 40), (8, 6)]
     folder = export_saved_model(denoiser, tmp_path / "1", warm_up=sizes)
     requests = list(warm_up_requests(folder))
