@@ -376,6 +376,19 @@ def test_a_grey_model_takes_each_colour_of_a_file(serve, tmp_path):
     np.testing.assert_array_equal(result, np.floor((noisy / 255 / 2 + 0.025) * 255 + 0.5))
 
 
+@BOTH
+def test_a_file_takes_one_request_where_the_model_estimates(serve, tmp_path):
+    model, connected = serve(noise={"kind": "gaussian", "sigma_low": 0.05, "sigma_high": 0.2})
+    noisy = pixels("uint8")
+    images.write(tmp_path / "a.png", noisy)
+    connected.denoise_file(str(tmp_path / "a.png"), str(tmp_path / "b.png"))
+    (name,) = [name for name, _ in model.calls if name != "describe"]
+    assert name in ("encoded", "serving_default")
+    np.testing.assert_array_equal(
+        images.read_array(tmp_path / "b.png"), np.floor((noisy / 255 / 2 + 0.0125) * 255 + 0.5)
+    )
+
+
 @pytest.mark.parametrize("protocol", ["rest"])
 def test_files_that_do_not_fit_are_refused_before_they_are_sent(serve, tmp_path):
     model, connected = serve()
@@ -385,4 +398,11 @@ def test_files_that_do_not_fit_are_refused_before_they_are_sent(serve, tmp_path)
     images.write(tmp_path / "float.npy", FLOATS)
     with pytest.raises(ValueError, match="b.png: PNG holds"):
         connected.denoise_file(tmp_path / "float.npy", tmp_path / "b.png")
+    images.write(tmp_path / "colour.png", pixels("uint8"))
+    with pytest.raises(ValueError, match="b: unknown kind of image file"):
+        connected.denoise_file(tmp_path / "colour.png", tmp_path / "b", np.float32(0.1))
+    with pytest.raises(ValueError, match="nothing.png: no such file"):
+        connected.denoise_file(tmp_path / "nothing.png", tmp_path / "b.png")
+    with pytest.raises(ValueError, match="A sigma"):
+        connected.denoise_file(tmp_path / "colour.png", tmp_path / "b.png", -0.1)
     assert model.calls == [] and not (tmp_path / "b.png").exists()

@@ -8,9 +8,10 @@ import imagecodecs
 import numpy as np
 
 from bsdenoise import images
+from bsdenoise.config import DenoiseConfig
 from bsdenoise.images.formats import jpeg
 from bsdenoise.images.formats import png as png_format
-from bsdenoise.pipeline import denoise_files
+from bsdenoise.pipeline.run import Watcher, denoised
 
 PNG_LEVEL = 1  # of 9: noise cannot be compressed, and higher levels take several times as long to find out
 _KINDS = ((png_format.SIGNATURE, png_format), (jpeg.SIGNATURE, jpeg))
@@ -49,8 +50,11 @@ def denoise_decoded(denoiser: Any, data: bytes, sigma: float | None) -> bytes:
 
 
 def denoise_file(denoiser: Any, source: str | Path, target: str | Path, sigma: float | None) -> None:
-    """Denoises a file into another one; args as for `Client.denoise_file`."""
-    relative = None if sigma is None else f"{sigma!r}/1"  # of full scale, as σ of a model is
-    (file,) = denoise_files(source, target, model=denoiser, sigma=relative, overwrite=True)
-    if file.error is not None:
-        raise file.error
+    """Denoise a file into another one; args as for `Client.denoise_file`."""
+    if not images.is_supported(target):
+        raise ValueError(f"{target}: unknown kind of image file. Expected one of {', '.join(images.SUFFIXES)}.")
+    relative = None if sigma is None else f"{float(sigma)!r}/1"  # of full scale, as σ of a model is
+    config = DenoiseConfig(inputs=(str(source),), out=Path(target), sigma=relative, overwrite=True)
+    (task,) = denoised(config, Watcher(), given=denoiser, tells_sigma=False)
+    if task.error is not None:
+        raise task.error

@@ -40,12 +40,20 @@ class Model:
         denoiser: A `Denoiser` or a `bsdenoise.client.Client`.
         config: The flags.
         say: Called with a line on whatever a user should know.
+        tells_sigma: Whether the σ that a served model uses by itself is asked for, which takes a request per image.
     """
 
-    def __init__(self, denoiser: Any, config: DenoiseConfig, say: Callable[[str], object] = lambda line: None):
+    def __init__(
+        self,
+        denoiser: Any,
+        config: DenoiseConfig,
+        say: Callable[[str], object] = lambda line: None,
+        tells_sigma: bool = True,
+    ):
         self.denoiser = denoiser
         self._config = config
         self._say = say
+        self._tells_sigma = tells_sigma
         self._noted = False
         asked = {"tta": config.tta if config.tta > 1 else None, "tile": config.tile, "overlap": config.overlap}
         self.options = {name: value for name, value in asked.items() if value is not None}
@@ -73,7 +81,7 @@ class Model:
     @property
     def uses_own_sigma(self) -> bool:
         """Whether σ is the model's own."""
-        return self._config.sigma is None and self.denoiser.has_posterior
+        return self._config.sigma is None and self.denoiser.has_posterior and self._tells_sigma
 
     @property
     def estimates_sigma(self) -> bool:
@@ -182,7 +190,7 @@ class Model:
             self._check_level(sigma, scale)
             self._note_untrained(sigma, scale)
             return np.full(len(batch), sigma)
-        if not self.denoiser.has_posterior:
+        if not self.uses_own_sigma:
             return None
         return np.asarray(self.denoiser.own_sigma(images.to_unit(batch)), np.float64)
 

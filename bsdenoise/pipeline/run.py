@@ -156,7 +156,11 @@ def denoise_files(
 
 
 def denoised(
-    config: DenoiseConfig, watcher: Watcher, loader: Loader | None = None, given: Any = None
+    config: DenoiseConfig,
+    watcher: Watcher,
+    loader: Loader | None = None,
+    given: Any = None,
+    tells_sigma: bool = True,
 ) -> Iterator[Task]:
     """Denoise all files of a configuration.
 
@@ -165,6 +169,7 @@ def denoised(
         watcher: Told of what happens.
         loader: Where models come from.
         given: A `Denoiser` or a `Client` instead of the model that `config` names.
+        tells_sigma: As for `Model`.
 
     Yields:
         The files in their order, written, or with their `error`.
@@ -192,7 +197,7 @@ def denoised(
         given = loader.connect(config.server)
     elif given is None and config.model is not None:
         given = loader.load_denoiser(config.model)
-    named = None if given is None else _checked(given, config, watcher)
+    named = None if given is None else _checked(given, config, watcher, tells_sigma)
     with watcher.status("reading headers"):
         tasks = [future.result() for _, future in in_order(surveyed, jobs, SURVEYORS)]
     groups = [(named, tasks)] if named is not None else _by_default(config, tasks, watcher, loader)
@@ -282,10 +287,10 @@ def _by_default(
     return models
 
 
-def _checked(denoiser: Any, config: DenoiseConfig, watcher: Watcher) -> Model:
+def _checked(denoiser: Any, config: DenoiseConfig, watcher: Watcher, tells_sigma: bool = True) -> Model:
     """Check that a model can do what is asked for."""
     if config.precision is not None:
         denoiser = denoiser.in_precision(config.precision)
-    model = Model(denoiser, config, watcher.note)
+    model = Model(denoiser, config, watcher.note, tells_sigma)
     model.check()
     return model
