@@ -3,6 +3,7 @@
 Keras is imported late, so that a missing file is reported at once.
 """
 
+import re
 import textwrap
 import zipfile
 from importlib import metadata
@@ -13,6 +14,7 @@ from bsdenoise import presets
 
 MODEL_NAME = "denoiser.keras"  # in a run folder
 MAX_REASON = 200  # characters
+_UNKNOWN_CLASS = re.compile("Could not locate class '([^']+)'")  # in Keras' words
 
 
 def find(model: str | Path) -> Path:
@@ -49,12 +51,19 @@ def load(model: str | Path) -> Any:
     import keras  # noqa: F401 (registers this package's classes)
 
     from bsdenoise.denoiser import Denoiser
+    from bsdenoise.network import ENTRY_POINTS
 
     if is_preset:
         return Denoiser.from_preset(file.stem)
     try:
         denoiser = _loaded(file)
     except Exception as error:  # Keras answers a broken file with errors of every type
+        unknown = _UNKNOWN_CLASS.search(str(error))
+        if unknown:
+            raise ValueError(
+                f"{file}: its class {unknown[1]} is not known here: import the module that defines it before the model "
+                f"is loaded, or have it found by an entry point of the group {ENTRY_POINTS} (docs/networks.md)."
+            ) from error
         # Keras nests its errors and quotes whole configurations; the innermost one, shortened, says what is wrong.
         reason = textwrap.shorten(str(error).rsplit("Exception encountered:")[-1], MAX_REASON)
         raise ValueError(f"{file}: cannot be read as a Keras model: {reason}") from error
