@@ -91,8 +91,8 @@ def plan(
         pairs = [(file, _single_target(file, out))]
     else:
         if out.is_file() or images.is_supported(out):
-            for source in inputs:
-                images.find(source)  # what is not there is the likelier mistake
+            for name in inputs:
+                images.find(name)  # what is not there is the likelier mistake
             raise ValueError(f"{out}: --out must be a folder where a folder, a glob or several files are denoised.")
         pairs = [(file, out / relative) for source in inputs for file, relative in _files(source, out, say)]
     if out is not None:
