@@ -1,23 +1,23 @@
 """`Denoiser`: a network, its noise model and its likelihood, joined to one Keras model that denoises images."""
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 # Modules, not names of them: `import keras` in any of these may be what imports this one (see bsdenoise/__init__.py).
-# Layers, losses and noise models are imported so that they register themselves with Keras.
-from bsdenoise import likelihood, methods, noise, presets
+# Layers and losses are imported so that they register themselves with Keras.
+from bsdenoise import methods, noise, presets
 from bsdenoise import network as networks
 from bsdenoise.images import missing
-from bsdenoise.inference import engine, intensity_fit, self_ensemble, tiling
+from bsdenoise.inference import engine, self_ensemble, tiling
 from bsdenoise.inference.input_checks import Accepted
 from bsdenoise.likelihood.posterior import Posterior, estimate_psnr
 from bsdenoise.methods import losses  # noqa: F401
 from bsdenoise.network import layers  # noqa: F401
-from bsdenoise.noise import gaussian  # noqa: F401
+from bsdenoise.noise import base
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
@@ -26,7 +26,21 @@ MAX_FITTED_INTENSITY = 1e4
 FULL_SCALES = {"uint8": 255.0, "uint16": 65535.0}
 _ARRAYS = (np.ndarray, list, tuple)  # what is checked, unlike tensors
 _SAVED_AS = "layers/functional"  # where weights are in files: networks of this package once were functional models
-PROBE = 256  # side in pixels of the middle of an image that the network sees for an estimate of σ alone
+PROBE = 256  # side in pixels of the middle of an image that the network sees for an estimate of its noise alone
+
+
+class Moments(NamedTuple):
+    """What is known of the clean pixels, tensors (B, H, W, C) in the units of the model.
+
+    Attributes:
+        denoised: MAP estimate and posterior mean.
+        mean: Prediction from the surroundings alone; `None` without a posterior.
+        std: Posterior standard deviation; `None` without a posterior.
+    """
+
+    denoised: Any
+    mean: Any = None
+    std: Any = None
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -39,9 +53,10 @@ class Denoiser(keras.Model):
     Args:
         network: Keras model from (B, H, W, C) to (B, H, W, n), for any H and W: a
             `bsdenoise.network.DenoisingNetwork`, or any other, which is measured where that matters.
-        noise: The noise model, with standard deviations as fractions of `scale`.
+        noise: The noise model, a `bsdenoise.noise.NoiseModel` such as `GaussianNoise`, with intensities as fractions of
+            `scale`.
         method: What the network was trained for, a name of `bsdenoise.methods`: "full", "per_component", "l2", "n2n",
-            "n2c" or "n2v". Only the first two have a posterior; the others do not use σ.
+            "n2c" or "n2v". Only the first two have a posterior; the others do not use the noise.
         factor: "prior" or "precision": which triangular factor the network gives, if it gives one.
         clamp: "eigenvalue", "diagonal" or "none", as for `GaussianLikelihood`.
         offset: Intensity that the network sees as 0.
@@ -136,7 +151,7 @@ class Denoiser(keras.Model):
 
     @property
     def has_posterior(self) -> bool:
-        """Whether σ matters, and `posterior` says how sure the result is."""
+        """Whether the noise matters, and `posterior` says how sure the result is."""
         return self.method.has_posterior
 
     @property
@@ -202,30 +217,34 @@ class Denoiser(keras.Model):
         """
         plain, gaps = missing.taken(x) if isinstance(x, _ARRAYS) else (x, None)
         checked = self._checked_batch(plain)
-        # σ is estimated without gaps, which Keras knows nothing of.
+        # Noise is estimated without gaps, which Keras knows nothing of.
         return super().predict(checked, *args, **kwargs) if gaps is None else self.denoise(x).astype("float32")
 
-    def call(self, image, sigma=None):
-        """Denoises (B, H, W, C); `sigma`, a number or (B,), defaults to the model's own."""
-        return self.moments(image, sigma)[0]
+    def call(self, image, sigma=None, noise=None):
+        """Denoise (B, H, W, C) as `moments` does, and give the denoised images alone."""
+        return self.moments(image, sigma, noise).denoised
 
     def compute_output_shape(self, input_shape):
         """Gives the shape of the image."""
         return input_shape
 
-    def moments(self, image, sigma=None):
-        """Gives denoised, mean and posterior standard deviation, tensors (B, H, W, C) in the units of the image.
-
-        Without a posterior, it gives a tuple of the first alone.
+    def moments(self, image, sigma=None, noise=None):
+        """Compute what is known of the clean pixels, `Moments` of tensors in the units of the image.
 
         Args:
             image: Tensor (B, H, W, C): floats in the units of the model, or uint8 or uint16.
             sigma: A number or (B,), in the same units; `None` for the model's own.
+            noise: Noise parameters θ instead, (P,) or (B, P), in the same units; `None` for the model's own.
         """
         noisy = self.normalized(_as_fractions(image))
         if sigma is not None:
-            sigma = ops.broadcast_to(ops.convert_to_tensor(sigma, "float32") / self.scale, (ops.shape(noisy)[0],))
-        return self.in_units(self.solved(noisy, sigma)[0])
+            self._check_takes_sigma()
+            noise = ops.broadcast_to(ops.convert_to_tensor(sigma, "float32"), (ops.shape(noisy)[0],))[:, None]
+        theta = None
+        if noise is not None:
+            noise = ops.convert_to_tensor(noise, "float32")
+            theta = ops.broadcast_to(self._shown(noise, ops), (ops.shape(noisy)[0], self.noise.size))
+        return Moments(*self.in_units(self.solved(noisy, theta)[0]))
 
     def normalized(self, image):
         """Gives images (B, H, W, C), arrays or tensors, in the units of the network."""
@@ -246,68 +265,76 @@ class Denoiser(keras.Model):
 
     # --- in the units of the network ---------------------------------------------------------------------------------
 
-    def solved(self, noisy, sigma=None):
-        """Computes the moments of normalised images, and the σ that they were computed with.
+    def solved(self, noisy, theta=None):
+        """Compute the moments of normalised images, and the noise parameters that they were computed with.
 
-        An estimated σ is found in the same pass of the network (`bsdenoise.noise.refine_sigma`).
+        Estimated parameters are found in the same pass of the network (`NoiseModel.refined`).
 
         Args:
             noisy: Tensor (B, H, W, C).
-            sigma: (B,); `None` for the model's own.
+            theta: (B, P); `None` for the model's own.
 
         Returns:
-            The moments, and σ (B,); 0 if it is not used.
+            The moments, and θ (B, P); 0 if it is not used.
         """
         if not self.has_posterior:
-            sigma = ops.zeros((ops.shape(noisy)[0],), dtype="float32")
-            return self.shown_moments(noisy, sigma), sigma
-        first = self.first_sigma(noisy) if sigma is None else sigma
-        fit = self.fitted(noisy, first)
-        shown, shown_sigma = fit.applied(noisy), first * fit.gain
+            theta = ops.zeros((ops.shape(noisy)[0], self.noise.size), dtype="float32")
+            return self.shown_moments(noisy, theta), theta
+        first = self.first_theta(noisy) if theta is None else theta
+        fit = self.noise.fit(noisy, first)
+        shown, shown_theta = (noisy, first) if fit is None else (fit.applied(noisy), self.fitted_theta(first, fit))
         outputs = self.network(shown)
-        if sigma is None and self.estimates_sigma:
-            shown_sigma = self.refined(outputs, shown, shown_sigma)
-        return fit.undone(self.finished(outputs, shown, shown_sigma)), shown_sigma / fit.gain
+        if theta is None and self.estimates_noise:
+            shown_theta = self.refined(outputs, shown, shown_theta)
+        moments = self.finished(outputs, shown, shown_theta)
+        if fit is None:
+            return moments, shown_theta
+        return fit.undone(moments), self.unfitted_theta(shown_theta, fit)
 
     def solved_flat(self, noisy):
-        """Gives what `solved` gives for the model's own σ as one tuple."""
-        moments, sigma = self.solved(noisy)
-        return *moments, sigma
+        """Give what `solved` gives for the model's own noise parameters as one tuple."""
+        moments, theta = self.solved(noisy)
+        return *moments, theta
 
-    def shown_moments(self, shown, sigma):
-        """Computes the moments of images that are as the network was trained to see them, with a known σ (B,)."""
-        return self.finished(self.network(shown), shown, sigma)
+    def shown_moments(self, shown, theta):
+        """Compute the moments of images that are as the network was trained to see them, with known θ (B, P)."""
+        return self.finished(self.network(shown), shown, theta)
 
-    def finished(self, outputs, shown, sigma):
-        """Gives denoised, mean and variance from network outputs (B, H, W, n), what it was shown, and σ (B,)."""
+    def finished(self, outputs, shown, theta):
+        """Compute denoised, mean and variance, or denoised alone, a tuple of tensors (B, H, W, C).
+
+        Args:
+            outputs: Network outputs (B, H, W, n).
+            shown: What the network was shown, (B, H, W, C).
+            theta: Noise parameters, (B, P).
+        """
         if not self.has_posterior:
-            return self.estimator.moments(outputs, shown, sigma)
-        sigma = ops.convert_to_tensor(sigma, "float32")
-        untrained = noise.untrained_variance(ops.square(sigma), self.noise.low)
-        denoised, mean, variance = self.estimator.moments(outputs, shown, sigma, untrained)
+            return (self.estimator.moments(outputs).denoised,)
+        theta = ops.convert_to_tensor(theta, "float32")
+        denoised, mean, variance = self.noise.posterior(self.estimator.prior(outputs), shown, theta)
         return denoised, mean, ops.maximum(variance, 0.0)
 
-    def fitted(self, noisy, sigma):
-        """Fit the intensities of images to the noise of the training, as `inference.intensity_fit.fit` does."""
-        return intensity_fit.fit(noisy, sigma, self.noise.low, self.noise.high)
+    def fitted_theta(self, theta, fit, xp=ops):
+        """Give noise parameters (B, P) of images as they are shown with a fit."""
+        return self.noise.rescaled(theta, fit.offset, 1.0 / fit.gain, xp)
 
-    def first_sigma(self, noisy, counts=None):
-        """Gives σ of each image before the network has seen it, (B,): the known one, or a first estimate."""
+    def unfitted_theta(self, theta, fit, xp=ops):
+        """Undo `fitted_theta`."""
+        return self.noise.restored(theta, fit.offset, 1.0 / fit.gain, xp)
+
+    def first_theta(self, noisy, counts=None):
+        """Give the noise of each image before the network has seen it, (B, P): the known one, or a first estimate."""
         if self.noise.is_known:
-            return ops.full((ops.shape(noisy)[0],), self.noise.low, dtype="float32")
-        return ops.clip(noise.estimate_sigma(noisy, counts), likelihood.MIN_SIGMA, 1.0)
+            known = ops.convert_to_tensor(self.noise.least, "float32")
+            return ops.broadcast_to(known, (ops.shape(noisy)[0], self.noise.size))
+        return self.noise.estimate(noisy, counts)
 
-    def refined(self, outputs, shown, sigma, counts=None):
-        """Lowers estimates of σ to what the network cannot explain; args as for `finished`."""
-        prior_variance = self.estimator.prior_variance(outputs)
-        if prior_variance is None:
-            return sigma
-        squared_residual = ops.square(shown - self.estimator.mean(outputs))
-        refined = noise.refine_sigma(squared_residual, prior_variance, sigma, self.noise.low, counts)
-        return ops.maximum(refined, likelihood.MIN_SIGMA)
+    def refined(self, outputs, shown, theta, counts=None):
+        """Improve estimates by what the network predicts; args as for `finished`."""
+        return self.noise.refined(self.estimator.prior(outputs), shown, theta, counts)
 
-    def solved_sigma(self, noisy, counts=None, network=None):
-        """Gives the model's own σ of normalised images, (B,).
+    def solved_theta(self, noisy, counts=None, network=None):
+        """Give the model's own noise parameters of normalised images, (B, P).
 
         The network sees the middle of an image, 256 pixels square.
 
@@ -316,35 +343,51 @@ class Denoiser(keras.Model):
             counts: Which pixels hold measurements, bool (B, H, W, C); `None` for all.
             network: What computes the network's outputs; `None` for the network itself.
         """
-        first = self.first_sigma(noisy, counts)
-        if not self.estimates_sigma:
+        first = self.first_theta(noisy, counts)
+        if not self.estimates_noise:
             return first
-        fit = self.fitted(noisy, first)
+        fit = self.noise.fit(noisy, first)
         rows, columns = (_middle(ops.shape(noisy)[axis]) for axis in (1, 2))
-        shown = fit.applied(noisy[:, rows, columns])
+        shown = noisy[:, rows, columns]
         counts = None if counts is None else counts[:, rows, columns]
-        outputs = (network or self.network)(shown)
-        return self.refined(outputs, shown, first * fit.gain, counts) / fit.gain
+        if fit is None:
+            return self.refined((network or self.network)(shown), shown, first, counts)
+        shown = fit.applied(shown)
+        refined = self.refined((network or self.network)(shown), shown, self.fitted_theta(first, fit), counts)
+        return self.unfitted_theta(refined, fit)
 
     # --- images as users have them -----------------------------------------------------------------------------------
 
     @property
-    def estimates_sigma(self) -> bool:
-        """Whether σ is estimated for each image where none is given."""
+    def estimates_noise(self) -> bool:
+        """Whether the noise of each image is estimated where none is told."""
         return self.has_posterior and not self.noise.is_known
 
-    def own_sigma(self, image):
-        """Gives the model's own σ of each image, (B,): the known one, or an estimate.
+    def own_noise(self, image):
+        """Give the model's own noise parameters of each image, (B, P): the known ones, or an estimate.
 
-        An estimate may lie outside of the range that was trained: such images are denoised with σ as it is.
+        An estimate may lie outside of the range that was trained: such images are denoised with it as it is.
 
         Args:
             image: Noisy images (B, H, W, C), float, in the units of the model.
         """
-        return self.solved_sigma(self.normalized(ops.cast(image, "float32"))) * self.scale
+        theta = self.solved_theta(self.normalized(ops.cast(image, "float32")))
+        return self.noise.restored(theta, self.offset, self.scale, ops)
 
-    def denoise(self, noisy, sigma=None, tile=None, overlap=None, tta=1):
-        """Denoises an image or a batch of images of any size; large ones in overlapping tiles.
+    def own_sigma(self, image):
+        """Give the model's own σ of each image, (B,), as `own_noise` does.
+
+        Args:
+            image: Noisy images (B, H, W, C), float, in the units of the model.
+
+        Raises:
+            ValueError: If its noise model has other parameters.
+        """
+        self._check_takes_sigma()
+        return self.own_noise(image)[:, 0]
+
+    def denoise(self, noisy, sigma=None, tile=None, overlap=None, tta=1, noise=None):
+        """Denoise an image or a batch of images of any size; large ones in overlapping tiles.
 
         Args:
             noisy: (H, W), (H, W, C) or (B, H, W, C), floats in the units of the model. Of models whose pixels are
@@ -354,7 +397,7 @@ class Denoiser(keras.Model):
             sigma: Noise standard deviation in the units of the scaled image, > 0 (25 grey levels of 8 bits are
                 25 / 255): a number, or one per image (B,). `None` takes the known one, or estimates it. Methods without
                 a posterior do not use it. Beyond the range of the training, intensities are stretched or compressed
-                for the network (`bsdenoise.inference.intensity_fit`), and σ is honoured as it is.
+                for the network (`bsdenoise.noise.intensity_fit`), and σ is honoured as it is.
             tile: Largest side of a tile in pixels, a multiple of the pooling grid; `None` computes at once what fits
                 into half of the free memory, and larger images in the largest tiles that do.
             overlap: Context in pixels that a tile has on every inner side, a multiple of the pooling grid and less than
@@ -363,35 +406,37 @@ class Denoiser(keras.Model):
                 is that of one pass over the whole.
             tta: Number of copies of the image, mirrored and transposed, whose results are averaged: 1, 2, 4 or 8. It
                 takes as many times as long. Copies are made of each tile where there are tiles.
+            noise: Noise parameters θ in the units of the scaled image, (P,) or one row per image (B, P), in the order
+                of `noise.parameters`. Of Gaussian noise they are σ alone, of which `sigma` is the short form.
 
         Returns:
             float32 array of the shape of `noisy`; float64 for float64, whose offset may be too large for float32. A
             masked array if `noisy` is one.
 
         Raises:
-            ValueError: If the image has the wrong type or shape, is empty or holds infinite values, or `sigma`, `tile`
-                or `overlap` does not fit.
+            ValueError: If the image has the wrong type or shape, is empty or holds infinite values, or `sigma`,
+                `noise`, `tile` or `overlap` does not fit.
         """
-        return self.denoise_with_sigma(noisy, sigma, tile, overlap, tta)[0]
+        return self.denoise_with_noise(noisy, sigma, tile, overlap, tta, noise)[0]
 
-    def denoise_with_sigma(self, noisy, sigma=None, tile=None, overlap=None, tta=1):
-        """Denoises as `denoise` does, and tells which σ was used: an estimate costs no pass of its own then.
+    def denoise_with_noise(self, noisy, sigma=None, tile=None, overlap=None, tta=1, noise=None):
+        """Denoise as `denoise` does, and tell which noise was used: an estimate costs no pass of its own then.
 
         Args and errors as for `denoise`.
 
         Returns:
-            The denoised images, and their σ, float32 (B,), in the units of the model, 0 where no noise was found;
-            `None` if none is used, or nothing was measured.
+            The denoised images, and their noise parameters, float32 (B, P), in the units of the model, 0 where no
+            noise was found; `None` if none are used, or nothing was measured.
         """
         noisy, gaps = missing.taken(noisy)
         if gaps is not None and gaps.is_everything:
             return gaps.restored(self._empty(noisy)), None
-        normalized, sigma, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta, gaps)
+        normalized, theta, moments = self._normalized_moments(noisy, sigma, noise, tile, overlap, tta, gaps)
         denoised = self._results(moments[:1], normalized)[0].reshape(np.shape(noisy))
         denoised = denoised if gaps is None else gaps.restored(denoised)
-        return denoised, None if sigma is None else self._told(sigma)
+        return denoised, None if theta is None else self._told(theta)
 
-    def posterior(self, noisy, sigma=None, tile=None, overlap=None, tta=1):
+    def posterior(self, noisy, sigma=None, tile=None, overlap=None, tta=1, noise=None):
         """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
 
         Args as for `denoise`.
@@ -401,30 +446,47 @@ class Denoiser(keras.Model):
 
         Returns:
             A `Posterior` of arrays as `denoise` gives them; `estimated_psnr` and `sigma` are numbers for one image,
-            (B,) for a batch. The PSNR is for a peak of the model's `scale`, and of the values that were measured; it is
-            NaN where it is withheld, as told by `bsdenoise.likelihood.posterior.WITHHELD`. Mean and standard deviation
-            are NaN where nothing was measured.
+            (B,) for a batch, `noise` is (P,) or (B, P). The PSNR is for a peak of the model's `scale`, of the values
+            that were measured; it is NaN where it is withheld, as told by `bsdenoise.likelihood.posterior.WITHHELD`.
+            Mean and standard deviation are NaN where nothing was measured.
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
         noisy, gaps = missing.taken(noisy)
         shape = np.shape(noisy)
         if gaps is not None and gaps.is_everything:
-            empty, unknown = self._empty(noisy), np.full(shape[0], np.nan, "float32")
-            nothing = gaps.restored(empty), gaps.without(empty), gaps.without(empty)
-            return Posterior(*nothing, *((unknown, unknown) if len(shape) == 4 else (np.nan, np.nan)))
-        normalized, sigma, moments = self._normalized_moments(noisy, sigma, tile, overlap, tta, gaps)
+            empty = self._empty(noisy)
+            unknown = np.full(shape[0] if len(shape) == 4 else 1, np.nan, "float32")
+            maps = [gaps.restored(empty), gaps.without(empty), gaps.without(empty)]
+            return self._as_posterior(maps, unknown, np.full((len(unknown), self.noise.size), np.nan, "float32"))
+        normalized, theta, moments = self._normalized_moments(noisy, sigma, noise, tile, overlap, tta, gaps)
         denoised, mean, variance = moments
         counts = None if gaps is None else gaps.counts.reshape(denoised.shape)
-        psnr = estimate_psnr(denoised, normalized.pixels, mean, np.sqrt(variance), sigma, counts)
+        noise_variance = self.noise.variance(mean, theta.astype(np.float64))
+        psnr = estimate_psnr(denoised, normalized.pixels, mean, np.sqrt(variance), noise_variance, counts)
         maps = [array.reshape(shape) for array in self._results(moments, normalized)]
         if gaps is not None:
             maps = [gaps.restored(maps[0]), *map(gaps.without, maps[1:])]
-        sigma = self._told(sigma)
-        numbers = (float(psnr[0]), float(sigma[0])) if len(shape) < 4 else (psnr, sigma)
-        return Posterior(*maps, *numbers)
+        return self._as_posterior(maps, psnr, self._told(theta))
 
-    def windows(self, read, shape, sigma=None, tile=None, overlap=None, tta=1):
+    def _as_posterior(self, maps, psnr, theta):
+        """Make a `Posterior` of an image or a batch."""
+        denoised, mean, std = maps
+        sigma = theta[:, 0] if self.noise.takes_sigma else None
+        found = Posterior(denoised, mean, std, psnr, sigma, theta)
+        return found if np.ndim(denoised) == 4 else found.of_one()
+
+    def noise_std(self, mean, noise):
+        """Compute the standard deviation of the noise of pixels, broadcastable to (B, H, W, C).
+
+        Args:
+            mean: Clean pixels or their prediction, (B, H, W, C), in the units of the model.
+            noise: Noise parameters (B, P), in the same units.
+        """
+        theta = self._shown(np.asarray(noise, np.float32))
+        return np.sqrt(self.noise.variance(self.normalized(np.asarray(mean)), theta)) * np.float32(self.scale)
+
+    def windows(self, read, shape, sigma=None, tile=None, overlap=None, tta=1, noise=None):
         """Denoises an image, or several of one size, that need not fit into memory, block by block.
 
         Args:
@@ -432,9 +494,10 @@ class Denoiser(keras.Model):
                 columns, two slices; in the units of `denoise`, integers included.
             shape: (H, W, C), or (B, H, W, C).
             sigma: As for `denoise`; where it has to be estimated, that is done in the middle of the image.
-            tile: As for `denoise`, like the two that follow.
+            tile: As for `denoise`, like those that follow.
             overlap: Likewise.
             tta: Likewise.
+            noise: Likewise.
 
         Yields:
             The rows and columns that are done, two slices, and arrays (h, w, C) or (B, h, w, C) for them: denoised,
@@ -466,9 +529,9 @@ class Denoiser(keras.Model):
 
         middle = tiling.middle(height, width, tiling.MIDDLE)
         count = number[0] if number else 1
-        sigma = None if sigma is None else self._accepted.sigma(sigma, count) / np.float32(self.scale)
+        theta = self._given_theta(sigma, noise, count)
         batch_shape = (count, height, width, self.channels)
-        blocks = self._inference.windows(normalized, batch_shape, middle, sigma, tile, overlap, tta)
+        blocks = self._inference.windows(normalized, batch_shape, middle, theta, tile, overlap, tta)
         return (finished(window, moments) for window, moments in blocks)
 
     def _empty(self, noisy):
@@ -476,20 +539,37 @@ class Denoiser(keras.Model):
         self._accepted.batch(noisy)
         return np.zeros(noisy.shape, noisy.dtype if noisy.dtype == np.float64 else np.float32)
 
-    def _normalized_moments(self, noisy, sigma, tile, overlap, tta, gaps=None):
-        """Gives images, their σ and their moments in the units of the network, as batches."""
+    def _normalized_moments(self, noisy, sigma, noise, tile, overlap, tta, gaps=None):
+        """Give images, their noise parameters and their moments in the units of the network, as batches."""
         self_ensemble.check(tta)
         normalized = self._normalized(noisy)
-        if sigma is not None:
-            sigma = self._accepted.sigma(sigma, len(normalized.pixels)) / np.float32(self.scale)
-        elif gaps is not None and self.estimates_sigma:
-            sigma = self._sigma_of_measured(normalized.pixels, gaps.counts.reshape(normalized.pixels.shape))
-        moments, sigma = self._inference.moments(normalized.pixels, sigma, tile, overlap, tta)
-        return normalized, sigma, moments
+        theta = self._given_theta(sigma, noise, len(normalized.pixels))
+        if theta is None and gaps is not None and self.estimates_noise:
+            theta = self._theta_of_measured(normalized.pixels, gaps.counts.reshape(normalized.pixels.shape))
+        moments, theta = self._inference.moments(normalized.pixels, theta, tile, overlap, tta)
+        return normalized, theta, moments
 
-    def _told(self, sigma):
-        """Gives σ of normalised images, (B,), as it is told: the least that is computed with stands for none."""
-        return np.where(sigma > 1.5 * likelihood.MIN_SIGMA, sigma * self.scale, 0.0).astype("float32")
+    def _given_theta(self, sigma, noise, count):
+        """Give the noise parameters that were told, (B, P), in the units of the network; `None` if none were."""
+        if sigma is not None and noise is not None:
+            raise ValueError("`sigma` is a short form of `noise`: give one of them.")
+        if sigma is not None:
+            self._check_takes_sigma()
+            return self._shown(self._accepted.sigma(sigma, count)[:, np.newaxis])
+        return None if noise is None else self._shown(self._accepted.theta(noise, count, self.noise.parameters))
+
+    def _check_takes_sigma(self):
+        """Refuse a σ where the noise has other parameters."""
+        base.check_is_sigma(self.noise.kind, self.noise.parameters)
+
+    def _shown(self, theta, xp=np):
+        """Give noise parameters (…, P) in the units of the network."""
+        return self.noise.rescaled(theta, self.offset, self.scale, xp)
+
+    def _told(self, theta):
+        """Give noise parameters (B, P) of normalised images as users are told them."""
+        found = self.noise.found(np.asarray(theta, np.float64))
+        return self.noise.restored(found, self.offset, self.scale).astype("float32")
 
     def _normalized(self, noisy):
         """Checks images and gives them as a batch in the units of the network."""
@@ -497,13 +577,13 @@ class Denoiser(keras.Model):
         # In the precision of the input: in float32, a large offset would swallow the noise of float64 images.
         return _Normalized(self.normalized(pixels).astype("float32", copy=False), pixels.dtype)
 
-    def _sigma_of_measured(self, pixels, counts):
-        """Estimates σ of normalised images, (B,), from what was measured of them, each by itself."""
+    def _theta_of_measured(self, pixels, counts):
+        """Estimate noise parameters of normalised images, (B, P), from what was measured of them, each by itself."""
         found = [
-            self.solved_sigma(image[np.newaxis], its_counts[np.newaxis] if its_counts.any() else None)
+            self.solved_theta(image[np.newaxis], its_counts[np.newaxis] if its_counts.any() else None)
             for image, its_counts in zip(pixels, counts, strict=True)
         ]
-        return np.concatenate([ops.convert_to_numpy(sigma) for sigma in found])
+        return np.concatenate([ops.convert_to_numpy(theta) for theta in found])
 
     def _results(self, moments, normalized):
         """Gives moments in the units of the model, in the precision of the images that they are of."""
@@ -544,14 +624,14 @@ class Denoiser(keras.Model):
 
     @property
     def _accepted(self):
-        return Accepted(self.channels, self.fractional, self.units, *self.intensities, self.scale)
+        return Accepted(self.channels, self.fractional, self.units, *self.intensities, self.scale, self.offset)
 
     def get_config(self):
         """Gives the arguments from which the model can be made again."""
         return {
             **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
-            "noise": keras.saving.serialize_keras_object(self.noise),
+            "noise": noise.serialize(self.noise),
             "method": self.method.name,
             "factor": self.factor,
             "clamp": self.clamp,
@@ -567,7 +647,7 @@ class Denoiser(keras.Model):
         config = dict(config)
         if "diagonal" in config:  # models saved before there were other methods
             config["method"] = "per_component" if config.pop("diagonal") else "full"
-        config["noise"] = keras.saving.deserialize_keras_object(config["noise"], custom_objects=custom_objects)
+        config["noise"] = noise.deserialize(config["noise"])
         config["network"] = keras.saving.deserialize_keras_object(
             networks.upgraded(config["network"]), custom_objects=custom_objects
         )

@@ -11,9 +11,8 @@ import reference
 import tensorflow as tf
 
 from bsdenoise.denoiser import Denoiser
-from bsdenoise.inference import intensity_fit
 from bsdenoise.network import blind_spot_network
-from bsdenoise.noise import GaussianNoise, estimate_sigma
+from bsdenoise.noise import GaussianNoise, estimate_sigma, intensity_fit
 
 SIGMA = 25 / 255
 KNOWN = GaussianNoise(SIGMA, SIGMA)

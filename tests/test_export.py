@@ -333,8 +333,8 @@ def test_the_command_writes_numbered_versions(run_folder, denoiser, server, tmp_
     assert cli.main(["export", str(run_folder), "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        f"{out / '5'}: 2 channel(s); its own sigma: 392.2",  # 25 / 255 of the scale of 4000
-        f"units of pixels and sigma: {denoiser.units}",
+        f"{out / '5'}: 2 channel(s); its own sigma 392.2",  # 25 / 255 of the scale of 4000
+        f"units of pixels and noise: {denoiser.units}",
         "signatures: serving_default, with_sigma, posterior, own_sigma, describe",
         "limit: 16777216 pixels per request and per image file",
     ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bsdenoise.inference.intensity_fit import MAX_STRETCHED, fit
+from bsdenoise.noise.intensity_fit import MAX_STRETCHED, fit
 
 LOW, HIGH = 0.02, 0.2
 

@@ -9,6 +9,8 @@ from bsdenoise import images, presets, progress
 from bsdenoise.app.facts import Denoised
 from bsdenoise.noise.spec import parse_level
 
+TINY = 1e-12  # noise that stands for none
+
 
 class Bench:
     """Denoises images with one denoiser.
@@ -24,8 +26,8 @@ class Bench:
 
     @property
     def known_sigma(self) -> float | None:
-        """The model's own σ in its units; `None` where it estimates σ for each image or uses none."""
-        if not (self.denoiser.has_posterior and self._is_known):
+        """The model's own σ in its units; `None` where it estimates σ or knows noise by other numbers."""
+        if not (self.denoiser.has_posterior and self._is_known and self._takes_sigma):
             return None
         return self._own_sigma(np.zeros((1, 1, self.denoiser.channels), np.float32))
 
@@ -47,10 +49,10 @@ class Bench:
     @property
     def trained(self) -> tuple[float, float] | None:
         """Least and greatest σ of the training, in the units of the pixels; `None` of a model that uses none."""
-        if not self.denoiser.has_posterior:
+        if not (self.denoiser.has_posterior and self._takes_sigma):
             return None
-        noise, scale = self.denoiser.noise, 1.0 if self._served is not None else self._scale
-        return noise.low * scale, noise.high * scale
+        noise = self.denoiser.noise
+        return noise.least[0] * self._scale, noise.greatest[0] * self._scale
 
     @property
     def peak(self) -> float | None:
@@ -70,6 +72,10 @@ class Bench:
     def _is_known(self) -> bool:
         return bool(self.denoiser.noise.is_known)
 
+    @property
+    def _takes_sigma(self) -> bool:
+        return bool(self.denoiser.noise.takes_sigma)
+
     def look(self, noisy: np.ndarray, sigma: str | None, advance: Callable[[float], None]) -> Denoised:
         """Denoise one image, and tell all that the model can.
 
@@ -87,6 +93,8 @@ class Bench:
             used = found.sigma if given is None else given
             return self._own_sigma(images.to_unit(part, self._bits)) if used is None else float(used), found
 
+        if not self._takes_sigma:
+            return self._look_by_parameters(noisy, sigma, advance)
         found = _watched(compute, images.parts_for(noisy, self.denoiser.channels), advance)
         sigmas, posteriors = zip(*found, strict=True)
         # Without any noise, σ and the standard deviation are 0.
@@ -100,6 +108,37 @@ class Bench:
             origin,
             None if origin == "estimated" else _joint_psnr([float(one.estimated_psnr) for one in posteriors]),
             sigma,
+        )
+
+    def _look_by_parameters(self, noisy: np.ndarray, sigma: str | None, advance: Callable[[float], None]) -> Denoised:
+        """Denoise one image with a model whose noise is more than a σ; arguments as for `look`."""
+
+        def compute(part: np.ndarray) -> Any:
+            return self.denoiser.posterior(self._pixels(part), sigma=self._given_sigma(part, sigma))
+
+        posteriors = _watched(compute, images.parts_for(noisy, self.denoiser.channels), advance)
+        ratio = None
+        if self._served is None:  # how strong noise is at a pixel, a server does not tell
+            stds = [
+                self.denoiser.noise_std(np.asarray(one.mean)[np.newaxis], np.asarray(one.noise)[np.newaxis])[0]
+                for one in posteriors
+            ]
+            ratios = [np.asarray(one.std) / np.maximum(std, TINY) for one, std in zip(posteriors, stds, strict=True)]
+            ratio = np.concatenate(ratios, axis=-1).mean(axis=-1)
+        scale = self._full_scale(noisy.dtype)
+        words = [
+            f"{parameter.name} {float(parameter.restored(value, 0.0, scale)):.4g}"
+            for one in posteriors
+            for parameter, value in zip(self.denoiser.noise.parameters, np.asarray(one.noise), strict=True)
+        ]
+        return Denoised(
+            noisy,
+            self._joined([one.denoised for one in posteriors], noisy.dtype),
+            ratio,
+            estimated_psnr=None
+            if not self._is_known
+            else _joint_psnr([float(one.estimated_psnr) for one in posteriors]),
+            noise=", ".join(words),
         )
 
     def denoised(self, noisy: np.ndarray, sigma: str | None, advance: Callable[[float], None]) -> np.ndarray:

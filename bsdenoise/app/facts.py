@@ -72,13 +72,14 @@ class Denoised:
     Attributes:
         noisy: (H, W, C), in the type of the file.
         denoised: Of the same shape and type, as it stands in the denoised file.
-        ratio: Posterior standard deviation over σ, mean over channels, (H, W); 1 where nothing was gained. `None` of a
-            model without a posterior, as is all that follows.
+        ratio: Posterior standard deviation over that of the noise, mean over channels, (H, W); 1 where nothing was
+            gained. `None` of a model without a posterior, as is all that follows.
         sigmas: σ in the units of the file: one, or one for each channel where each was denoised by itself.
         origin: Where σ came from: "given", "known" (the model's own) or "estimated" from the image.
         estimated_psnr: In dB, for the peak that the facts name; NaN where the model withholds it; `None` where σ was
             estimated, because texture that is taken for noise makes it far too high.
         given: σ as it was typed, `None` if it was not.
+        noise: The noise that was supposed, in words, of a model that knows it by other numbers than σ.
         ignored_share: Share of pixels without a measurement; they are left as they are, and `ratio` is NaN there.
     """
 
@@ -89,4 +90,5 @@ class Denoised:
     origin: str | None = None
     estimated_psnr: float | None = None
     given: str | None = None
+    noise: str | None = None
     ignored_share: float = 0.0

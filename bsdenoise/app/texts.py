@@ -106,6 +106,9 @@ def describe_result(facts: Facts, result: Denoised, seconds: float, index: int) 
         rows["σ used"] = _sigma(result, facts)
         rows |= _trained(facts, result.sigmas)
         rows["Estimated PSNR"] = _psnr(result, facts)
+    if result.noise is not None:
+        rows["Noise used"] = result.noise
+        rows["Estimated PSNR"] = _psnr(result, facts)
     if result.ratio is not None:
         rows["Uncertainty"] = _uncertainty(result.ratio, result.sigmas)
     rows["Display"] = _display(facts, result)
@@ -185,9 +188,9 @@ def _psnr(result: Denoised, facts: Facts) -> str:
 def _uncertainty(ratio: np.ndarray, sigmas: Sequence[float]) -> str:
     if np.isnan(ratio).all():
         return "none, because nothing was measured"
-    if max(sigmas) == 0:
+    if max(sigmas, default=1) == 0:
         return "none, because no noise was found"
-    return f"{float(np.nanmedian(ratio)):.2f} σ at the median pixel"
+    return f"{float(np.nanmedian(ratio)):.2f} {'σ' if sigmas else 'times the noise'} at the median pixel"
 
 
 def _display(facts: Facts, result: Denoised) -> str:

@@ -8,7 +8,7 @@ from bsdenoise.cli import models, report, terminal
 from bsdenoise.cli.denoise_progress import Progress
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.pipeline import run as pipeline
-from bsdenoise.pipeline.file_task import Task
+from bsdenoise.pipeline.file_task import Task, in_words
 
 EXIT_SOME_FAILED = 2
 
@@ -26,7 +26,7 @@ def run(config: DenoiseConfig) -> int:
     """
     tasks = list(pipeline.denoised(config, _Terminal(), models))
     num_failed = sum(task.error is not None for task in tasks)
-    print(f"{len(tasks) - num_failed} written, {num_failed} failed{_sigmas_in_words(tasks)}", file=sys.stderr)
+    print(f"{len(tasks) - num_failed} written, {num_failed} failed{_noise_in_words(tasks)}", file=sys.stderr)
     return EXIT_SOME_FAILED if num_failed else 0
 
 
@@ -57,18 +57,19 @@ class _Terminal(pipeline.Watcher):
         self._progress.end(task)
 
 
-def _sigmas_in_words(tasks: list[Task]) -> str:
-    """Say which σ was used where none was given, by kind of file, as each has units of its own."""
+def _noise_in_words(tasks: list[Task]) -> str:
+    """Say which noise was supposed where none was given, by kind of file, as each has units of its own."""
     kinds: dict[str, list[Task]] = {}
     for task in tasks:
-        if task.sigmas:
+        if task.thetas:
             kinds.setdefault(task.kind, []).append(task)
     if not kinds:
         return ""
     words = {
-        kind: of[0].in_words([sigma for task in of for sigma in task.sigmas]) for kind, of in sorted(kinds.items())
+        kind: in_words(of[0].ranges([theta for task in of for theta in task.thetas]))
+        for kind, of in sorted(kinds.items())
     }
     (first, *more) = words.values()
-    sigma = "; ".join(f"{sigma} in {kind} files" for kind, sigma in words.items()) if more else first
-    origin = "estimated per image" if tasks[0].is_sigma_estimated else "the model's own"
-    return f"; sigma {sigma} ({origin})"
+    noise = "; ".join(f"{text} in {kind} files" for kind, text in words.items()) if more else first
+    origin = "estimated per image" if tasks[0].is_noise_estimated else "the model's own"
+    return f"; {noise} ({origin})"

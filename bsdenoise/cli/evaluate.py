@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # these load Keras, which is announced first
 
 EXIT_SOME_FAILED = 2
 SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
-HUGE_SCALE = 1e30  # of pixels: no noise is too strong for it
 _PACKAGES = ("bsdenoise", "tensorflow", "keras", "numpy", "pillow", "scikit-image")
 _BM3D_PACKAGES = ("bm3d", "bm4d")
 
@@ -113,11 +112,12 @@ def _check(config: EvaluateConfig) -> None:
 def _check_names_and_levels(config: EvaluateConfig) -> None:
     """Refuses unknown methods and noise that cannot be read; whether it is too strong, each file's type tells."""
     from bsdenoise.evaluation import contestants
-    from bsdenoise.noise import parse, parse_level
+    from bsdenoise.noise import parse_level, read
 
     contestants.check_names(config.model, config.methods)
     if config.noise:
-        parse(config.noise, HUGE_SCALE)
+        declared = read(config.noise, 1.0)
+        declared.rescaled(0.0, declared.reach).made()
     if config.sigma:
         parse_level(config.sigma, 1.0)  # its words alone: it has no upper end
 

@@ -1,5 +1,7 @@
 """`bsdenoise export`: a trained model in, a numbered SavedModel for TF-Serving out."""
 
+import json
+
 from bsdenoise.cli import libraries, models, terminal
 from bsdenoise.config import ExportConfig
 
@@ -30,11 +32,11 @@ def run(config: ExportConfig) -> int:
         export.export_saved_model(
             denoiser, folder, max_pixels=config.max_pixels, tile=config.tile, warm_up=sizes, report=change
         )
-    low, high = denoiser.noise.low * denoiser.scale, denoiser.noise.high * denoiser.scale
-    sigma = f"{low:.4g}" if denoiser.noise.is_known else f"estimated per image, {low:.4g} to {high:.4g}"
-    print(f"{folder}: {denoiser.channels} channel(s); its own sigma: {sigma}")
-    print(f"units of pixels and sigma: {denoiser.units}")
-    names = export.signature_names(denoiser.channels, denoiser.fractional, denoiser.has_posterior)
+    origin = "" if denoiser.noise.is_known else ", estimated per image"
+    words = denoiser.noise.in_words(denoiser.offset, denoiser.scale)
+    print(f"{folder}: {denoiser.channels} channel(s); its own {words}{origin}")
+    print(f"units of pixels and noise: {denoiser.units}")
+    names = json.loads((folder / export.DESCRIPTION_FILE).read_text())["signatures"]
     print(f"signatures: {', '.join(names)}")
     print(f"limit: {config.max_pixels} pixels per request and per image file")
     if config.keep is not None:

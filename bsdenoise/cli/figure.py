@@ -18,7 +18,8 @@ from bsdenoise.cli import libraries, models, terminal
 from bsdenoise.config import FigureConfig
 from bsdenoise.evaluation import strip, window
 from bsdenoise.images import results
-from bsdenoise.noise.spec import parse_level, parse_range
+from bsdenoise.noise import registry
+from bsdenoise.noise.spec import parse_level
 
 if TYPE_CHECKING:  # these load Keras, which is announced first
     from bsdenoise.evaluation.cases import Item
@@ -80,7 +81,7 @@ def _check(config: FigureConfig) -> None:
     if config.save_crops and config.save_crops.exists() and not config.save_crops.is_dir():
         raise ValueError(f"{config.save_crops}: is a file; --save-crops names a folder.")
     # Whether the noise is too strong, each file's type tells.
-    parse_range(config.noise, 1.0)
+    registry.read(config.noise, 1.0)
     if config.sigma:
         parse_level(config.sigma, 1.0)
     for path in config.model:

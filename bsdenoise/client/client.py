@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Client:
 
     @property
     def noise(self) -> ServedNoise:
-        """For which noise it was trained: `low` and `high`, in the units of the pixels, and `is_known`."""
+        """For which noise it was trained, as the `noise` of a `Denoiser` tells it."""
         return self._model.described.noise
 
     @property
@@ -90,7 +90,7 @@ class Client:
 
     @property
     def has_posterior(self) -> bool:
-        """Whether σ matters, and `posterior` says how sure the result is."""
+        """Whether the noise matters, and `posterior` says how sure the result is."""
         return self.method.has_posterior
 
     def wait_until_ready(self, deadline: float = 60.0) -> None:
@@ -118,36 +118,37 @@ class Client:
 
     # --- arrays ------------------------------------------------------------------------------------------------------
 
-    def denoise(self, noisy: Any, sigma: Any = None) -> np.ndarray:
+    def denoise(self, noisy: Any, sigma: Any = None, noise: Any = None) -> np.ndarray:
         """Denoises an image or a batch of images of any size.
 
         Over REST, images of 8 or 16 bits with 1 or 3 channels travel as PNG files, and the result is rounded to their
         bits. All else, and all over gRPC, travels as float32 and comes back unrounded.
 
         What exceeds the limits of the model or the protocol is sent in parts: batches image by image, images in the
-        tiles that the model itself would use, with the σ of the whole.
+        tiles that the model itself would use, with the noise of the whole.
 
         Args:
             noisy: As for `Denoiser.denoise`. float64 travels as float32, and is refused if that would lose its noise.
             sigma: Noise standard deviation in the units of the scaled image, > 0: a number, or one per image (B,).
                 `None` takes the model's own, as `own_sigma` gives it. Models without a posterior do not use it, so that
                 it is checked and not sent.
+            noise: Noise parameters θ instead, (P,) or one row per image (B, P), as for `Denoiser.denoise`.
 
         Returns:
             float32 array of the shape of `noisy`.
 
         Raises:
-            ValueError: If the image has the wrong shape, is empty or not finite, or `sigma` does not fit.
+            ValueError: If the image has the wrong shape, is empty or not finite, or `sigma` or `noise` does not fit.
             ClientError: If the server refuses it, or does not answer.
         """
         noisy, gaps = missing.taken(noisy)
         if gaps is not None and gaps.is_everything:
             return gaps.restored(self._empty(noisy))
-        batch, pixels, sigma = self._checked(noisy, sigma)
-        denoised = self._model.denoise(batch, pixels, sigma).reshape(np.shape(noisy))
+        batch, pixels, theta = self._checked(noisy, sigma, noise)
+        denoised = self._model.denoise(batch, pixels, theta).reshape(np.shape(noisy))
         return denoised if gaps is None else gaps.restored(denoised)
 
-    def posterior(self, noisy: Any, sigma: Any = None) -> Posterior:
+    def posterior(self, noisy: Any, sigma: Any = None, noise: Any = None) -> Posterior:
         """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
 
         Args and errors as for `denoise`; also a `ValueError` of a model without a posterior.
@@ -156,26 +157,30 @@ class Client:
 
         Returns:
             What `Denoiser.posterior` gives: float32 arrays, and `estimated_psnr` and `sigma`, numbers for one image,
-            (B,) for a batch.
+            (B,) for a batch. Where noise is more than a σ, `estimated_psnr` is NaN of images that are sent in parts.
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
         noisy, gaps = missing.taken(noisy)
         shape = np.shape(noisy)
         if gaps is not None and gaps.is_everything:
-            empty, unknown = self._empty(noisy), np.full(shape[0], np.nan, np.float32)
-            maps = [gaps.restored(empty), gaps.without(empty), gaps.without(empty)]
-            return Posterior(*maps, *((unknown, unknown) if len(shape) == 4 else (np.nan, np.nan)))
-        batch, pixels, sigma = self._checked(noisy, sigma)
-        found = self._model.posterior(pixels, sigma, None if gaps is None else gaps.counts.reshape(pixels.shape))
+            empty = self._empty(noisy)
+            unknown = np.full(shape[0] if len(shape) == 4 else 1, np.nan, np.float32)
+            nothing = np.full((len(unknown), len(self.noise.parameters)), np.nan, np.float32)
+            sigma = unknown if self.noise.takes_sigma else None
+            maps = gaps.restored(empty), gaps.without(empty), gaps.without(empty)
+            found = Posterior(maps[0], maps[1], maps[2], unknown, sigma, nothing)
+            return found if len(shape) == 4 else found.of_one()
+        batch, pixels, theta = self._checked(noisy, sigma, noise)
+        found = self._model.posterior(pixels, theta, None if gaps is None else gaps.counts.reshape(pixels.shape))
         maps = [array.reshape(shape) for array in (found.denoised, found.mean, found.std)]
         if gaps is not None:
             maps = [gaps.restored(maps[0]), *map(gaps.without, maps[1:])]
-        numbers = found.estimated_psnr, found.sigma
-        return Posterior(*maps, *(numbers if len(shape) == batch.ndim else (float(one[0]) for one in numbers)))
+        found = replace(found, denoised=maps[0], mean=maps[1], std=maps[2])
+        return found if len(shape) == batch.ndim else found.of_one()
 
-    def own_sigma(self, image: Any) -> Any:
-        """Gives the model's own σ of an image: the known one, or its estimate.
+    def own_noise(self, image: Any) -> np.ndarray:
+        """Gives the model's own noise parameters of an image: the known ones, or its estimate.
 
         Of an image that exceeds the limits, the largest part in its middle that fits is looked at.
 
@@ -183,18 +188,28 @@ class Client:
             image: As for `denoise`.
 
         Returns:
-            A number, or for a batch float32 (B,), in the units of the pixels.
+            float32 (P,), or for a batch (B, P), in the units of the pixels.
 
         Raises:
-            ValueError: As `denoise`; also if the model has no posterior, because it is not asked for σ then.
+            ValueError: As `denoise`; also if the model has no posterior, because it is not asked for noise then.
             ClientError: As `denoise`.
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} does not use `sigma`: it has none of its own.")
         image, _ = missing.taken(image)  # what stands for gaps has the noise of the rest
-        _, pixels, _ = self._checked(image, None)
-        sigma = self._model.own_sigma(pixels)
-        return sigma if np.ndim(image) == 4 else float(sigma[0])
+        _, pixels, _ = self._checked(image, None, None)
+        theta = self._model.own_noise(pixels)
+        return theta if np.ndim(image) == 4 else theta[0]
+
+    def own_sigma(self, image: Any) -> Any:
+        """Gives the model's own σ of an image, as `own_noise` does; args and errors as for it.
+
+        Returns:
+            A number, or for a batch float32 (B,), in the units of the pixels.
+        """
+        self._model.described.check_takes_sigma()
+        sigma = self.own_noise(image)[..., 0]
+        return sigma if np.ndim(image) == 4 else float(sigma)
 
     def denoise_many(self, noisy: Iterable[Any], sigma: Any = None, concurrency: int = 4) -> Iterator[Outcome]:
         """Denoises images with several requests in flight; results come in order, one bad image loses no other.
@@ -230,11 +245,11 @@ class Client:
             ClientError: As `denoise`.
         """
         described = self._model.described
-        numbers = described.sigma_to_send(sigma, 1)
+        theta = described.theta_to_send(sigma, None, 1)
         height, width = files.size(data)
         fits = height * width <= described.max_pixels and len(data) <= self._model.transport.most_file_bytes()
         if fits and "encoded" in described.signatures:
-            return self._model.denoise_file(data, numbers)
+            return self._model.denoise_file(data, theta)
         return files.denoise_decoded(self, data, sigma)
 
     def denoise_file(self, source: str | Path, target: str | Path, sigma: float | None = None) -> None:
@@ -258,12 +273,12 @@ class Client:
         self._model.described.accepted.batch(noisy)
         return np.zeros(noisy.shape, np.float32)
 
-    def _checked(self, noisy: Any, sigma: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Gives the batch as it came and as float32, and σ of each image as it is sent."""
+    def _checked(self, noisy: Any, sigma: Any, noise: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Gives the batch as it came and as float32, and the noise parameters of each image, (B, P)."""
         described = self._model.described
         batch = described.accepted.batch(noisy)
         pixels = described.accepted.float32(described.accepted.pixels(batch))
-        return batch, pixels, described.sigma_to_send(sigma, len(batch))
+        return batch, pixels, described.theta_to_send(sigma, noise, len(batch))
 
 
 def _outcome(index: int, future: Future[np.ndarray]) -> Outcome:

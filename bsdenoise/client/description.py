@@ -8,27 +8,39 @@ from typing import Any
 import numpy as np
 
 from bsdenoise.inference.input_checks import Accepted
+from bsdenoise.noise.base import INTENSITY, SIGMA, Parameter, check_is_sigma, is_sigma
 
 FORMAT = 1  # of the description; the exporter raises it when a key changes its meaning
+NOISE = "noise"  # input of models whose noise is more than a σ
 FIRST_METHOD = "full"  # of models that were exported before their descriptions said it
+FIRST_NOISE = "gaussian"  # likewise
 
 
 @dataclass(frozen=True)
 class ServedNoise:
-    """The noise that the model was trained for, σ in the units of its pixels.
+    """The noise that the model was trained for, as a noise model of a `Denoiser` tells it.
 
     Attributes:
-        low: Least standard deviation.
-        high: Greatest standard deviation.
+        kind: What a noise SPEC begins with, such as "gaussian".
+        parameters: Its parameters.
+        least: Least parameters of the training, with intensities as fractions of the model's scale.
+        greatest: Greatest parameters.
     """
 
-    low: float
-    high: float
+    kind: str
+    parameters: tuple[Parameter, ...]
+    least: tuple[float, ...]
+    greatest: tuple[float, ...]
 
     @property
     def is_known(self) -> bool:
-        """Whether σ is one number for all images; otherwise the model estimates it."""
-        return self.low == self.high
+        """Whether all images have the same noise; otherwise the model estimates it."""
+        return self.least == self.greatest
+
+    @property
+    def takes_sigma(self) -> bool:
+        """Whether θ is a standard deviation, of which `sigma=` is the short form."""
+        return is_sigma(self.parameters)
 
 
 @dataclass(frozen=True)
@@ -87,11 +99,20 @@ class Described:
     def noise(self) -> ServedNoise:
         """For which noise it was trained."""
         noise = self.json["noise"]
-        return ServedNoise(float(noise["sigma_low"]), float(noise["sigma_high"]))
+        told = noise.get("parameters") or [{"name": SIGMA, "low": noise["sigma_low"], "high": noise["sigma_high"]}]
+        parameters = tuple(Parameter(str(one["name"]), str(one.get("unit", INTENSITY))) for one in told)
+        least, greatest = (
+            tuple(
+                parameter.rescaled(float(one[end]), self.offset, self.scale)
+                for parameter, one in zip(parameters, told, strict=True)
+            )
+            for end in ("low", "high")
+        )
+        return ServedNoise(str(noise.get("kind", FIRST_NOISE)), parameters, least, greatest)
 
     @cached_property
     def scale(self) -> float:
-        """Difference of intensity that the network sees as 1, the largest σ."""
+        """Difference of intensity that the network sees as 1."""
         return float(self.json["pixels"]["scale"])
 
     @cached_property
@@ -101,7 +122,7 @@ class Described:
 
     @cached_property
     def units(self) -> str:
-        """The units of pixels and σ, in words."""
+        """The units of pixels and noise, in words."""
         return str(self.json["pixels"]["units"])
 
     @cached_property
@@ -133,17 +154,38 @@ class Described:
     @cached_property
     def accepted(self) -> Accepted:
         """What the model takes."""
-        return Accepted(self.channels, self.is_fractional, self.units, *self.intensities, self.scale)
+        return Accepted(self.channels, self.is_fractional, self.units, *self.intensities, self.scale, self.offset)
 
-    def sigma_to_send(self, sigma: Any, count: int) -> np.ndarray | None:
-        """Checks σ, and gives it as float32 (B,); `None` if none was given, or the model has no use for it.
+    def theta_to_send(self, sigma: Any, noise: Any, count: int) -> np.ndarray | None:
+        """Check the noise of images, and give it as float32 (B, P).
 
         Args:
-            sigma: A number, one per image, or `None`.
+            sigma: σ, a number or one per image; `None` if it is not told.
+            noise: All parameters, (P,) or a row per image; `None` if they are not told.
             count: B, the number of images.
 
+        Returns:
+            The parameters; `None` if none were told, or the model has no use for them.
+
         Raises:
-            ValueError: If it has another shape, is not positive or too large.
+            ValueError: If they have another shape or are out of range, or the model has other ones.
         """
-        checked = None if sigma is None else self.accepted.sigma(sigma, count)
-        return checked if self.method.has_posterior else None
+        if sigma is not None and noise is not None:
+            raise ValueError("`sigma` is a short form of `noise`: give one of them.")
+        theta = None
+        if sigma is not None:
+            self.check_takes_sigma()
+            theta = self.accepted.sigma(sigma, count)[:, np.newaxis]
+        elif noise is not None:
+            theta = self.accepted.theta(noise, count, self.noise.parameters)
+        return theta if self.method.has_posterior else None
+
+    def check_takes_sigma(self) -> None:
+        """Refuse a σ where the noise has other parameters; errors as of `theta_to_send`."""
+        check_is_sigma(self.noise.kind, self.noise.parameters)
+
+    def named(self, theta: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Give noise parameters (B, P) as an input of signatures, by its name."""
+        if theta is None:
+            return {}
+        return {SIGMA: theta[:, 0]} if self.noise.takes_sigma else {NOISE: theta}

@@ -55,6 +55,6 @@ def denoise_file(denoiser: Any, source: str | Path, target: str | Path, sigma: f
         raise ValueError(f"{target}: unknown kind of image file. Expected one of {', '.join(images.SUFFIXES)}.")
     relative = None if sigma is None else f"{float(sigma)!r}/1"  # of full scale, as σ of a model is
     config = DenoiseConfig(inputs=(str(source),), out=Path(target), sigma=relative, overwrite=True)
-    (task,) = denoised(config, Watcher(), given=denoiser, tells_sigma=False)
+    (task,) = denoised(config, Watcher(), given=denoiser, tells_noise=False)
     if task.error is not None:
         raise task.error

@@ -9,11 +9,12 @@ import numpy as np
 
 from bsdenoise.client import files, request_plan
 from bsdenoise.client.address import Address
-from bsdenoise.client.description import Described
+from bsdenoise.client.description import NOISE, Described
 from bsdenoise.client.errors import ClientError, RefusedError
 from bsdenoise.client.retries import Patience
 from bsdenoise.client.transport import Transport
 from bsdenoise.likelihood.posterior import SERVED_WITHHELD, Posterior, estimate_psnr
+from bsdenoise.noise.base import SIGMA
 
 FILE_TYPES = (np.uint8, np.uint16)  # what PNG holds
 DESCRIBE_IS_MISSING = re.compile('"describe" not found')  # in TensorFlow-Serving's words
@@ -48,13 +49,13 @@ class ServedModel:
                 self._described = self._describe()
             return self._described
 
-    def denoise(self, batch: np.ndarray, pixels: np.ndarray, sigma: np.ndarray | None) -> np.ndarray:
+    def denoise(self, batch: np.ndarray, pixels: np.ndarray, theta: np.ndarray | None) -> np.ndarray:
         """Denoises a batch.
 
         Args:
             batch: (B, H, W, C), of the type that it came in.
             pixels: The same as float32, scaled.
-            sigma: (B,), `None` for the model's own, or if it uses none.
+            theta: Noise parameters (B, P), `None` for the model's own, or if it uses none.
 
         Returns:
             float32 (B, H, W, C).
@@ -65,20 +66,21 @@ class ServedModel:
         else:
             planned = self._parts(batch.shape, pictures=1)
             sent, ask = pixels, self._denoise_as_pixels
-        if sigma is None and planned[0].is_tile and self.described.method.has_posterior:
-            sigma = self.own_sigma(pixels)  # one for all tiles; of whole images it is left to the model
-        return self._joined(planned, sent, sigma, MAPS[:1], ask)[0]
+        if theta is None and planned[0].is_tile and self.described.method.has_posterior:
+            theta = self.own_noise(pixels)  # one for all tiles; of whole images it is left to the model
+        return self._joined(planned, sent, theta, MAPS[:1], ask)[0]
 
-    def posterior(self, pixels: np.ndarray, sigma: np.ndarray | None, counts: np.ndarray | None = None) -> Posterior:
+    def posterior(self, pixels: np.ndarray, theta: np.ndarray | None, counts: np.ndarray | None = None) -> Posterior:
         """Denoises a batch with all that is known of it; args as for `denoise`, results with a batch axis.
 
         `counts` (B, H, W, C) tells which pixels hold measurements; `None` for all.
         """
-        own = self.own_sigma(pixels) if sigma is None else sigma
+        own = self.own_noise(pixels) if theta is None else theta
         psnr = np.empty(len(pixels), np.float32)
+        noise = self.described.noise
 
-        def ask(images: np.ndarray, sigma: np.ndarray | None, which: slice) -> list[np.ndarray]:
-            answer = self._predict("posterior", image=images, sigma=sigma)
+        def ask(images: np.ndarray, theta: np.ndarray | None, which: slice) -> list[np.ndarray]:
+            answer = self._predict("posterior", image=images, **self.described.named(theta))
             served = answer["estimated_psnr"]
             psnr[which] = np.where(served == SERVED_WITHHELD, np.nan, served)
             return [answer[name] for name in MAPS]
@@ -86,24 +88,34 @@ class ServedModel:
         planned = self._parts(pixels.shape, pictures=len(MAPS))
         denoised, mean, std = self._joined(planned, pixels, own, MAPS, ask)
         if planned[0].is_tile or counts is not None:
-            offset, scale = self.described.offset, self.described.scale
-            its_denoised, its_noisy, its_mean = ((array - offset) / scale for array in (denoised, pixels, mean))
-            psnr = estimate_psnr(its_denoised, its_noisy, its_mean, std / scale, own / scale, counts)
-        return Posterior(denoised, mean, std, psnr, own)
+            if noise.takes_sigma:
+                offset, scale = self.described.offset, self.described.scale
+                its_denoised, its_noisy, its_mean = ((array - offset) / scale for array in (denoised, pixels, mean))
+                variance = np.square(own.astype(np.float64) / scale)[:, np.newaxis, np.newaxis]
+                psnr = estimate_psnr(its_denoised, its_noisy, its_mean, std / scale, variance, counts)
+            else:
+                psnr[:] = np.nan  # how the variance follows from other parameters, only the server knows
+        return Posterior(denoised, mean, std, psnr, own[:, 0] if noise.takes_sigma else None, own)
 
-    def own_sigma(self, pixels: np.ndarray) -> np.ndarray:
-        """Gives the model's own σ of each image, float32 (B,); of images too large, from the part in their middle."""
-        if self.described.noise.is_known:
-            return np.full(len(pixels), self.described.noise.low, np.float32)
+    def own_noise(self, pixels: np.ndarray) -> np.ndarray:
+        """Gives the model's own noise of each image, float32 (B, P); of images too large, from their middle."""
+        noise, offset, scale = self.described.noise, self.described.offset, self.described.scale
+        if noise.is_known:
+            told = zip(noise.parameters, noise.least, strict=True)
+            return np.tile(
+                np.array([one.restored(value, offset, scale) for one, value in told], np.float32), (len(pixels), 1)
+            )
         _, height, width, _ = pixels.shape
         crop = request_plan.centre(height, width, self._most_pixels(pictures=1))
-        return np.concatenate([self._ask("own_sigma", "sigma", image=image[None][:, *crop]) for image in pixels])
+        name = SIGMA if noise.takes_sigma else NOISE
+        found = [self._ask(f"own_{name}", name, image=image[None][:, *crop]) for image in pixels]
+        return np.concatenate(found).reshape(len(pixels), -1)
 
-    def denoise_file(self, data: bytes, sigma: np.ndarray | None) -> bytes:
-        """Denoises the bytes of one PNG or JPEG file into those of a PNG file; `sigma` is (1,) or `None`."""
-        if sigma is None:
-            return self._ask("encoded", "denoised_bytes", image_bytes=_objects(data))[0]
-        return self._ask("encoded_with_sigma", "denoised_bytes", image_bytes=_objects(data), sigma=sigma)[0]
+    def denoise_file(self, data: bytes, theta: np.ndarray | None) -> bytes:
+        """Denoises the bytes of one PNG or JPEG file into those of a PNG file; `theta` is (1, P) or `None`."""
+        noise = self.described.named(theta)
+        signature = "_".join(["encoded_with", *noise]) if noise else "encoded"
+        return self._ask(signature, "denoised_bytes", image_bytes=_objects(data), **noise)[0]
 
     def _describe(self) -> Described:
         try:
@@ -128,14 +140,14 @@ class ServedModel:
             raise ClientError(f"{self.address}: the answer of {signature!r} lacks {output!r}.")
         return found
 
-    def _denoise_as_pixels(self, images: np.ndarray, sigma: np.ndarray | None, _: slice) -> list[np.ndarray]:
-        if sigma is None:
-            return [self._ask("serving_default", "denoised", image=images)]
-        return [self._ask("with_sigma", "denoised", image=images, sigma=sigma)]
+    def _denoise_as_pixels(self, images: np.ndarray, theta: np.ndarray | None, _: slice) -> list[np.ndarray]:
+        noise = self.described.named(theta)
+        signature = "_".join(["with", *noise]) if noise else "serving_default"
+        return [self._ask(signature, "denoised", image=images, **noise)]
 
-    def _denoise_as_files(self, images: np.ndarray, sigma: np.ndarray | None, _: slice) -> list[np.ndarray]:
+    def _denoise_as_files(self, images: np.ndarray, theta: np.ndarray | None, _: slice) -> list[np.ndarray]:
         (image,) = images
-        return [files.unit_pixels(self.denoise_file(files.png(image), sigma)).reshape(images.shape)]
+        return [files.unit_pixels(self.denoise_file(files.png(image), theta)).reshape(images.shape)]
 
     def _most_pixels(self, pictures: int) -> int:
         """Most pixels of a request for as many pictures."""
@@ -155,7 +167,7 @@ class ServedModel:
         self,
         planned: list[request_plan.Part],
         batch: np.ndarray,
-        sigma: np.ndarray | None,
+        theta: np.ndarray | None,
         names: tuple[str, ...],
         ask: Callable[[np.ndarray, Any, slice], list[np.ndarray]],
     ) -> list[np.ndarray]:
@@ -163,7 +175,7 @@ class ServedModel:
         results = [np.empty(batch.shape, np.float32) for _ in names]
         for part in planned:
             sent = batch[part.images, *part.tile.window]
-            answers = ask(sent, None if sigma is None else sigma[part.images], part.images)
+            answers = ask(sent, None if theta is None else theta[part.images], part.images)
             for name, result, answer in zip(names, results, answers, strict=True):
                 if answer.shape != sent.shape:
                     raise ClientError(

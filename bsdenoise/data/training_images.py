@@ -21,7 +21,7 @@ from bsdenoise.data.sources import Source
 from bsdenoise.images import missing
 from bsdenoise.images.masks import Masks
 from bsdenoise.methods import Crop, Method
-from bsdenoise.noise import GaussianNoise
+from bsdenoise.noise import NoiseModel
 
 # First entries of random seeds, so that no two purposes share a stream.
 _ORDER, _EXAMPLE, _FIXED_NOISE, _HELD_OUT, _VALIDATION = range(5)
@@ -33,7 +33,7 @@ LEAST_MEASURED, MOST_DRAWS = 0.25, 20
 class TrainingImages:
     """Examples for training and validation, drawn from a source.
 
-    All that they hold is normalised, σ too: (pixel − offset) / scale and σ / scale, the units of network and loss.
+    All that they hold is normalised, noise parameters too: (pixel − offset) / scale, the units of network and loss.
     `_normalised` is the one place where that is done, to a crop wherever the whole is not needed; a `Denoiser` undoes
     it by itself. Values that were not measured are NaN, in targets too, which losses leave out; what networks are
     shown is filled.
@@ -42,7 +42,7 @@ class TrainingImages:
         source: The images.
         method: What is trained: it makes examples out of crops.
         channels: Number of channels of an example; 1 turns RGB into luminance.
-        noise: The noise model, with standard deviations as fractions of `scale`.
+        noise: The noise model, with intensities as fractions of `scale`.
         corrupt: "fresh" draws noise anew at each visit; "fixed" gives each image one noise realisation for ever (two
             for a method that compares two), whatever the seed; `None` takes images as noisy already.
         crop: Side of the square crops, in pixels.
@@ -65,7 +65,7 @@ class TrainingImages:
     source: Source
     method: Method
     channels: int
-    noise: GaussianNoise
+    noise: NoiseModel
     corrupt: str | None
     crop: int
     full_scale: float | None = None
@@ -101,7 +101,7 @@ class TrainingImages:
         """Makes training example `number` of the run: what the network is shown, and its target, as the method says."""
         rng = np.random.default_rng((self.seed, _EXAMPLE, number))
         images_of_one = self._pick(number)
-        sigma = np.float32(self.noise.draw_sigma(rng))
+        theta = self.noise.draw(rng)
         top, left = self._place(images_of_one, rng)
         turns = (int(rng.integers(2)), int(rng.integers(4))) if self.augment else (0, 0)
 
@@ -109,7 +109,7 @@ class TrainingImages:
             crop = whole[top : top + self.crop, left : left + self.crop]
             return np.rot90(crop[:, ::-1] if turns[0] else crop, turns[1])
 
-        shown, target = self.method.example(self._crop(images_of_one, sigma, cut, rng, self.corrupt))
+        shown, target = self.method.example(self._crop(images_of_one, theta, cut, rng, self.corrupt))
         return missing.filled(np.ascontiguousarray(shown, "float32")), np.ascontiguousarray(target, "float32")
 
     def validation_crop(self, index: int, side: int) -> Crop:
@@ -125,8 +125,8 @@ class TrainingImages:
         if not _measured(images_of_one, window).any():
             raise ValueError("none of the pixels in its middle holds a measurement")
         rng = np.random.default_rng((_VALIDATION, index))
-        sigma = np.float32(self.noise.low)
-        return self._crop(images_of_one, sigma, lambda whole: whole[window], rng, "fixed" if self.corrupt else None)
+        theta = np.array(self.noise.least, np.float32)
+        return self._crop(images_of_one, theta, lambda whole: whole[window], rng, "fixed" if self.corrupt else None)
 
     def batches(
         self, batch: int, first: int, last: int, *, worker: int = 0, workers: int = 1, size: int | None = None
@@ -148,7 +148,7 @@ class TrainingImages:
             Pairs (size, crop, crop, …): what is shown, and targets.
         """
         crop = (self.crop, self.crop)
-        target_channels = self.channels + self.method.extra_target
+        target_channels = self.channels + self.method.num_extra(self.noise)
 
         def load(number):
             shown, target = tf.numpy_function(self.example, [number], (tf.float32, tf.float32), stateful=False)
@@ -161,16 +161,16 @@ class TrainingImages:
         loaded = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return loaded.batch(size or part, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
-    def _crop(self, images_of_one: list[np.ndarray], sigma, cut, rng, corrupt: str | None) -> Crop:
+    def _crop(self, images_of_one: list[np.ndarray], theta, cut, rng, corrupt: str | None) -> Crop:
         """Cuts an image, and its partner if there is one; adds noise, `fresh` to the crop, `fixed` to the whole."""
         cuts = [self._normalised(cut(image)) for image in images_of_one]
         if corrupt is None:
             has_clean = len(cuts) > 1 and not self.method.has_noisy_target
-            return Crop(cuts.__getitem__, cuts[1] if has_clean else None, sigma, rng)
+            return Crop(cuts.__getitem__, cuts[1] if has_clean else None, theta, rng)
         if corrupt == "fresh":
-            return Crop(lambda copy: self.noise.corrupt(cuts[0], sigma, rng), cuts[0], sigma, rng)
+            return Crop(lambda copy: self.noise.corrupt(cuts[0], theta, rng), cuts[0], theta, rng)
         copies = FixedCopies(self._normalised(images_of_one[0]), self.noise)
-        return Crop(lambda copy: cut(copies[copy]), cuts[0], copies.sigma, rng)
+        return Crop(lambda copy: cut(copies[copy]), cuts[0], copies.theta, rng)
 
     def _place(self, images_of_one: list[np.ndarray], rng: np.random.Generator) -> tuple[int, int]:
         """Draws the upper left corner of a crop: once, unless hardly anything was measured in it."""
@@ -300,18 +300,18 @@ class FixedCopies:
         noise: The noise model.
     """
 
-    def __init__(self, image: np.ndarray, noise: GaussianNoise):
+    def __init__(self, image: np.ndarray, noise: NoiseModel):
         self._image = image
         self._noise = noise
         self._seed = (_FIXED_NOISE, zlib.crc32(np.ascontiguousarray(image).data), *image.shape)
         self._rng = np.random.default_rng(self._seed)
-        self.sigma = np.float32(noise.draw_sigma(self._rng))
+        self.theta = noise.draw(self._rng)
         self._first: np.ndarray | None = None
 
     def __getitem__(self, copy: int) -> np.ndarray:
-        """Gives a copy; both have the same σ."""
+        """Give a copy; both have the same noise parameters."""
         if copy:
-            return self._noise.corrupt(self._image, self.sigma, np.random.default_rng((*self._seed, copy)))
+            return self._noise.corrupt(self._image, self.theta, np.random.default_rng((*self._seed, copy)))
         if self._first is None:
-            self._first = self._noise.corrupt(self._image, self.sigma, self._rng)
+            self._first = self._noise.corrupt(self._image, self.theta, self._rng)
         return self._first

@@ -2,7 +2,7 @@
 
 The noise of an image is a function of its pixels and of the number of the draw, of nothing else: neither the name nor
 the place of the folder, nor which other images or methods are measured beside it. It is neither clipped nor rounded,
-and scales with σ. This is the protocol of Laine, Lehtinen, Aila (2019).
+and scales with its parameters. This is the protocol of Laine, Lehtinen, Aila (2019).
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,23 @@ from bsdenoise import images, noise
 from bsdenoise.images import missing
 
 GREY, RGB = 1, 3
-_NO_LIMIT = 2.0**100  # a full scale that no σ exceeds; by a power of two nothing is rounded
+
+
+class Told(NamedTuple):
+    """The noise of an image, in its units.
+
+    Attributes:
+        kind: The kind of noise.
+        theta: Its parameters.
+    """
+
+    kind: str
+    theta: tuple[float, ...]
+
+    @property
+    def sigma(self) -> float | None:
+        """Standard deviation of white Gaussian noise; `None` of other noise."""
+        return self.theta[0] if self.kind == noise.GaussianNoise.kind else None
 
 
 @dataclass(frozen=True)
@@ -29,7 +46,7 @@ class Case:
     Attributes:
         noisy: float32 (H, W, C); full scale 1 for integer files, else in the file's own units.
         clean: float32 (H, W, C), in the same units.
-        sigma: Noise standard deviation in those units; `None` if the method must know it by itself.
+        noise: The noise in those units; `None` if the method must know it by itself.
         levels: Greatest value of the clean file's integer type; `None` for float files.
         notes: What was done to the file's pixels, in words.
         independent_channels: Whether the channels are no colours.
@@ -38,11 +55,16 @@ class Case:
 
     noisy: np.ndarray
     clean: np.ndarray
-    sigma: float | None
+    noise: Told | None
     levels: int | None
     notes: tuple[str, ...] = ()
     independent_channels: bool = False
     counts: np.ndarray | None = None
+
+    @property
+    def sigma(self) -> float | None:
+        """Standard deviation of the noise; `None` if that is not known, or not all that there is to know."""
+        return None if self.noise is None else self.noise.sigma
 
     @property
     def peak(self) -> float:
@@ -209,13 +231,15 @@ def read_clean(item: Item, channels: int, spec: str) -> Case:
         array, notes = np.repeat(array, RGB, axis=-1), (*notes, "grey, taken as RGB with three equal channels")
     array = images.to_channels(array, channels)
     clean = images.to_unit(array, picture.bits)
-    # Floats have units of their own, of which σ may be many.
-    limit = _NO_LIMIT if array.dtype.kind == "f" and not noise.is_relative(spec) else 1.0
-    model = noise.parse(spec, limit * picture.full_scale)
+    declared = noise.read(spec, picture.full_scale)
+    # Floats have units of their own, of which the noise may be many.
+    limit = declared.reach if array.dtype.kind == "f" and not noise.is_relative(spec) else 1.0
+    model = declared.rescaled(0.0, limit).made()
     rng = np.random.default_rng([*_seed(array), item.draw])
-    sigma = float(np.float32(limit * model.draw_sigma(rng)))
-    noisy = model.corrupt(clean, np.float32(sigma), rng)
-    return Case(noisy, clean, sigma, _levels(picture), notes, counts=_counts(gaps, clean.shape))
+    theta = model.restored(model.draw(rng), 0.0, np.float32(limit))
+    noisy = model.corrupt(clean, theta, rng)
+    told = Told(model.kind, tuple(map(float, theta)))
+    return Case(noisy, clean, told, _levels(picture), notes, counts=_counts(gaps, clean.shape))
 
 
 def read_pair(item: Item, channels: int) -> Case:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bsdenoise import loading, presets
 from bsdenoise.evaluation import bm3d
-from bsdenoise.evaluation.cases import RGB, Case
+from bsdenoise.evaluation.cases import RGB, Case, Told
 from bsdenoise.likelihood import posterior
 
 UNTRAINED = ("bm3d",)  # what `--methods` takes
@@ -79,17 +79,17 @@ class Contestant(Protocol):
         """Raises `ValueError` if an image is not in its units, or its channels are no colours where they must be."""
         ...
 
-    def estimate(self, noisy: np.ndarray, sigma: float | None, tile: int | None, label: str = "") -> Estimate:
+    def estimate(self, noisy: np.ndarray, told: Told | None, tile: int | None, label: str = "") -> Estimate:
         """Denoises one image.
 
         Args:
             noisy: float32 (H, W, C).
-            sigma: Noise standard deviation in its units; `None` takes the contestant's own.
+            told: Its noise; `None` takes the contestant's own.
             tile: Largest side of a tile in pixels; `None` tiles large images only.
             label: Path of names that says which image it is, as from `Item.label`.
 
         Raises:
-            ValueError: If the image, σ or the tile does not fit.
+            ValueError: If the image, its noise or the tile does not fit.
         """
         ...
 
@@ -144,29 +144,39 @@ class Model:
             kind = "integer" if self.denoiser.fractional else "float"
             raise ValueError(f"the model takes {kind} images: its units are {self.denoiser.units}.")
 
-    def estimate(self, noisy: np.ndarray, sigma: float | None, tile: int | None, label: str = "") -> Estimate:
+    def estimate(self, noisy: np.ndarray, told: Told | None, tile: int | None, label: str = "") -> Estimate:
         """Denoises; says as much beyond that as the method can."""
         denoiser, method = self.denoiser, self.denoiser.method
+        options = {"tile": tile, "tta": self._tta}
         if not (method.has_posterior or method.is_blind):
-            return Estimate(denoiser.denoise(noisy, sigma=sigma, tile=tile, tta=self._tta))
-        used = float(denoiser.own_sigma(noisy[np.newaxis])[0]) if sigma is None else sigma
+            return Estimate(denoiser.denoise(noisy, **options))
+        model = denoiser.noise
+        if told is not None and told.kind != model.kind:
+            raise ValueError(f"the noise is {told.kind}, and the model {self.name} knows {model.kind} noise.")
+        if told is None:
+            told_or_own = Told(model.kind, tuple(map(float, np.asarray(denoiser.own_noise(noisy[np.newaxis]))[0])))
+        else:
+            told_or_own = told
+        theta, used = np.array(told_or_own.theta, np.float32), told_or_own.sigma
         if method.has_posterior:
-            post = denoiser.posterior(noisy, sigma=used, tile=tile, tta=self._tta)
+            post = denoiser.posterior(noisy, noise=theta, **options)
             result = Estimate(post.denoised, post.mean, post.std, float(post.estimated_psnr), used)
         else:
-            denoised = denoiser.denoise(noisy, sigma=used, tile=tile, tta=self._tta)
-            result = Estimate(denoised, denoised, None, self._stein_psnr(denoised, noisy, used), used)
-        was_estimated = sigma is None and not denoiser.noise.is_known
+            denoised = denoiser.denoise(noisy, **options)
+            result = Estimate(denoised, denoised, None, self._stein_psnr(denoised, noisy, theta), used)
+        was_estimated = told is None and not model.is_known
         return result._replace(estimated_psnr=None) if was_estimated else result
 
     def stop(self) -> None:
         """Does nothing: one image is denoised at a time."""
 
-    def _stein_psnr(self, denoised: np.ndarray, noisy: np.ndarray, sigma: float) -> float:
+    def _stein_psnr(self, denoised: np.ndarray, noisy: np.ndarray, theta: np.ndarray) -> float:
         """Estimates the PSNR of a prediction that does not depend on the observed pixel: no variance is left to it."""
-        batch, noisy_batch = (image[np.newaxis] / self.scale for image in (denoised, noisy))
-        level = np.array([sigma / self.scale])
-        return float(posterior.estimate_psnr(batch, noisy_batch, batch, np.zeros_like(batch), level)[0])
+        denoiser = self.denoiser
+        batch, noisy_batch = ((image[np.newaxis] - denoiser.offset) / self.scale for image in (denoised, noisy))
+        shown = denoiser.noise.rescaled(np.float64(theta), denoiser.offset, self.scale)[np.newaxis]
+        variance = denoiser.noise.variance(batch, shown)
+        return float(posterior.estimate_psnr(batch, noisy_batch, batch, np.zeros_like(batch), variance)[0])
 
 
 class Bm3d:
@@ -207,8 +217,9 @@ class Bm3d:
         if case.independent_channels:
             raise ValueError("BM3D takes three channels for red, green and blue, and these are independent.")
 
-    def estimate(self, noisy: np.ndarray, sigma: float | None, tile: int | None, label: str = "") -> Estimate:
+    def estimate(self, noisy: np.ndarray, told: Told | None, tile: int | None, label: str = "") -> Estimate:
         """Denoises the whole image, without tiles, or finds what was computed before."""
+        sigma = None if told is None else told.sigma
         if sigma is None:
             raise ValueError(
                 "BM3D must be told the noise level: it has none of its own. Give --sigma, or leave bm3d away."

@@ -17,7 +17,7 @@ from bsdenoise.evaluation.cases import GREY, RGB, Item
 from bsdenoise.evaluation.contestants import Contestant, Estimate
 from bsdenoise.evaluation.metrics import psnr, rounded
 from bsdenoise.evaluation.panels import CLEAN, LABELS, NOISY, Panel, Row, Subject
-from bsdenoise.evaluation.records import Protocol, read_case, told_sigma
+from bsdenoise.evaluation.records import Protocol, read_case, told_noise
 from bsdenoise.evaluation.window import Window
 
 WHITE_LEVEL = 255
@@ -161,7 +161,7 @@ def _estimates(contestant: Contestant, subjects: Sequence[Subject], protocol: Pr
     def estimate(subject: Subject) -> Estimate:
         case = subject.case
         with _naming(subject.item):
-            return contestant.estimate(case.noisy, told_sigma(case, protocol), protocol.tile, subject.item.label)
+            return contestant.estimate(case.noisy, told_noise(case, protocol), protocol.tile, subject.item.label)
 
     if contestant.workers == 1:
         yield from map(estimate, subjects)

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import bsdenoise
-from bsdenoise.evaluation.cases import Case, Item, are_independent, read_clean, read_pair
+from bsdenoise.evaluation.cases import Case, Item, Told, are_independent, read_clean, read_pair
 from bsdenoise.evaluation.contestants import Contestant
 from bsdenoise.evaluation.metrics import psnr, rounded, ssim
+from bsdenoise.noise import GaussianNoise
 from bsdenoise.noise.spec import parse_level
 
 
@@ -52,7 +53,7 @@ class Record:
         channels: Number of channels compared.
         height: Height in pixels.
         width: Width in pixels.
-        sigma: Standard deviation of the noise that was added; `None` for real pairs.
+        sigma: Standard deviation of the noise that was added; `None` for real pairs, and for noise that is not white.
         sigma_used: What the contestant took it to be; `None` if its method does not use it.
         psnr_noisy: PSNR of the noisy image, not rounded.
         psnr: PSNR of the result, rounded to the bits of the file.
@@ -225,8 +226,8 @@ def read_case(item: Item, channels: int, protocol: Protocol) -> Case:
     return replace(case, independent_channels=independent)
 
 
-def told_sigma(case: Case, protocol: Protocol) -> float | None:
-    """Gives σ that contestants are told of an image; `None` leaves it to them.
+def told_noise(case: Case, protocol: Protocol) -> Told | None:
+    """Gives the noise that contestants are told of an image; `None` leaves it to them.
 
     Raises:
         ValueError: If the protocol's cannot be read.
@@ -234,8 +235,8 @@ def told_sigma(case: Case, protocol: Protocol) -> float | None:
     if protocol.own_sigma:
         return None
     if protocol.sigma is not None:
-        return parse_level(protocol.sigma, float(case.levels or 1))
-    return case.sigma
+        return Told(GaussianNoise.kind, (parse_level(protocol.sigma, float(case.levels or 1)),))
+    return case.noise
 
 
 def measure(contestant: Contestant, item: Item, case: Case, protocol: Protocol) -> tuple[Record, tuple[str, ...]]:
@@ -245,11 +246,11 @@ def measure(contestant: Contestant, item: Item, case: Case, protocol: Protocol) 
         The record, and what the contestant has to say about its making.
 
     Raises:
-        ValueError: If the image is not in the contestant's units, or it must be told a σ and is not.
+        ValueError: If the image is not in the contestant's units, or it must be told the noise and is not.
     """
     contestant.check(case)
     start = time.perf_counter()
-    estimate = contestant.estimate(case.noisy, told_sigma(case, protocol), protocol.tile, item.label)
+    estimate = contestant.estimate(case.noisy, told_noise(case, protocol), protocol.tile, item.label)
     seconds = time.perf_counter() - start if estimate.seconds is None else estimate.seconds
     clean, peak, counts = case.clean, case.peak, case.counts
     # Of images with gaps it is not told at all: it would count what was filled.

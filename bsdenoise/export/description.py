@@ -5,8 +5,10 @@ Whoever is given a folder or the address of a server learns from it what to send
 
 import math
 
+import numpy as np
+
 import bsdenoise
-from bsdenoise.export.signatures import signature_names
+from bsdenoise.export.signatures import noise_input, signature_names
 
 FILE_NAME = "serving.json"
 FORMAT = 1  # raised when a key changes its meaning or goes; new ones may come at any time
@@ -28,13 +30,13 @@ def describe(denoiser, max_pixels, tiles) -> dict:
         tiles: How large images are cut.
 
     Returns:
-        A dictionary of JSON values: `method`, and `factor`, `None` without a posterior; `channels`; `noise`, whose σ
-        are in the units of the pixels; `pixels`, with their units, the range that is accepted and the fitted `offset`
-        and `scale`; `limits`; the `memory` that a request of `max_pixels` is expected to take beside the
+        A dictionary of JSON values: `method`, and `factor`, `None` without a posterior; `channels`; `noise`, whose
+        parameters are in the units of the pixels; `pixels`, with their units, the range that is accepted and the fitted
+        `offset` and `scale`; `limits`; the `memory` that a request of `max_pixels` is expected to take beside the
         loaded model, and of that the part of a tile; the names of the signatures; the size of the `network`; and how it
         was trained, as far as that is known.
     """
-    noise, scale = denoiser.noise, denoiser.scale
+    scale = denoiser.scale
     low, high = denoiser.intensities
     return {
         "format": FORMAT,
@@ -43,7 +45,7 @@ def describe(denoiser, max_pixels, tiles) -> dict:
         "method": denoiser.method.name,
         "factor": denoiser.factor if denoiser.has_posterior else None,
         "channels": denoiser.channels,
-        "noise": {"kind": "gaussian", "sigma_low": noise.low * scale, "sigma_high": noise.high * scale},
+        "noise": _noise(denoiser),
         "pixels": {
             "units": denoiser.units,
             "fractional": denoiser.fractional,
@@ -54,10 +56,26 @@ def describe(denoiser, max_pixels, tiles) -> dict:
         },
         "limits": {"max_pixels": max_pixels} | tiles._asdict(),
         "memory": _memory(denoiser, max_pixels, tiles),
-        "signatures": list(signature_names(denoiser.channels, denoiser.fractional, denoiser.has_posterior)),
+        "signatures": list(
+            signature_names(denoiser.channels, denoiser.fractional, denoiser.has_posterior, noise_input(denoiser))
+        ),
         "network": {"parameters": denoiser.network.count_params(), "depth": denoiser.grid.bit_length() - 1},
         "training": denoiser.provenance,
     }
+
+
+def _noise(denoiser) -> dict:
+    """Describe the noise: its kind, and its parameters with the range of the training."""
+    model = denoiser.noise
+    ends = (model.restored(np.array(end), denoiser.offset, denoiser.scale) for end in (model.least, model.greatest))
+    parameters = [
+        {"name": parameter.name, "unit": parameter.unit, "low": float(low), "high": float(high)}
+        for parameter, low, high in zip(model.parameters, *ends, strict=True)
+    ]
+    described = {"kind": model.kind, "parameters": parameters}
+    if model.takes_sigma:  # readers of earlier versions look for these
+        described |= {"sigma_low": parameters[0]["low"], "sigma_high": parameters[0]["high"]}
+    return described
 
 
 def _memory(denoiser, max_pixels, tiles) -> dict:

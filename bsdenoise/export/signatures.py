@@ -10,26 +10,36 @@ from bsdenoise.export.graph.tiles import compute, is_untiled
 from bsdenoise.inference import tiling
 from bsdenoise.likelihood import sure
 from bsdenoise.likelihood.posterior import SERVED_WITHHELD
+from bsdenoise.noise.base import SIGMA
 
 FILE_CHANNELS = (1, 3)  # what PNG and JPEG hold without an alpha channel
 # A batch of images far smaller than the network's grid is worked on as one with so many times the pixels at most.
 MAX_PADDING = 4
+NOISE = "noise"  # input of models whose noise is more than a σ
 DESCRIPTION_FORMAT = "json"  # what `describe` can be asked for
 
 
-def signature_names(channels: int, fractional: bool = True, posterior: bool = True) -> tuple[str, ...]:
+def signature_names(
+    channels: int, fractional: bool = True, posterior: bool = True, noise: str = SIGMA
+) -> tuple[str, ...]:
     """Names the signatures of a model.
 
     Args:
         channels: Channels of its images.
         fractional: Whether its pixels are fractions of full scale; the pixels of image files mean nothing to others.
-        posterior: Whether it has a posterior; without one it does not use σ.
+        posterior: Whether it has a posterior; without one it does not use the noise.
+        noise: How the noise is told: as "sigma", or as "noise", all its parameters.
     """
     encoded = ("encoded",) if fractional and channels in FILE_CHANNELS else ()
     if not posterior:
         return ("serving_default", *encoded, "describe")
-    encoded_with_sigma = tuple(f"{name}_with_sigma" for name in encoded)
-    return ("serving_default", "with_sigma", *encoded, *encoded_with_sigma, "posterior", "own_sigma", "describe")
+    encoded_with_noise = tuple(f"{name}_with_{noise}" for name in encoded)
+    return ("serving_default", f"with_{noise}", *encoded, *encoded_with_noise, "posterior", f"own_{noise}", "describe")
+
+
+def noise_input(denoiser) -> str:
+    """Give the name of the input that holds the noise of images, (B,) of σ, else (B, P)."""
+    return SIGMA if denoiser.noise.takes_sigma else NOISE
 
 
 def signatures(denoiser, max_pixels, tiles, description):
@@ -41,112 +51,126 @@ def signatures(denoiser, max_pixels, tiles, description):
         tiles: How large images are cut.
         description: What `describe` answers, JSON text.
     """
-    channels, scale, grid = denoiser.channels, denoiser.scale, denoiser.grid
+    channels, offset, scale, grid = denoiser.channels, denoiser.offset, denoiser.scale, denoiser.grid
+    model, told = denoiser.noise, noise_input(denoiser)
     image = tf.TensorSpec((None, None, None, channels), tf.float32, "image")
     image_bytes = tf.TensorSpec((None,), tf.string, "image_bytes")
-    sigma = tf.TensorSpec((None,), tf.float32, "sigma")
+    theta = tf.TensorSpec((None, model.size), tf.float32, NOISE)
+    noise = tf.TensorSpec((None,), tf.float32, SIGMA) if told == SIGMA else theta
 
     def shared(function, *specs):
         return tf.function(function, input_signature=specs, autograph=False)
 
     # Functions that all signatures call, so that they, and the network above all, stand in the file once.
     network = shared(denoiser.network, image)
-    finished = shared(lambda shown, sigma: denoiser.finished(network(shown), shown, sigma), image, sigma)
-    fitted = shared(denoiser.fitted, image, sigma)
-    first_sigma = shared(lambda noisy: _by_itself(denoiser.first_sigma, noisy), image)
-    solved_sigma = shared(
-        lambda noisy: _by_itself(functools.partial(denoiser.solved_sigma, network=network), noisy), image
+    finished = shared(lambda shown, theta: denoiser.finished(network(shown), shown, theta), image, theta)
+    fitted = shared(model.fit, image, theta)
+    first_theta = shared(lambda noisy: _by_itself(denoiser.first_theta, noisy, model.size), image)
+    solved_theta = shared(
+        lambda noisy: _by_itself(functools.partial(denoiser.solved_theta, network=network), noisy, model.size), image
     )
 
-    def refine(shown, sigma, is_first):
-        """Finds σ in the same pass of the network where what is given is a first estimate."""
+    def refine(shown, theta, is_first):
+        """Finds the noise in the same pass of the network where what is given is a first estimate."""
         outputs = network(shown)
-        sigma = tf.where(is_first, denoiser.refined(outputs, shown, sigma), sigma)
-        return denoiser.finished(outputs, shown, sigma)
+        theta = tf.where(is_first, denoiser.refined(outputs, shown, theta), theta)
+        return denoiser.finished(outputs, shown, theta)
 
-    refined = shared(refine, image, sigma, tf.TensorSpec((), tf.bool))
+    refined = shared(refine, image, theta, tf.TensorSpec((), tf.bool))
 
     def checked_image(image):
         image = checks.image(image, channels, denoiser.intensities, denoiser.units, max_pixels)
         return checks.padding(image, grid, max(MAX_PADDING * max_pixels, tiling.MAX_UNTILED_PIXELS))
 
-    def checked_sigma(sigma, batch):
-        return checks.sigma(sigma, batch, scale, denoiser.units)
+    def checked_noise(noise, batch):
+        """Gives θ, (B, P), in the units of the network."""
+        if told == SIGMA:
+            theta = checks.sigma(noise, batch, scale, denoiser.units)[:, tf.newaxis]
+        else:
+            theta = checks.theta(noise, batch, model.parameters, offset, scale)
+        return model.rescaled(theta, offset, scale, keras.ops)
 
-    def first_alone(some, shown, sigma, denoised, *rest):
+    def as_shown(noisy, theta, fit):
+        return (noisy, theta) if fit is None else (fit.applied(noisy), denoiser.fitted_theta(theta, fit))
+
+    def first_alone(some, shown, theta, denoised, *rest):
         return [denoised], []
 
-    def denoise(image, sigma=None):
+    def denoise(image, theta=None):
         noisy = denoiser.normalized(image)
         moments, fit = finished, None
         if not denoiser.has_posterior:
-            sigma = tf.zeros((tf.shape(image)[0],))
-        elif sigma is not None:
-            sigma = sigma / scale
-            fit = fitted(noisy, sigma)
-        elif not denoiser.estimates_sigma:
-            sigma = denoiser.first_sigma(noisy)
+            theta = tf.zeros((tf.shape(image)[0], model.size))
+        elif theta is not None:
+            fit = fitted(noisy, theta)
+        elif not denoiser.estimates_noise:
+            theta = denoiser.first_theta(noisy)
         else:
-            first = first_sigma(noisy)
+            first = first_theta(noisy)
             fit = fitted(noisy, first)
-            # Of what is computed tile by tile σ is refined before, as one tile knows too little.
+            # Of what is computed tile by tile the noise is refined before, as one tile knows too little.
             is_first = is_untiled(tf.shape(noisy), tiles)
-            sigma = tf.cond(is_first, lambda: first, lambda: solved_sigma(noisy))
+            theta = tf.cond(is_first, lambda: first, lambda: solved_theta(noisy))
             moments = functools.partial(refined, is_first=is_first)
-        shown, sigma = (noisy, sigma) if fit is None else (fit.applied(noisy), sigma * fit.gain)
-        (denoised,), _ = compute(moments, first_alone, shown, sigma, tiles, pictures=1, means=0)
+        shown, theta = as_shown(noisy, theta, fit)
+        (denoised,), _ = compute(moments, first_alone, shown, theta, tiles, pictures=1, means=0)
         denoised = denoised if fit is None else fit.undone([denoised])[0]
         return tf.ensure_shape(denoiser.in_units([denoised])[0], image.shape)
 
     def serving_default(image):
         return {"denoised": denoise(checked_image(image))}
 
-    def with_sigma(image, sigma):
+    def with_noise(image, noise):
         image = checked_image(image)
-        return {"denoised": denoise(image, checked_sigma(sigma, tf.shape(image)[0]))}
+        return {"denoised": denoise(image, checked_noise(noise, tf.shape(image)[0]))}
 
-    def posterior(image, sigma):
+    def posterior(image, noise):
         image = checked_image(image)
-        sigma = checked_sigma(sigma, tf.shape(image)[0]) / scale
+        theta = checked_noise(noise, tf.shape(image)[0])
         noisy = denoiser.normalized(image)
-        fit = fitted(noisy, sigma)
-        shown, shown_sigma = fit.applied(noisy), sigma * fit.gain
+        fit = fitted(noisy, theta)
+        shown, shown_theta = as_shown(noisy, theta, fit)
         limits = sure.clip_limits(keras.ops, shown)
 
-        def joined(some, part, sigma, denoised, mean, variance):
+        def joined(some, part, theta, denoised, mean, variance):
             its_limits = [limit[some] for limit in limits]
-            means = sure.means(keras.ops, denoised, part, mean, variance**0.5, sigma, its_limits)
-            return [denoised, mean, variance], [*means]
+            noise_variance = model.variance(mean, theta, keras.ops)
+            means = sure.means(keras.ops, denoised, part, mean, variance**0.5, noise_variance, its_limits)
+            its_noise = keras.ops.mean(noise_variance, axis=(1, 2, 3))
+            return [denoised, mean, variance], [*means, its_noise]
 
-        pictures, means = compute(finished, joined, shown, shown_sigma, tiles, pictures=3, means=3)
-        share, error, square = means
+        pictures, means = compute(finished, joined, shown, shown_theta, tiles, pictures=3, means=4)
+        share, error, square, noise_variance = means
+        gain = tf.ones(()) if fit is None else fit.gain
         number = tf.cast(tf.reduce_prod(tf.shape(image)[1:]), tf.float32)
-        psnr = sure.psnr(keras.ops, share, error / fit.gain**2, square / fit.gain**4, sigma, number)
+        psnr = sure.psnr(keras.ops, share, error / gain**2, square / gain**4, noise_variance / gain**2, number)
         psnr = tf.where(tf.math.is_nan(psnr), SERVED_WITHHELD, tf.maximum(psnr, 0.0))
-        named = zip(("denoised", "mean", "std"), denoiser.in_units(fit.undone(pictures)), strict=True)
+        pictures = pictures if fit is None else fit.undone(pictures)
+        named = zip(("denoised", "mean", "std"), denoiser.in_units(pictures), strict=True)
         return {name: tf.ensure_shape(picture, image.shape) for name, picture in named} | {
             "estimated_psnr": tf.ensure_shape(psnr, (None,))
         }
 
-    def denoise_file(data, sigma=None):
+    def denoise_file(data, theta=None):
         image, full_scale = files.decode(data, channels)
-        denoised = denoise(image[None], None if sigma is None else sigma[None])
+        denoised = denoise(image[None], None if theta is None else theta[None])
         return files.encode_png(denoised[0], full_scale)
 
     def encoded(image_bytes):
         return {"denoised_bytes": _one_by_one(denoise_file, files.checked_files(image_bytes, channels, max_pixels))}
 
-    def encoded_with_sigma(image_bytes, sigma):
-        # Pinned first: the checks of the files need no σ.
-        sigma = tf.ensure_shape(sigma, (None,))
+    def encoded_with_noise(image_bytes, noise):
+        # Pinned first: the checks of the files need no noise.
+        noise = tf.ensure_shape(noise, (None,) if told == SIGMA else (None, model.size))
         image_bytes = files.checked_files(image_bytes, channels, max_pixels)
-        sigma = checked_sigma(sigma, tf.size(image_bytes))
-        return {"denoised_bytes": _one_by_one(lambda pair: denoise_file(*pair), (image_bytes, sigma))}
+        theta = checked_noise(noise, tf.size(image_bytes))
+        return {"denoised_bytes": _one_by_one(lambda pair: denoise_file(*pair), (image_bytes, theta))}
 
-    def own_sigma(image):
+    def own_noise(image):
         noisy = denoiser.normalized(checked_image(image))
-        sigma = solved_sigma(noisy) if denoiser.estimates_sigma else denoiser.first_sigma(noisy)
-        return {"sigma": tf.ensure_shape(sigma * scale, (None,))}
+        theta = solved_theta(noisy) if denoiser.estimates_noise else denoiser.first_theta(noisy)
+        theta = model.restored(theta, offset, scale, keras.ops)
+        return {told: tf.ensure_shape(theta[:, 0] if told == SIGMA else theta, noise.shape)}
 
     def describe(format):
         format = checks.words(format, "format", (DESCRIPTION_FORMAT,))
@@ -154,24 +178,30 @@ def signatures(denoiser, max_pixels, tiles, description):
 
     table = {
         "serving_default": (serving_default, [image]),
-        "with_sigma": (with_sigma, [image, sigma]),
+        f"with_{told}": (with_noise, [image, noise]),
         "encoded": (encoded, [image_bytes]),
-        "encoded_with_sigma": (encoded_with_sigma, [image_bytes, sigma]),
-        "posterior": (posterior, [image, sigma]),
-        "own_sigma": (own_sigma, [image]),
+        f"encoded_with_{told}": (encoded_with_noise, [image_bytes, noise]),
+        "posterior": (posterior, [image, noise]),
+        f"own_{told}": (own_noise, [image]),
         "describe": (describe, [tf.TensorSpec((None,), tf.string, "format")]),
     }
-    names = signature_names(channels, denoiser.fractional, denoiser.has_posterior)
+    names = signature_names(channels, denoiser.fractional, denoiser.has_posterior, told)
     return {name: table[name] for name in names}
 
 
-def _by_itself(function, noisy):
-    """Computes σ of each image, (B,), one after the other: an estimate takes several times the memory of its image."""
+def _by_itself(function, noisy, size):
+    """Computes θ of each image, (B, P), one after the other: an estimate takes several times the memory of its image.
+
+    Args:
+        function: From images to their noise parameters.
+        noisy: The images (B, H, W, C).
+        size: P.
+    """
     return tf.map_fn(
         lambda number: function(noisy[number : number + 1])[0],
         tf.range(tf.shape(noisy)[0]),
         parallel_iterations=1,
-        fn_output_signature=tf.TensorSpec((), tf.float32),
+        fn_output_signature=tf.TensorSpec((size,), tf.float32),
     )
 
 

@@ -17,7 +17,7 @@ from bsdenoise import progress
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_REQUESTS = 1000  # TF-Serving refuses more
-_IMAGE_SIGNATURES = ("serving_default", "with_sigma", "posterior", "own_sigma")
+MOST_SIGNATURES = 6  # that take images
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -43,7 +43,7 @@ def check_sizes(sizes: Sequence[tuple[int, int]], max_pixels: int) -> None:
             raise ValueError(
                 f"A size for warm-up must have 1 to {max_pixels} pixels, the model's limit. Received: {height}x{width}."
             )
-    if len(sizes) + len(_IMAGE_SIGNATURES) > MAX_REQUESTS:
+    if len(sizes) + MOST_SIGNATURES > MAX_REQUESTS:
         raise ValueError(f"A model server takes at most {MAX_REQUESTS} warm-up requests. Received: {len(sizes)} sizes.")
 
 
@@ -94,27 +94,26 @@ def first_requests(size: tuple[int, int], description: dict) -> Iterator[tuple[s
         size: Height and width of the image in pixels.
         description: What `describe` gave for the model.
     """
-    names = description["signatures"]
-    sigma = {"sigma": _sigma(description)}
-    for name in (name for name in _IMAGE_SIGNATURES if name in names):
-        yield name, {"image": _image(size, description)} | (sigma if name in ("with_sigma", "posterior") else {})
-    if "encoded" in names:
-        grey = tf.io.encode_png(tf.fill((*size, description["channels"]), tf.constant(128, tf.uint8)))
-        file = {"image_bytes": tf.make_tensor_proto([grey.numpy()])}
-        yield "encoded", file
-        if "encoded_with_sigma" in names:
-            yield "encoded_with_sigma", file | sigma
+    image, noise = {"image": _image(size, description)}, _noise(description)
+    for name in description["signatures"]:
+        if name != "describe":
+            inputs = _file(size, description) if name.startswith("encoded") else image
+            yield name, inputs | (noise if _takes_noise(name) else {})
 
 
 def _requests(sizes, description) -> Iterator[tuple[str, dict[str, tensor_pb2.TensorProto]]]:
     """Gives signatures and inputs, the smallest size first."""
     smallest, *others = sorted(set(sizes), key=np.prod)
     yield from first_requests(smallest, description)
+    told = next((name for name in description["signatures"] if name.startswith("with_")), None)
     for size in others:
-        if "with_sigma" in description["signatures"]:  # no time lost to an estimate
-            yield "with_sigma", {"image": _image(size, description), "sigma": _sigma(description)}
-        else:
-            yield "serving_default", {"image": _image(size, description)}
+        image = {"image": _image(size, description)}
+        # No time is lost to an estimate.
+        yield ("serving_default", image) if told is None else (told, image | _noise(description))
+
+
+def _takes_noise(signature: str) -> bool:
+    return "with_" in signature or signature == "posterior"
 
 
 def _image(size, description) -> tensor_pb2.TensorProto:
@@ -126,5 +125,15 @@ def _image(size, description) -> tensor_pb2.TensorProto:
     return proto
 
 
-def _sigma(description) -> tensor_pb2.TensorProto:
-    return tf.make_tensor_proto([description["noise"]["sigma_low"]], tf.float32)
+def _file(size, description) -> dict[str, tensor_pb2.TensorProto]:
+    """Make a grey PNG file."""
+    grey = tf.io.encode_png(tf.fill((*size, description["channels"]), tf.constant(128, tf.uint8)))
+    return {"image_bytes": tf.make_tensor_proto([grey.numpy()])}
+
+
+def _noise(description) -> dict[str, tensor_pb2.TensorProto]:
+    """Give the least noise of the training, as signatures take it of one image."""
+    least = [parameter["low"] for parameter in description["noise"]["parameters"]]
+    if "with_sigma" in description["signatures"]:
+        return {"sigma": tf.make_tensor_proto(least, tf.float32)}
+    return {"noise": tf.make_tensor_proto([least], tf.float32)}

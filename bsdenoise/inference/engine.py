@@ -9,7 +9,7 @@ from keras import ops
 
 from bsdenoise import network as networks
 from bsdenoise import progress
-from bsdenoise.inference import exact_chunks, intensity_fit, memory, self_ensemble, tiling
+from bsdenoise.inference import exact_chunks, memory, self_ensemble, tiling
 
 # Smaller batches are computed op by op, which needs no tracing of a second or more; but a functional model that runs
 # so takes several times as long, and keeps the results of all layers. (By size, not by turn: the same image has the
@@ -44,54 +44,54 @@ class Inference:
         self._unknown = Compiled(denoiser.solved_flat)
         self._stages: exact_chunks.Stages | None = None
 
-    def moments(self, batch, sigma, tile=None, overlap=None, tta=1) -> tuple[list[np.ndarray], np.ndarray | None]:
+    def moments(self, batch, theta, tile=None, overlap=None, tta=1) -> tuple[list[np.ndarray], np.ndarray | None]:
         """Computes the moments of images, as arrays (B, H, W, C): all at once if they fit, or image by image.
 
         Args:
             batch: Images (B, H, W, C), float32.
-            sigma: (B,); `None` for the model's own.
+            theta: Noise parameters, (B, P); `None` for the model's own.
             tile: As for `Denoiser.denoise`, like the two that follow.
             overlap: Likewise.
             tta: Likewise.
 
         Returns:
-            The moments, and σ of each image, (B,), `None` if none is used.
+            The moments, and the noise parameters of each image, (B, P), `None` if none are used.
         """
         number, height, width = batch.shape[:3]
         denoiser = self._denoiser
         denoiser.check_blindness()
         fits = tile is None and self._fits(number, height, width)
         if not denoiser.has_posterior:
-            sigma, shown, fit = np.zeros(number, "float32"), batch, None
-        elif sigma is None and fits and tta == 1 and denoiser.estimates_sigma:
+            theta, shown, fit = np.zeros((number, denoiser.noise.size), "float32"), batch, None
+        elif theta is None and fits and tta == 1 and denoiser.estimates_noise:
             with progress.part(number * height * width):
-                *moments, sigma = self._in_one_pass(self._unknown, denoiser.solved_flat, batch)
-                return moments, sigma
+                *moments, theta = self._in_one_pass(self._unknown, denoiser.solved_flat, batch)
+                return moments, theta
         else:
-            sigma = self.own_sigma(batch) if sigma is None else sigma
-            fit = self._fit(batch, sigma)
+            theta = self.own_theta(batch) if theta is None else theta
+            fit = self._fit(batch, theta)
             shown = batch if fit is None else fit.applied(batch)
-        shown_sigma = sigma if fit is None else sigma * fit.gain
-        moments = self._of_shown(shown, shown_sigma, fits, tile, overlap, tta)
+        shown_theta = theta if fit is None else denoiser.fitted_theta(theta, fit, np)
+        moments = self._of_shown(shown, shown_theta, fits, tile, overlap, tta)
         if fit is not None:
             moments = list(fit.undone(moments))
-        return moments, sigma if denoiser.has_posterior else None
+        return moments, theta if denoiser.has_posterior else None
 
-    def own_sigma(self, batch) -> np.ndarray:
-        """Gives the model's own σ of each image, (B,); each by itself, as an estimate takes memory."""
+    def own_theta(self, batch) -> np.ndarray:
+        """Gives the model's own noise parameters, (B, P); of each image by itself, as an estimate takes memory."""
         images = (batch[index : index + 1] for index in range(len(batch)))
-        return np.concatenate([ops.convert_to_numpy(self._denoiser.solved_sigma(image)) for image in images])
+        return np.concatenate([ops.convert_to_numpy(self._denoiser.solved_theta(image)) for image in images])
 
     def windows(
-        self, read: Callable, shape, middle, sigma=None, tile=None, overlap=None, tta=1
+        self, read: Callable, shape, middle, theta=None, tile=None, overlap=None, tta=1
     ) -> Iterator[tuple[tuple[slice, slice], list[np.ndarray]]]:
         """Computes the moments of images block by block.
 
         Args:
             read: Function from rows and columns, slices, to pixels of all images, (B, h, w, C), float32.
             shape: (B, H, W, C).
-            middle: Rows and columns, slices, from which σ and the range of intensities are found.
-            sigma: (B,); `None` for the model's own.
+            middle: Rows and columns, slices, from which the noise and the range of intensities are found.
+            theta: Noise parameters, (B, P); `None` for the model's own.
             tile: As for `Denoiser.denoise`, like the two that follow.
             overlap: Likewise.
             tta: Likewise.
@@ -102,44 +102,41 @@ class Inference:
         fit = None
         denoiser = self._denoiser
         denoiser.check_blindness()
-        level = np.full(shape[0], denoiser.noise.low, "float32") if sigma is None else sigma
-        is_estimated = sigma is None and denoiser.estimates_sigma
-        if denoiser.has_posterior and (is_estimated or self._is_untrained(level)):
+        is_estimated = theta is None and denoiser.estimates_noise
+        if theta is None:
+            theta = np.tile(np.array(denoiser.noise.least, np.float32), (shape[0], 1))
+        if denoiser.has_posterior and (is_estimated or not denoiser.noise.is_trained(theta)):
             part = read(*middle)
-            level = self.own_sigma(part) if is_estimated else level
-            fit = self._fit(part, level)
+            theta = self.own_theta(part) if is_estimated else theta
+            fit = self._fit(part, theta)
         if fit is None:
-            yield from self._windows(read, shape, level, tile, overlap, tta)
+            yield from self._windows(read, shape, theta, tile, overlap, tta)
             return
 
         def shown(rows, columns):
             return fit.applied(read(rows, columns))
 
-        for target, moments in self._windows(shown, shape, level * fit.gain, tile, overlap, tta):
+        shown_theta = denoiser.fitted_theta(theta, fit, np)
+        for target, moments in self._windows(shown, shape, shown_theta, tile, overlap, tta):
             yield target, list(fit.undone(moments))
 
-    def _is_untrained(self, sigma) -> bool:
-        """Tells whether images with such noise are shown otherwise than they are."""
-        noise = self._denoiser.noise
-        return bool((sigma < noise.low).any() or (sigma > noise.high).any())
-
-    def _fit(self, batch, sigma) -> intensity_fit.Fit | None:
+    def _fit(self, batch, theta):
         """Fits the intensities of images, if any has other noise than the network was trained for."""
-        if not self._is_untrained(sigma):
-            return None
-        return intensity_fit.Fit(*map(ops.convert_to_numpy, self._denoiser.fitted(batch, sigma)))
+        noise = self._denoiser.noise
+        fit = None if noise.is_trained(theta) else noise.fit(batch, theta)
+        return None if fit is None else type(fit)(*map(ops.convert_to_numpy, fit))
 
-    def _of_shown(self, batch, sigma, fits, tile, overlap, tta) -> list[np.ndarray]:
-        """Computes the moments of images as they are shown, with a known σ."""
+    def _of_shown(self, batch, theta, fits, tile, overlap, tta) -> list[np.ndarray]:
+        """Computes the moments of images as they are shown, with known noise."""
         number, height, width = batch.shape[:3]
         if fits:
             with progress.part(number * height * width, of=tta):
-                return self_ensemble.average(lambda images: self._with_sigma(images, sigma), batch, tta)
+                return self_ensemble.average(lambda images: self._with_theta(images, theta), batch, tta)
         results: list[np.ndarray] = []
         for index in range(number):
             one = slice(index, index + 1)
             windows = self._windows(
-                lambda *window, one=one: batch[one, *window], (1, *batch.shape[1:]), sigma[one], tile, overlap, tta
+                lambda *window, one=one: batch[one, *window], (1, *batch.shape[1:]), theta[one], tile, overlap, tta
             )
             for target, parts in windows:
                 results = results or [np.empty(batch.shape, "float32") for _ in parts]
@@ -147,7 +144,7 @@ class Inference:
                     result[one, *target] = part
         return results
 
-    def _windows(self, read, shape, sigma, tile, overlap, tta):
+    def _windows(self, read, shape, theta, tile, overlap, tta):
         """Computes the moments of images as they are shown block by block."""
         _, height, width, _ = shape
         for piece in self._plan(height, width, tile, overlap):
@@ -159,7 +156,7 @@ class Inference:
             for index in range(len(blocks)):
                 one = slice(index, index + 1)
                 with progress.part((rows.stop - rows.start) * (columns.stop - columns.start), of=tta):
-                    compute = functools.partial(self._block, sigma=sigma[one], kept=kept)
+                    compute = functools.partial(self._block, theta=theta[one], kept=kept)
                     moments = self_ensemble.average(compute, blocks[one], tta)
                 found.append([moment[:, *piece.inner] for moment in moments])
             yield piece.target, [np.concatenate(moments) for moments in zip(*found, strict=True)]
@@ -179,23 +176,23 @@ class Inference:
         grid = self.network.grid
         return tiling.plan(height, width, *tiling.choose(grid, tile, overlap, self.network.context), grid)
 
-    def _block(self, image, sigma, kept) -> list[np.ndarray]:
+    def _block(self, image, theta, kept) -> list[np.ndarray]:
         """Computes the moments of a block, (1, H, W, C), in one pass if it fits; of it only what is kept is needed."""
         if not self._is_cut or image.shape[1] * image.shape[2] <= self._most_pixels():
-            return self._with_sigma(image, sigma)
+            return self._with_theta(image, theta)
         if self._stages is None:
             self._stages = exact_chunks.Stages(self._levels, Compiled, self._denoiser.finished)
-        return self._stages.compute(image, sigma, self._chunk_pixels(), kept)
+        return self._stages.compute(image, theta, self._chunk_pixels(), kept)
 
-    def _with_sigma(self, batch, sigma) -> list[np.ndarray]:
-        return self._in_one_pass(self._known, self._denoiser.shown_moments, batch, sigma)
+    def _with_theta(self, batch, theta) -> list[np.ndarray]:
+        return self._in_one_pass(self._known, self._denoiser.shown_moments, batch, theta)
 
     @staticmethod
-    def _in_one_pass(compiled, function, batch, *sigma) -> list[np.ndarray]:
+    def _in_one_pass(compiled, function, batch, *theta) -> list[np.ndarray]:
         if batch.size // batch.shape[-1] <= MAX_EAGER_PIXELS:
-            moments = [ops.convert_to_numpy(moment) for moment in function(batch, *sigma)]
+            moments = [ops.convert_to_numpy(moment) for moment in function(batch, *theta)]
         else:
-            moments = compiled(batch, *sigma)
+            moments = compiled(batch, *theta)
         progress.advance(1)
         return moments
 

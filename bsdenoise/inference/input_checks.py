@@ -1,11 +1,13 @@
-"""What a model takes: images and σ, checked before anything is computed or sent."""
+"""What a model takes: images and the parameters of their noise, checked before anything is computed or sent."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bsdenoise.images.precision import SINGLE_BYTES, check_single_precision
+from bsdenoise.noise.base import Parameter
 
 FULL_SCALES = (np.dtype(np.uint8), np.dtype(np.uint16))  # integer types whose greatest value is a fully lit pixel
 
@@ -20,7 +22,8 @@ class Accepted:
         units: The units of pixels and σ, in words.
         low: Least pixel value.
         high: Greatest pixel value.
-        max_sigma: Largest σ.
+        scale: Difference of pixel values that the network sees as 1, which is the largest σ.
+        offset: Pixel value that it sees as 0.
     """
 
     channels: int
@@ -28,7 +31,8 @@ class Accepted:
     units: str
     low: float
     high: float
-    max_sigma: float
+    scale: float
+    offset: float = 0.0
 
     def batch(self, noisy: Any) -> np.ndarray:
         """Gives an image or a batch as (B, H, W, C), of its own type.
@@ -108,8 +112,32 @@ class Accepted:
             raise ValueError(f"`sigma` must be a number or one per image. Received: shape={sigma.shape}.")
         if not (np.isfinite(sigma) & (sigma > 0)).all():
             raise ValueError(f"`sigma` must be positive. Received: sigma={sigma}.")
-        if (sigma > self.max_sigma).any():
+        if (sigma > self.scale).any():
             raise ValueError(
-                f"`sigma` must be at most {self.max_sigma:g}: its units are {self.units}. Received: sigma={sigma}."
+                f"`sigma` must be at most {self.scale:g}: its units are {self.units}. Received: sigma={sigma}."
             )
         return np.broadcast_to(sigma, (count,))
+
+    def theta(self, theta: Any, count: int, parameters: Sequence[Parameter]) -> np.ndarray:
+        """Give noise parameters, (P,) or one row per image, as float32 (B, P).
+
+        Args:
+            theta: The parameters, in the units of the pixels.
+            count: B.
+            parameters: What they are, P of them.
+
+        Raises:
+            ValueError: If they have another shape, or one is out of range.
+        """
+        theta = np.asarray(theta, np.float32)
+        names = ", ".join(parameter.name for parameter in parameters)
+        if theta.shape not in ((len(parameters),), (count, len(parameters))):
+            raise ValueError(f"`noise` must hold {names}, or a row of them per image. Received: shape={theta.shape}.")
+        theta = np.broadcast_to(theta, (count, len(parameters)))
+        for parameter, values in zip(parameters, theta.T, strict=True):
+            low, high = parameter.ends(self.offset, self.scale)
+            if not (np.isfinite(values) & (values >= low) & (values <= high)).all():
+                raise ValueError(
+                    f"`noise`: {parameter.name} must lie between {low:g} and {high:g}. Received: {values}."
+                )
+        return theta

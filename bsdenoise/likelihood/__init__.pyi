@@ -1,10 +1,12 @@
 from .gaussian import CLAMPS as CLAMPS
 from .gaussian import FACTORS as FACTORS
 from .gaussian import INITIAL_STD as INITIAL_STD
-from .gaussian import MIN_SIGMA as MIN_SIGMA
 from .gaussian import GaussianLikelihood as GaussianLikelihood
 from .gaussian import map_estimate as map_estimate
 from .gaussian import psnr_from_mse as psnr_from_mse
 from .gaussian import stein_mse as stein_mse
 from .point import PointEstimate as PointEstimate
 from .posterior import Posterior as Posterior
+from .prior import GaussianPrior as GaussianPrior
+from .prior import Moments as Moments
+from .sure import MIN_SIGMA as MIN_SIGMA

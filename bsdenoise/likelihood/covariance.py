@@ -7,9 +7,11 @@ inverses of millions of 3×3 matrices.
 
 Triangular factors arrive packed along the last axis, row by row: (0,0), (1,0), (1,1), (2,0), …
 
-A root of S is an R with S = R Rᵀ. What has to be inverted is always R Rᵀ + variance·I, and it is factorised from R, not
-from S: squaring first would cost half of the digits, and S + variance·I would then lose its least eigenvalue, the
-variance, as soon as it is below 1e-7 of the greatest one.
+A root of S is an R with S = R Rᵀ. What has to be inverted is always R Rᵀ + N with the noise's covariance N, and it is
+factorised from R, not from S: squaring first would cost half of the digits, and S + N would then lose its least
+eigenvalue, the noise's variance, as soon as it is below 1e-7 of the greatest one.
+
+N is diagonal: its variances are (..., 1), the same for all channels, or (..., C).
 """
 
 import numpy as np
@@ -38,20 +40,20 @@ class Diagonal:
         """Gives S = A⁻² from the diagonal factor A (..., C) of S⁻¹ = A²."""
         return cls(ops.minimum(1.0 / ops.square(factor), MAX_STD**2))
 
-    def plus_diagonal(self, variance):
-        """Adds `variance`, broadcastable to (...), to every diagonal entry."""
-        return Diagonal(self.variances + variance[..., None])
+    def plus_diagonal(self, variances):
+        """Add `variances`, broadcastable to (..., C), to the diagonal."""
+        return Diagonal(self.variances + variances)
 
-    def clamp_diagonal(self, variance):
-        """Raises every diagonal entry to `variance` at least."""
-        return Diagonal(ops.maximum(self.variances, variance[..., None]))
+    def clamp_diagonal(self, variances):
+        """Raise the diagonal to `variances` at least."""
+        return Diagonal(ops.maximum(self.variances, variances))
 
     def psd_root(self):
         """Gives a root of S, or of a covariance close to it where S has negative eigenvalues."""
         return ops.sqrt(ops.maximum(self.variances, 0.0))
 
     def rounding(self):
-        """Gives a variance (...) that float32 cannot tell from zero beside those of S."""
+        """Give a variance (..., 1) that float32 cannot tell from zero beside those of S."""
         return _rounding(self.variances)
 
     @staticmethod
@@ -60,9 +62,9 @@ class Diagonal:
         return factor
 
     @staticmethod
-    def factorize(root, variance):
-        """Factorises R Rᵀ + variance·I; `variance` > 0 is broadcastable to (...)."""
-        return _DiagonalFactor(ops.square(root) + variance[..., None])
+    def factorize(root, variances):
+        """Factorise R Rᵀ + N; `variances` > 0 is broadcastable to (..., C)."""
+        return _DiagonalFactor(ops.square(root) + variances)
 
     def matrix(self):
         """Gives S as matrices (..., C, C)."""
@@ -111,16 +113,17 @@ class Unrolled:
         columns = [[inverse[k][i] for k in range(i, size)] for i in range(size)]
         return cls([[_dot(columns[i], columns[j][i - j :]) for j in range(i + 1)] for i in range(size)])
 
-    def plus_diagonal(self, variance):
-        """Adds `variance`, broadcastable to (...), to every diagonal entry."""
-        return self._with_diagonal(lambda entry: entry + variance)
+    def plus_diagonal(self, variances):
+        """Add `variances`, broadcastable to (..., C), to the diagonal."""
+        return self._with_diagonal(lambda entry, variance: entry + variance, variances)
 
-    def clamp_diagonal(self, variance):
-        """Raises every diagonal entry to `variance` at least."""
-        return self._with_diagonal(lambda entry: ops.maximum(entry, variance))
+    def clamp_diagonal(self, variances):
+        """Raise the diagonal to `variances` at least."""
+        return self._with_diagonal(ops.maximum, variances)
 
-    def _with_diagonal(self, change):
-        return Unrolled([[change(e) if i == j else e for j, e in enumerate(row)] for i, row in enumerate(self.rows)])
+    def _with_diagonal(self, change, variances):
+        own = _per_channel(variances, len(self.rows))
+        return Unrolled([[*row[:i], change(row[i], own[i])] for i, row in enumerate(self.rows)])
 
     def psd_root(self):
         """Gives a lower triangular root of S, or of a covariance close to it where S has negative eigenvalues.
@@ -144,7 +147,7 @@ class Unrolled:
         return root
 
     def rounding(self):
-        """Gives a variance (...) that float32 cannot tell from zero beside those of S."""
+        """Give a variance (..., 1) that float32 cannot tell from zero beside those of S."""
         return _rounding(ops.stack([row[-1] for row in self.rows], axis=-1))
 
     @staticmethod
@@ -153,20 +156,20 @@ class Unrolled:
         return _unpack(packed)
 
     @staticmethod
-    def factorize(root, variance):
-        """Factorises R Rᵀ + variance·I = L D Lᵀ, L unit lower triangular, D diagonal.
+    def factorize(root, variances):
+        """Factorise R Rᵀ + N = L D Lᵀ, L unit lower triangular, D diagonal.
 
-        Begins with variance·I and adds the columns w of R one by one, last one first: each is a rank-one change,
+        Begins with N and adds the columns w of R one by one, last one first: each is a rank-one change,
         L D Lᵀ + w wᵀ (Gill, Golub, Murray, Saunders 1974, "Methods for modifying matrix factorizations", C2). Pivots
         are only ever added to, and the new entries of L are weighted means: nothing cancels.
 
         Args:
             root: Lower triangular R, as rows of maps (...).
-            variance: > 0, broadcastable to (...).
+            variances: > 0, broadcastable to (..., C).
         """
         size = len(root)
         lower: list = [[0.0] * i for i in range(size)]
-        pivots = [variance] * size
+        pivots = _per_channel(variances, size)
         for first in reversed(range(size)):
             column = {i: root[i][first] for i in range(first, size)}
             weight = 1.0
@@ -257,14 +260,14 @@ class Dense:
         inverse = ops.clip(inverse, -MAX_STD, MAX_STD)
         return cls(ops.matmul(ops.swapaxes(inverse, -1, -2), inverse))
 
-    def plus_diagonal(self, variance):
-        """Adds `variance`, broadcastable to (...), to every diagonal entry."""
-        return Dense(self.entries + variance[..., None, None] * _eye(self.entries))
+    def plus_diagonal(self, variances):
+        """Add `variances`, broadcastable to (..., C), to the diagonal."""
+        return Dense(self.entries + variances[..., None] * _eye(self.entries))
 
-    def clamp_diagonal(self, variance):
-        """Raises every diagonal entry to `variance` at least."""
+    def clamp_diagonal(self, variances):
+        """Raise the diagonal to `variances` at least."""
         eye = _eye(self.entries)
-        raised = ops.maximum(self.entries, variance[..., None, None])
+        raised = ops.maximum(self.entries, variances[..., None])
         return Dense(self.entries * (1.0 - eye) + raised * eye)
 
     def psd_root(self):
@@ -273,7 +276,7 @@ class Dense:
         return vectors * ops.sqrt(ops.maximum(values, 0.0))[..., None, :]
 
     def rounding(self):
-        """Gives a variance (...) that float32 cannot tell from zero beside those of S."""
+        """Give a variance (..., 1) that float32 cannot tell from zero beside those of S."""
         return _rounding(ops.diagonal(self.entries, axis1=-2, axis2=-1))
 
     @staticmethod
@@ -282,13 +285,14 @@ class Dense:
         return _unpack_dense(packed)
 
     @staticmethod
-    def factorize(root, variance):
-        """Factorises R Rᵀ + variance·I = K Kᵀ by Cholesky.
+    def factorize(root, variances):
+        """Factorise R Rᵀ + N = K Kᵀ by Cholesky.
 
-        Rounding is added to the variance: Cholesky needs it to succeed, and it keeps variance · S⁻¹ at 1 or below.
+        Rounding is added to the variances: Cholesky needs it to succeed, and it keeps those of N (R Rᵀ + N)⁻¹ at 1 or
+        below.
         """
         product = Dense(ops.matmul(root, ops.swapaxes(root, -1, -2)))
-        return _DenseFactor(ops.cholesky(product.plus_diagonal(variance + product.rounding()).entries))
+        return _DenseFactor(ops.cholesky(product.plus_diagonal(variances + product.rounding()).entries))
 
     def matrix(self):
         """Gives S as matrices (..., C, C)."""
@@ -344,9 +348,16 @@ def diagonal_indices(channels: int) -> list[int]:
 
 
 def _rounding(variances):
-    """Gives a variance (...) that float32 cannot tell from zero beside `variances` (..., C)."""
+    """Give a variance (..., 1) that float32 cannot tell from zero beside `variances` (..., C)."""
     size = variances.shape[-1]
-    return 4.0 * size * np.finfo("float32").eps * ops.max(variances, axis=-1) + TINY
+    return 4.0 * size * np.finfo("float32").eps * ops.max(variances, axis=-1, keepdims=True) + TINY
+
+
+def _per_channel(variances, channels: int) -> list:
+    """Split variances (..., 1) or (..., C) into those of each channel, (...)."""
+    if variances.shape[-1] == 1:
+        return [variances[..., 0]] * channels
+    return _entries(variances)
 
 
 def _entries(vector) -> list:

@@ -1,12 +1,4 @@
-"""The per-pixel Gaussian model: likelihood, MAP estimate, posterior, and quality without a clean image.
-
-Symbols, all per pixel with C channels, in the units of the image:
-
-* x̃ (`noisy`) is the observed colour, μ (`mean`) the predicted one, r = x̃ − μ;
-* Σ_p (`prior_cov`) is the covariance of the clean colour given the surroundings, Σ_y = Σ_p + σ²I (`noisy_cov`) that
-  of the observed one;
-* G = σ² Σ_y⁻¹ is the gain: the denoised colour is x̂ = x̃ − G r (Laine et al. 2019, Eqs. 2-3, rewritten without an
-  inverse of Σ_p), and its posterior covariance is σ²(I − G).
+"""The per-pixel Gaussian model: how network outputs are read, and what follows for white noise.
 
 The network gives C numbers for μ and the entries of a triangular factor, either of the covariance of the clean
 colour, Σ_p = L Lᵀ (factor "prior", after the follow-up, Laine, Karras, Lehtinen, Aila 2019), or of the
@@ -20,8 +12,8 @@ import numpy as np
 from keras import ops
 
 from bsdenoise.likelihood import covariance, sure
+from bsdenoise.likelihood.prior import GaussianPrior
 
-DETERMINANT_EPSILON = 1e-8  # Laine et al. 2019, Eq. 1
 MAX_MEAN = 1e4  # bounds that no image comes near (full scale is 1); with them, no raw output overflows float32
 MAX_PRIOR_FACTOR = 100.0
 MAX_PRECISION_FACTOR = 1e4
@@ -29,7 +21,6 @@ MIN_PRECISION_DIAGONAL = 1e-2
 INITIAL_STD = 0.1  # of the prediction when the raw outputs are zero: ten percent of full scale
 CLAMPS = ("eigenvalue", "diagonal", "none")
 FACTORS = ("prior", "precision")
-MIN_SIGMA = 1e-6  # as full scale is 1: less noise than any camera has; keeps σ → 0 defined
 
 
 @dataclass(frozen=True)
@@ -74,25 +65,18 @@ class GaussianLikelihood:
         triangle = self.channels if self._is_diagonal else self.channels * (self.channels + 1) // 2
         return self.channels + triangle
 
-    def mean(self, outputs):
-        """Gives μ, (B, H, W, C), from network outputs (B, H, W, n)."""
-        return ops.clip(ops.cast(outputs[..., : self.channels], "float32"), -MAX_MEAN, MAX_MEAN)
-
-    def prior_variance(self, outputs):
-        """Gives the diagonal of Σ_p, (B, H, W, C), or `None` where it cannot be told from the noise's share of Σ_y."""
-        if self.factor == "precision":
-            return None
-        squares = ops.square(self._factor(outputs))
-        if self._is_diagonal:
-            return squares
-        rows, _ = np.tril_indices(self.channels)  # row by row, as factors are packed
-        return ops.matmul(squares, ops.convert_to_tensor((rows[:, None] == np.arange(self.channels)).astype("float32")))
+    def prior(self, outputs):
+        """Read what the network predicts of the clean pixels, a `GaussianPrior`, from its outputs (B, H, W, n)."""
+        return GaussianPrior(
+            mean=ops.clip(ops.cast(outputs[..., : self.channels], "float32"), -MAX_MEAN, MAX_MEAN),
+            factor=self._factor(outputs),
+            is_precision=self.factor == "precision",
+            is_diagonal=self._is_diagonal,
+            clamp=self.clamp,
+        )
 
     def nll(self, outputs, noisy, sigma):
-        """Computes the negative log-likelihood of each observed pixel, up to the constant C/2 · log 2π.
-
-        ½ rᵀ Σ_y⁻¹ r + ½ log|Σ_y|; for the precision factor in the form of Laine et al. 2019, Eq. 1,
-        ½‖A r‖² − log|A|, with log|A| ≥ log ε, which does not depend on σ.
+        """Compute `GaussianPrior.nll` for white noise.
 
         Args:
             outputs: Network outputs (B, H, W, n).
@@ -102,72 +86,30 @@ class GaussianLikelihood:
         Returns:
             float32 (B, H, W).
         """
-        residual = ops.cast(noisy, "float32") - self.mean(outputs)
-        if self.factor == "precision":
-            factor = self._factor(outputs)
-            if self._is_diagonal:
-                whitened, diagonal = factor * residual, factor
-            else:
-                whitened = covariance.triangular_product(factor, residual)
-                diagonal = ops.take(factor, covariance.diagonal_indices(self.channels), axis=-1)
-            log_det = ops.sum(ops.log(diagonal), axis=-1)
-            log_det = ops.maximum(log_det, math.log(DETERMINANT_EPSILON))
-            return 0.5 * ops.sum(ops.square(whitened), axis=-1) - log_det
-        factorized = self._factorized_noisy_cov(outputs, self._noise_variance(sigma))
-        return 0.5 * (factorized.mahalanobis_sq(residual) + factorized.log_det())
+        return self.prior(outputs).nll(noisy, _variance(sigma))
 
     def map_estimate(self, outputs, noisy, sigma):
-        """Computes the MAP estimate x̂ = x̃ − σ² Σ_y⁻¹ (x̃ − μ) (Laine et al. 2019, Eqs. 2-3).
+        """Compute the MAP estimate x̂ = x̃ − σ² Σ_y⁻¹ (x̃ − μ) (Laine et al. 2019, Eqs. 2-3).
 
         Args as for `nll`.
 
         Returns:
             float32 (B, H, W, C).
         """
-        noisy = ops.cast(noisy, "float32")
-        noise_variance = self._noise_variance(sigma)
-        step = self._factorized_noisy_cov(outputs, noise_variance).solve(noisy - self.mean(outputs))
-        return noisy - noise_variance[..., None] * step
+        return self.prior(outputs).posterior(noisy, _variance(sigma)).denoised
 
-    def moments(self, outputs, noisy, sigma, added_variance=None):
-        """Computes x̂, μ and the diagonal of the posterior covariance σ²(I − G).
-
-        Args:
-            outputs: As for `nll`, like the two that follow.
-            noisy: Likewise.
-            sigma: Likewise.
-            added_variance: What the prediction is worse than it claims, added to the diagonal of Σ_p, (B,). A
-                precision factor gives Σ_y itself, to which nothing is added.
-
-        Returns:
-            Three float32 tensors (B, H, W, C): denoised, mean, variance. Without the eigenvalue clamp, a
-            variance may come out negative.
-        """
-        noisy, mean = ops.cast(noisy, "float32"), self.mean(outputs)
-        noise_variance = self._noise_variance(sigma)
-        if added_variance is None or self.factor == "precision":
-            factorized = self._factorized_noisy_cov(outputs, noise_variance)
-        else:
-            factorized = self._factorized_noisy_cov(outputs, noise_variance + added_variance[..., None, None])
-        noise_variance = noise_variance[..., None]
-        denoised = noisy - noise_variance * factorized.solve(noisy - mean)
-        variance = noise_variance * (1.0 - noise_variance * factorized.inverse_diagonal())
-        return denoised, mean, variance
+    def moments(self, outputs, noisy, sigma):
+        """Compute `GaussianPrior.posterior` for white noise; args as for `nll`."""
+        return self.prior(outputs).posterior(noisy, _variance(sigma))
 
     def posterior_covariance(self, outputs, sigma):
-        """Computes the posterior covariance σ²(I − G), (B, H, W, C, C)."""
-        noise_variance = self._noise_variance(sigma)[..., None, None]
-        inverse = self._factorized_noisy_cov(outputs, noise_variance[..., 0, 0]).inverse()
-        return noise_variance * (ops.eye(self.channels, dtype="float32") - noise_variance * inverse)
+        """Compute the posterior covariance σ²(I − G) for white noise, (B, H, W, C, C)."""
+        return self.prior(outputs).posterior_covariance(_variance(sigma))
 
     @property
     def _is_diagonal(self):
         """Whether covariances are diagonal; those of one channel always are, so that "full" is the very same there."""
         return self.diagonal or self.channels == 1
-
-    @property
-    def _covariance_class(self):
-        return covariance.covariance_class(self.channels, self._is_diagonal)
 
     def _factor(self, outputs):
         """Reads the triangular factor, packed, from raw outputs: bounded, with a diagonal away from zero.
@@ -186,27 +128,13 @@ class GaussianLikelihood:
         positive = ops.maximum(ops.softplus(bounded + start), MIN_PRECISION_DIAGONAL)
         return on_diagonal * positive + (1.0 - on_diagonal) * bounded
 
-    def _factorized_noisy_cov(self, outputs, noise_variance):
-        """Factorises Σ_y, after the clamp."""
-        cls, factor = self._covariance_class, self._factor(outputs)
-        if self.factor == "prior":
-            return cls.factorize(cls.root_from_factor(factor), noise_variance)
-        noisy_cov = cls.from_inverse_factor(factor)
-        if self.clamp == "eigenvalue":
-            prior_cov = noisy_cov.plus_diagonal(-noise_variance)
-            return cls.factorize(prior_cov.psd_root(), noise_variance)
-        if self.clamp == "diagonal":
-            noisy_cov = noisy_cov.clamp_diagonal(noise_variance)
-        return cls.factorize(noisy_cov.psd_root(), noisy_cov.rounding())
 
-    def _noise_variance(self, sigma):
-        """Gives σ² as float32, () for one number, (B, 1, 1) for one per image, (B, H, W) for a map."""
-        sigma = ops.convert_to_tensor(sigma, "float32")
-        if len(sigma.shape) == 1:
-            sigma = sigma[:, None, None]
-        elif len(sigma.shape) not in (0, 3):
-            raise ValueError(f"`sigma` must be a number, (B,) or (B, H, W). Received: shape={tuple(sigma.shape)}.")
-        return ops.square(ops.maximum(sigma, MIN_SIGMA))
+def _variance(sigma):
+    """Give σ² as (1, 1, 1, 1) for one number, (B, 1, 1, 1) for one per image, (B, H, W, 1) for a map."""
+    sigma = ops.convert_to_tensor(sigma, "float32")
+    if len(sigma.shape) not in (0, 1, 3):
+        raise ValueError(f"`sigma` must be a number, (B,) or (B, H, W). Received: shape={tuple(sigma.shape)}.")
+    return ops.square(sigma[..., None] if len(sigma.shape) == 3 else ops.reshape(sigma, (-1, 1, 1, 1)))
 
 
 def map_estimate(outputs, noisy, sigma, factor="prior", diagonal=False, clamp="eigenvalue"):

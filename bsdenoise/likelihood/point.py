@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from keras import ops
 
 from bsdenoise.likelihood.gaussian import MAX_MEAN
+from bsdenoise.likelihood.prior import Moments
 
 
 @dataclass(frozen=True)
 class PointEstimate:
-    """Reads network outputs as denoised pixels and nothing else, with the face of `GaussianLikelihood`.
+    """Reads network outputs as denoised pixels and nothing else.
 
     Args:
         channels: Number C of image channels, ≥ 1.
@@ -22,6 +23,6 @@ class PointEstimate:
         """Number of network outputs per pixel, C."""
         return self.channels
 
-    def moments(self, outputs, noisy, sigma):
-        """Gives the denoised image alone, a tuple of one float32 tensor (B, H, W, C); σ is not used."""
-        return (ops.clip(ops.cast(outputs, "float32"), -MAX_MEAN, MAX_MEAN),)
+    def moments(self, outputs):
+        """Give the denoised image alone, as `Moments` without mean and variance."""
+        return Moments(ops.clip(ops.cast(outputs, "float32"), -MAX_MEAN, MAX_MEAN))

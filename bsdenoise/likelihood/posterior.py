@@ -1,6 +1,6 @@
 """What denoising tells of the clean image, as a plain record: computed here or by a server, it is the same."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,9 @@ class Posterior:
         std: Posterior standard deviation of each channel, (B, H, W, C).
         estimated_psnr: PSNR of `denoised` in dB for a peak of 1, estimated without a clean image, (B,). NaN where it
             is withheld, because it would not be right: `WITHHELD` says why in words.
-        sigma: Noise standard deviation that was used, (B,), in the units of the image; 0 where none was found.
+        sigma: Noise standard deviation that was used, (B,), in the units of the image; 0 where none was found. `None`
+            of noise that has other parameters.
+        noise: Noise parameters θ that were used, (B, P), in the units of the image.
     """
 
     denoised: Any
@@ -37,6 +39,12 @@ class Posterior:
     std: Any
     estimated_psnr: Any
     sigma: Any = None
+    noise: Any = None
+
+    def of_one(self) -> "Posterior":
+        """Give what is told of one image: numbers instead of arrays of one, maps as they are."""
+        sigma = None if self.sigma is None else float(self.sigma[0])
+        return replace(self, estimated_psnr=float(self.estimated_psnr[0]), sigma=sigma, noise=self.noise[0])
 
 
 def estimate_psnr(
@@ -44,7 +52,7 @@ def estimate_psnr(
     noisy: np.ndarray,
     mean: np.ndarray,
     std: np.ndarray,
-    sigma: np.ndarray,
+    noise_variance: np.ndarray,
     counts: np.ndarray | None = None,
 ) -> np.ndarray:
     """Estimate the PSNR of whole images without clean ones, as `bsdenoise.likelihood.sure` does.
@@ -54,7 +62,7 @@ def estimate_psnr(
         noisy: (B, H, W, C).
         mean: (B, H, W, C).
         std: (B, H, W, C).
-        sigma: Noise standard deviation, (B,).
+        noise_variance: Variance of the noise, (B, 1, 1, 1), or one for each channel or pixel.
         counts: Which pixels hold measurements, bool (B, H, W, C); `None` for all.
 
     Returns:
@@ -69,9 +77,9 @@ def estimate_psnr(
             found.append(np.full(1, np.nan))
             continue
         limits = sure.clip_limits(np, noisy[one], counted)
-        its_denoised, its_noisy, its_mean, its_std, its_sigma = (
-            array[one].astype(np.float64) for array in (denoised, noisy, mean, std, sigma)
+        its_denoised, its_noisy, its_mean, its_std, its_noise = (
+            array[one].astype(np.float64) for array in (denoised, noisy, mean, std, noise_variance)
         )
-        share, first, second = sure.means(np, its_denoised, its_noisy, its_mean, its_std, its_sigma, limits, counted)
-        found.append(sure.psnr(np, share, first, second, its_sigma, noisy[one].size))
+        share, first, second = sure.means(np, its_denoised, its_noisy, its_mean, its_std, its_noise, limits, counted)
+        found.append(sure.psnr(np, share, first, second, its_noise.mean(axis=(1, 2, 3)), noisy[one].size))
     return np.concatenate(found).astype(np.float32)

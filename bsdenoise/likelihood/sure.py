@@ -1,9 +1,10 @@
 """Stein's unbiased risk estimate: the error of denoised images without clean ones, and when it can be believed.
 
-x̂ = x̃ − G (x̃ − μ) misses the clean pixel by (x̂ − x̃)² − σ² + 2σ² tr(I − G)/C on average, because neither μ nor G
-knows anything of the pixel's own noise. That supposes white, unclipped noise of the σ that was told. Where the noise is
-clipped, its variance is less: the estimate turns too small or negative, as it does for a σ that is too large. So pixels
-near a value at which many are clipped do not count, and an estimate that is not clearly positive is withheld.
+x̂ = x̃ − G (x̃ − μ) misses the clean pixel by (x̂ − x̃)² − N + 2 (I − G) N on average, N being the variance of the noise,
+because neither μ nor G knows anything of the pixel's own noise. That supposes independent, unclipped noise of the
+variance that was told. Where the noise is clipped, its variance is less: the estimate turns too small or negative, as
+it does for noise that is less than was told. So pixels near a value at which many are clipped do not count, and an
+estimate that is not clearly positive is withheld.
 
 The functions work on NumPy arrays and on Keras tensors: `xp` is `numpy` or `keras.ops`, whichever the arrays are of.
 """
@@ -17,6 +18,7 @@ MIN_COUNTED = 0.05  # share of the pixels that an estimate for the whole image m
 CERTAINTY = 3.0  # standard errors by which an estimate must be above zero
 # Of the noise variance: a σ that is wrong by half a percent makes the estimate wrong by as much.
 MIN_SHARE_OF_NOISE = 0.01
+MIN_SIGMA = 1e-6  # as full scale is 1: less noise than any camera has; keeps σ → 0 defined
 MIN_ERROR = 1e-9  # for a peak of 1, 90 dB: no image is known so well
 _DECIBELS = -10.0 / math.log(10.0)
 
@@ -43,7 +45,19 @@ def clip_limits(xp, noisy, counts=None):
     return tuple(limits)
 
 
-def means(xp, denoised, noisy, mean, std, sigma, limits, counts=None):
+def terms(denoised, noisy, variance, noise_variance):
+    """Compute Stein's unbiased estimate of each pixel's squared error, (B, H, W, C).
+
+    Args:
+        denoised: x̂, (B, H, W, C).
+        noisy: x̃.
+        variance: Posterior variance (I − G) N; 0 if x̂ is not joined with the observed pixel.
+        noise_variance: Variance of the noise, broadcastable to (B, H, W, C).
+    """
+    return (denoised - noisy) ** 2 - noise_variance + 2.0 * variance
+
+
+def means(xp, denoised, noisy, mean, std, noise_variance, limits, counts=None):
     """Compute the means over each image, or a part of it, of which `squared_error` and `psnr` are made.
 
     Args:
@@ -52,7 +66,7 @@ def means(xp, denoised, noisy, mean, std, sigma, limits, counts=None):
         noisy: x̃.
         mean: μ; x̂ again if that is not joined with the observed pixel.
         std: Posterior standard deviation; 0 if x̂ is not joined with the observed pixel.
-        sigma: Noise standard deviation, (B,).
+        noise_variance: Variance of the noise, broadcastable to (B, H, W, C).
         limits: As from `clip_limits`.
         counts: As for `clip_limits`.
 
@@ -60,9 +74,8 @@ def means(xp, denoised, noisy, mean, std, sigma, limits, counts=None):
         Three numbers per image, (B,): the share of pixels that count, and the means over all pixels of Stein's term
         and of its square, with 0 for pixels that do not count.
     """
-    sigma = xp.reshape(sigma, (-1, 1, 1, 1))
-    term = xp.square(denoised - noisy) - xp.square(sigma) + 2.0 * xp.square(std)
-    reach = CLIPPED_REACH * sigma
+    term = terms(denoised, noisy, xp.square(std), noise_variance)
+    reach = CLIPPED_REACH * noise_variance**0.5
     is_clear = xp.logical_and(mean - reach >= limits[0], mean + reach <= limits[1])
     is_clear = is_clear if counts is None else xp.logical_and(is_clear, counts)
     weight = xp.where(is_clear, 1.0, 0.0)
@@ -81,7 +94,7 @@ def squared_error(xp, share, first):
     return xp.where(share > 0.0, first / xp.maximum(share, 1e-12), math.nan)
 
 
-def psnr(xp, share, first, second, sigma, number):
+def psnr(xp, share, first, second, noise_variance, number):
     """Estimate the PSNR in dB for a peak of 1, (B,); NaN where the estimate cannot be believed.
 
     It is withheld where too few pixels count, and where the squared error is not clearly above zero.
@@ -91,12 +104,12 @@ def psnr(xp, share, first, second, sigma, number):
         share: As from `means`.
         first: Likewise.
         second: Likewise.
-        sigma: Noise standard deviation, (B,).
+        noise_variance: Mean variance of the noise, (B,).
         number: Number of pixel values in an image, H·W·C.
     """
     divisor = xp.maximum(share, 1e-12)
     error = first / divisor
     spread = xp.sqrt(xp.maximum(second / divisor - xp.square(error), 0.0) / xp.maximum(divisor * number, 1.0))
-    least = xp.maximum(xp.maximum(CERTAINTY * spread, MIN_SHARE_OF_NOISE * xp.square(sigma)), MIN_ERROR)
+    least = xp.maximum(xp.maximum(CERTAINTY * spread, MIN_SHARE_OF_NOISE * noise_variance), MIN_ERROR)
     is_trusted = xp.logical_and(share >= MIN_COUNTED, error > least)
     return xp.where(is_trusted, _DECIBELS * xp.log(xp.maximum(error, MIN_ERROR)), math.nan)

@@ -8,13 +8,74 @@ import keras
 from keras import ops
 
 from bsdenoise import likelihood
+from bsdenoise import noise as noise_models
 
 MIN_COUNTED_SHARE = 1e-9  # without a pixel that counts the loss is zero, not undefined; no image has so many pixels
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
-class GaussianNLL(keras.losses.Loss):
-    """Negative log-likelihood of the noisy image under the network's per-pixel Gaussian (Laine et al. 2019, Eq. 1).
+class NoiseNLL(keras.losses.Loss):
+    """Negative log-likelihood of the noisy image under the network's per-pixel Gaussian and a noise model.
+
+    Args:
+        channels: Number C of image channels.
+        noise: The noise model, as `bsdenoise.noise.parse` gives it.
+        factor: "prior" or "precision", as for `GaussianLikelihood`.
+        diagonal: Whether covariances are diagonal.
+        reduction: As for `keras.losses.Loss`; the default averages over images and pixels.
+        name: Name of the loss.
+
+    The loss computes in float32 whatever the network's precision and Keras' `floatx`.
+
+    Call arguments: `y_true`, the noisy image and behind its channels the P parameters of its noise, (B, H, W, C + P);
+    `y_pred`, network outputs.
+
+    Raises:
+        ValueError: If an argument is none of those listed, or `y_true` has other channels.
+
+    Example:
+        >>> loss = bsdenoise.losses.NoiseNLL(channels=1, noise=bsdenoise.GaussianNoise(5 / 255, 50 / 255))
+        >>> network = bsdenoise.blind_spot_network(channels=1, width=8, depth=2)
+        >>> network.compile(optimizer="adam", loss=loss)
+    """
+
+    def __init__(
+        self, channels, noise, factor="prior", diagonal=False, reduction="sum_over_batch_size", name="noise_nll"
+    ):
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+        self.likelihood = likelihood.GaussianLikelihood(channels, factor, diagonal)
+        self.noise = noise
+
+    def call(self, y_true, y_pred):
+        """Compute the loss of each pixel, (B, H, W)."""
+        channels = self.likelihood.channels
+        names = ", ".join(parameter.name for parameter in self.noise.parameters)
+        _check_channels(y_true, channels + self.noise.size, f"those of the image, then {names}")
+        return self._of_pixels(y_true[..., :channels], y_true[..., channels:], y_pred)
+
+    def _of_pixels(self, noisy, theta, outputs):
+        noisy, counts = _measured(noisy)
+        return _over_counted(self.noise.nll(self.likelihood.prior(outputs), noisy, theta), counts)
+
+    def get_config(self):
+        """Give the arguments from which the loss can be made again."""
+        return {
+            **super().get_config(),
+            "channels": self.likelihood.channels,
+            "noise": noise_models.serialize(self.noise),
+            "factor": self.likelihood.factor,
+            "diagonal": self.likelihood.diagonal,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Make the loss again."""
+        return cls(**config | {"noise": noise_models.deserialize(config["noise"])})
+
+
+@keras.saving.register_keras_serializable(package="bsdenoise")
+class GaussianNLL(NoiseNLL):
+    """Negative log-likelihood under white Gaussian noise (Laine et al. 2019, Eq. 1).
 
     Args:
         channels: Number C of image channels.
@@ -46,34 +107,28 @@ class GaussianNLL(keras.losses.Loss):
         reduction="sum_over_batch_size",
         name="gaussian_nll",
     ):
-        super().__init__(name=name, reduction=reduction, dtype="float32")
         if sigma is not None and not sigma > 0:
             raise ValueError(f"`sigma` must be positive. Received: sigma={sigma!r}.")
-        self.likelihood = likelihood.GaussianLikelihood(channels, factor, diagonal)
+        super().__init__(channels, noise_models.GaussianNoise(1.0, 1.0), factor, diagonal, reduction, name)
         self.sigma = sigma
 
     def call(self, y_true, y_pred):
-        """Computes the loss of each pixel, (B, H, W)."""
-        channels = self.likelihood.channels
-        expected = channels + 1 if self.sigma is None else channels
-        if y_true.shape[-1] not in (None, expected):
-            what = "those of the image, then σ" if self.sigma is None else "those of the image"
-            raise ValueError(
-                f"`y_true` must have {expected} channels: {what}. Received: y_true.shape={tuple(y_true.shape)}."
-            )
-        sigma = y_true[..., channels] if self.sigma is None else self.sigma
-        noisy, counts = _measured(y_true[..., :channels])
-        return _over_counted(self.likelihood.nll(y_pred, noisy, sigma), counts)
+        """Compute the loss of each pixel, (B, H, W)."""
+        if self.sigma is None:
+            return super().call(y_true, y_pred)
+        _check_channels(y_true, self.likelihood.channels, "those of the image")
+        return self._of_pixels(y_true, ops.full((1, 1), self.sigma, dtype="float32"), y_pred)
 
     def get_config(self):
-        """Gives the arguments from which the loss can be made again."""
-        return {
-            **super().get_config(),
-            "channels": self.likelihood.channels,
-            "sigma": self.sigma,
-            "factor": self.likelihood.factor,
-            "diagonal": self.likelihood.diagonal,
-        }
+        """Give the arguments from which the loss can be made again."""
+        config = super().get_config() | {"sigma": self.sigma}
+        del config["noise"]
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        """Make the loss again."""
+        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -129,14 +184,18 @@ class MaskedSquaredError(keras.losses.Loss):
     def call(self, y_true, y_pred):
         """Computes the weighted error of each pixel, (B, H, W)."""
         channels = y_pred.shape[-1]
-        if y_true.shape[-1] not in (None, channels + 1):
-            raise ValueError(
-                f"`y_true` must have {channels + 1} channels: those of the image, then the mask. "
-                f"Received: y_true.shape={tuple(y_true.shape)}."
-            )
+        _check_channels(y_true, channels + 1, "those of the image, then the mask")
         target, counts = _measured(y_true[..., :channels])
         error = ops.mean(ops.square(target - y_pred), axis=-1)
         return _over_counted(error, counts * y_true[..., channels])
+
+
+def _check_channels(y_true, expected, what):
+    """Refuse targets of other channels."""
+    if y_true.shape[-1] not in (None, expected):
+        raise ValueError(
+            f"`y_true` must have {expected} channels: {what}. Received: y_true.shape={tuple(y_true.shape)}."
+        )
 
 
 def _measured(target):

@@ -31,13 +31,13 @@ class Crop:
     Attributes:
         noisy: Function that gives noisy copy 0 or 1. Of images that were noisy already, number 1 is their partner's.
         clean: The clean crop; `None` where it is not known.
-        sigma: Noise standard deviation.
+        theta: Noise parameters, (P,).
         rng: For whatever else is random.
     """
 
     noisy: Callable[[int], np.ndarray]
     clean: np.ndarray | None
-    sigma: np.float32
+    theta: np.ndarray
     rng: np.random.Generator
 
 
@@ -51,11 +51,10 @@ class Method:
         name: What `--method` takes.
         is_blind: Whether the output at a pixel never depends on that pixel, so that its error can be estimated
             without a clean image (SURE).
-        has_posterior: Whether the outputs are a distribution: σ then matters, and there is an uncertainty.
+        has_posterior: Whether the outputs are a distribution: the noise then matters, and there is an uncertainty.
         needs: What training needs beside noisy images, in words; empty for self-supervised methods.
         num_copies: Noisy copies of an image that training looks at.
         has_noisy_target: Whether outputs are compared with noisy pixels.
-        extra_target: Whether the target has one more channel than the image, as the loss expects it.
     """
 
     name: ClassVar[str]
@@ -64,7 +63,6 @@ class Method:
     needs: ClassVar[str] = ""
     num_copies: ClassVar[int] = 1
     has_noisy_target: ClassVar[bool] = True
-    extra_target: ClassVar[bool] = False
 
     def network(self, channels, width, depth, dtype=None):
         """Builds the network; arguments as for `blind_spot_network`."""
@@ -75,9 +73,19 @@ class Method:
         """Gives what reads network outputs; arguments as for `GaussianLikelihood`, unused by point estimates."""
         return likelihood.PointEstimate(channels)
 
-    def loss(self, channels, factor="prior"):
-        """Gives the Keras loss of targets and network outputs."""
+    def loss(self, channels, factor, noise):
+        """Give the Keras loss of targets and network outputs.
+
+        Args:
+            channels: Number of channels of the images.
+            factor: As for `GaussianLikelihood`.
+            noise: The noise model.
+        """
         return losses.SquaredError()
+
+    def num_extra(self, noise):
+        """Count the channels that targets have behind those of the image, as the loss expects them."""
+        return 0
 
     def example(self, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
         """Makes what the network is shown, (H, W, C), and its target, (H, W, C) or (H, W, C + 1)."""
@@ -91,21 +99,25 @@ class Full(Method):
     name = "full"
     is_blind = True
     has_posterior = True
-    extra_target = True
     diagonal: ClassVar[bool] = False
 
     def estimator(self, channels, factor="prior", clamp="eigenvalue"):
         """Gives the likelihood."""
         return likelihood.GaussianLikelihood(channels, factor, self.diagonal, clamp)
 
-    def loss(self, channels, factor="prior"):
-        """Gives the negative log-likelihood; σ travels behind the channels of the target."""
-        return losses.GaussianNLL(channels, sigma=None, factor=factor, diagonal=self.diagonal)
+    def loss(self, channels, factor, noise):
+        """Give the negative log-likelihood; noise parameters travel behind the channels of the target."""
+        return losses.NoiseNLL(channels, noise, factor, self.diagonal)
+
+    def num_extra(self, noise):
+        """Count the noise parameters."""
+        return noise.size
 
     def example(self, crop):
-        """Shows the noisy image, and compares with the same and its σ."""
+        """Show the noisy image, and compare with the same and its noise parameters."""
         noisy = crop.noisy(0)
-        return noisy, _with_channel(noisy, crop.sigma)
+        theta = np.broadcast_to(crop.theta.astype(noisy.dtype), (*noisy.shape[:2], len(crop.theta)))
+        return noisy, np.concatenate([noisy, theta], axis=-1)
 
 
 class PerComponent(Full):
@@ -156,12 +168,15 @@ class NoiseToVoid(Method):
     """
 
     name = "n2v"
-    extra_target = True
     masking: Masking = field(default_factory=Masking)
 
-    def loss(self, channels, factor="prior"):
-        """Gives the squared error at the masked pixels; the mask travels behind the channels of the target."""
+    def loss(self, channels, factor, noise):
+        """Give the squared error at the masked pixels; the mask travels behind the channels of the target."""
         return losses.MaskedSquaredError()
+
+    def num_extra(self, noise):
+        """Count the mask."""
+        return 1
 
     def example(self, crop):
         """Shows the image with masked pixels and compares with the unmasked one."""
@@ -207,8 +222,3 @@ def get(name: str) -> Method:
     if name not in _METHODS:
         raise ValueError(f"`method` must be one of {names()}. Received: method={name!r}.")
     return _METHODS[name]
-
-
-def _with_channel(image, value):
-    """Puts a constant channel behind those of an image (H, W, C)."""
-    return np.concatenate([image, np.full((*image.shape[:2], 1), value, image.dtype)], axis=-1)

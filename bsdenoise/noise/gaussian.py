@@ -1,16 +1,22 @@
 """White Gaussian noise."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-import keras
+import numpy as np
 
+from bsdenoise.likelihood.sure import MIN_SIGMA
+from bsdenoise.noise.base import SIGMA, Declared, GaussianObservation, Parameter, per_pixel
 from bsdenoise.noise.spec import parse_range
 
+PARAMETERS = (Parameter(SIGMA),)
+NONE_FOUND = 1.5 * MIN_SIGMA  # estimates below are the least that there are
 
-@keras.saving.register_keras_serializable(package="bsdenoise")
+
 @dataclass(frozen=True)
-class GaussianNoise:
+class GaussianNoise(GaussianObservation):
     """Additive white Gaussian noise, with a standard deviation that is known or drawn per image from a range.
+
+    θ is σ, (B, 1).
 
     Args:
         low: Least standard deviation, as a fraction of full scale, > 0.
@@ -24,11 +30,12 @@ class GaussianNoise:
         True
     """
 
+    kind = "gaussian"
     low: float
     high: float
 
     def __post_init__(self):
-        """Checks the range."""
+        """Check the range."""
         if not 0.0 < self.low <= self.high <= 1.0:
             raise ValueError(
                 "Noise needs 0 < sigma <= 1 as a fraction of full scale (25 grey levels of 255 are 0.098), the "
@@ -36,49 +43,73 @@ class GaussianNoise:
             )
 
     @property
-    def is_known(self) -> bool:
-        """Whether σ is one number for all images."""
-        return self.low == self.high
+    def parameters(self):
+        """σ alone."""
+        return PARAMETERS
 
-    def draw_sigma(self, rng):
-        """Draws σ of one image, uniformly from the range.
+    @property
+    def least(self):
+        """Least σ."""
+        return (self.low,)
 
-        Args:
-            rng: Anything with `uniform(low, high)`, such as a `numpy.random.Generator`.
-        """
-        return self.low if self.is_known else rng.uniform(self.low, self.high)
-
-    def corrupt(self, clean, sigma, rng):
-        """Adds noise, neither clipped nor rounded.
-
-        Args:
-            clean: Float image of any shape, full scale 1.
-            sigma: Standard deviation.
-            rng: Anything with `standard_normal(shape, dtype)`, such as a `numpy.random.Generator`.
-        """
-        return clean + sigma * rng.standard_normal(clean.shape, clean.dtype)
-
-    def get_config(self) -> dict:
-        """Gives the arguments from which the model can be made again."""
-        return asdict(self)
+    @property
+    def greatest(self):
+        """Greatest σ."""
+        return (self.high,)
 
     @classmethod
-    def from_config(cls, config: dict) -> "GaussianNoise":
-        """Makes the model again."""
-        return cls(**config)
+    def read(cls, text, full_scale):
+        """Read `25`, `25/255`, `5-50` or `5-50/255`."""
+        low, high = parse_range(text, full_scale)
+        return Declared(cls, PARAMETERS, (low,), (high,))
 
+    @classmethod
+    def from_range(cls, least, greatest):
+        """Make the model of a range of σ."""
+        return cls(*least, *greatest)
 
-def parse(spec: str, full_scale: float) -> GaussianNoise:
-    """Reads a noise SPEC: `gaussian:25`, `gaussian:25/255`, `gaussian:5-50`, `gaussian:5-50/255`.
+    def corrupt(self, clean, theta, rng):
+        """Add white noise of a σ, a number or (1,)."""
+        return clean + clean.dtype.type(np.ravel(theta)[0]) * rng.standard_normal(clean.shape, clean.dtype)
 
-    Args:
-        spec: The SPEC. Numbers are in the units of the files, unless a full scale follows after a slash.
-        full_scale: Greatest value of the files' pixel type (255, 65535, or 1 for float files).
+    def variance(self, mean, theta, xp=None):
+        """Compute σ², (B, 1, 1, 1), or (B, H, W, 1) of a map."""
+        return per_pixel(theta) ** 2
 
-    Returns:
-        The noise model, with fractions of full scale.
+    def estimate(self, image, counts=None):
+        """Estimate σ from the finest details."""
+        from keras import ops
 
-    Raises:
-        ValueError: If the SPEC cannot be read, or σ is outside of (0, full scale].
-    """
-    return GaussianNoise(*parse_range(spec, full_scale))
+        from bsdenoise.noise.estimation import estimate_sigma
+
+        return ops.clip(estimate_sigma(image, counts), MIN_SIGMA, 1.0)[:, None]
+
+    def refined(self, prior, noisy, theta, counts=None):
+        """Lower estimates to what the predictions leave unexplained."""
+        from keras import ops
+
+        from bsdenoise.noise.estimation import refine_sigma
+
+        prior_variance = prior.variance
+        if prior_variance is None:
+            return theta
+        squared_residual = ops.square(noisy - prior.mean)
+        refined = refine_sigma(squared_residual, prior_variance, theta[:, 0], self.low, counts)
+        return ops.maximum(refined, MIN_SIGMA)[:, None]
+
+    def fit(self, noisy, theta):
+        """Stretch images with less noise than was trained, and compress those with more."""
+        from bsdenoise.noise import intensity_fit
+
+        return intensity_fit.fit(noisy, theta[:, 0], self.low, self.high)
+
+    def posterior(self, prior, noisy, theta):
+        """Compute the posterior; what was never trained is not trusted (`untrained_variance`)."""
+        from bsdenoise.noise.estimation import untrained_variance
+
+        variance = self.variance(prior.mean, theta)
+        return prior.posterior(noisy, variance, untrained_variance(variance, self.low))
+
+    def found(self, theta):
+        """Give σ as it is told: the least that is computed with stands for none."""
+        return theta * (theta > NONE_FOUND)

@@ -6,14 +6,18 @@ Beside it what relates σ to the median of noise.
 import re
 
 SIGMA_MEDIAN = 0.6744897501960817  # median of |N(0, 1)|, Donoho and Johnstone 1994
+SPEC_READS = (
+    "A noise SPEC reads gaussian:25 (in the files' own units), gaussian:25/255 (a fraction of full scale), or "
+    "gaussian:5-50 (a range)."
+)
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
 
-def parse_range(spec: str, full_scale: float) -> tuple[float, float]:
-    """Reads a noise SPEC: `gaussian:25`, `gaussian:25/255`, `gaussian:5-50`, `gaussian:5-50/255`.
+def parse_range(text: str, full_scale: float) -> tuple[float, float]:
+    """Read σ of a noise SPEC: `25`, `25/255`, `5-50`, `5-50/255`.
 
     Args:
-        spec: The SPEC. Numbers are in the units of the files, unless a full scale follows after a slash.
+        text: What follows `gaussian:`. Numbers are in the units of the files, unless a full scale stands after a slash.
         full_scale: Greatest value of the files' pixel type (255, 65535, or 1 for float files).
 
     Returns:
@@ -21,14 +25,11 @@ def parse_range(spec: str, full_scale: float) -> tuple[float, float]:
         as a noise model, `bsdenoise.noise.GaussianNoise` checks.
 
     Raises:
-        ValueError: If the SPEC cannot be read.
+        ValueError: If it cannot be read.
     """
-    match = re.fullmatch(rf"gaussian:({_NUMBER})(?:-({_NUMBER}))?(?:/({_NUMBER}))?", spec.strip())
+    match = re.fullmatch(rf"({_NUMBER})(?:-({_NUMBER}))?(?:/({_NUMBER}))?", text.strip())
     if not match:
-        raise ValueError(
-            "A noise SPEC reads gaussian:25 (in the files' own units), gaussian:25/255 (a fraction of full scale), or "
-            f"gaussian:5-50 (a range). Received: {spec!r}."
-        )
+        raise ValueError(f"{SPEC_READS} Received: 'gaussian:{text}'.")
     low, high, divisor = match.groups()
     return _level(low, divisor, full_scale), _level(high or low, divisor, full_scale)
 

@@ -1,4 +1,4 @@
-"""The model of `bsdenoise denoise`, here or behind a server: what it is asked, and with which σ."""
+"""The model of `bsdenoise denoise`, here or behind a server: what it is asked, and with which noise."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from bsdenoise import images, presets
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.inference import tiling
 from bsdenoise.noise import noise_floor
+from bsdenoise.noise.base import Parameter, check_is_sigma
 from bsdenoise.noise.spec import parse_level
 from bsdenoise.pipeline import float_units
 from bsdenoise.pipeline.float_units import Units
@@ -24,13 +25,13 @@ class Denoised:
 
     Attributes:
         images: (B, H, W, C), float32.
-        ratios: Posterior standard deviations over σ, (B, H, W, C); `None` unless `--std` asks for them.
-        own_sigmas: σ of each image, if it was the model's own.
+        ratios: Posterior standard deviations over those of the noise, (B, H, W, C); `None` if not asked for (`--std`).
+        own_noise: Noise parameters of each image, (B, P), if they were the model's own.
     """
 
     images: np.ndarray
     ratios: np.ndarray | None
-    own_sigmas: tuple[float, ...]
+    own_noise: np.ndarray | None = None
 
 
 class Model:
@@ -40,7 +41,7 @@ class Model:
         denoiser: A `Denoiser` or a `bsdenoise.client.Client`.
         config: The flags.
         say: Called with a line on whatever a user should know.
-        tells_sigma: Whether the σ that a served model uses by itself is asked for, which takes a request per image.
+        tells_noise: Whether the noise that a served model finds by itself is asked for, in a request per image.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class Model:
         denoiser: Any,
         config: DenoiseConfig,
         say: Callable[[str], object] = lambda line: None,
-        tells_sigma: bool = True,
+        tells_noise: bool = True,
     ):
         self.denoiser = denoiser
         self._config = config
         self._say = say
-        self._tells_sigma = tells_sigma
+        self._tells_noise = tells_noise
         self._noted = False
         asked = {"tta": config.tta if config.tta > 1 else None, "tile": config.tile, "overlap": config.overlap}
         self.options = {name: value for name, value in asked.items() if value is not None}
@@ -74,25 +75,30 @@ class Model:
         return self._config.std
 
     @property
-    def has_sigma(self) -> bool:
-        """Whether `sigma` gives one."""
+    def has_noise(self) -> bool:
+        """Whether `noise` gives any."""
         return self._config.sigma is not None or self.denoiser.has_posterior
 
     @property
-    def uses_own_sigma(self) -> bool:
-        """Whether σ is the model's own."""
-        return self._config.sigma is None and self.denoiser.has_posterior and self._tells_sigma
+    def uses_own_noise(self) -> bool:
+        """Whether the noise is what the model takes it to be."""
+        return self._config.sigma is None and self.denoiser.has_posterior and self._tells_noise
 
     @property
-    def estimates_sigma(self) -> bool:
-        """Whether σ is estimated for each image."""
-        return self.uses_own_sigma and not self.denoiser.noise.is_known
+    def estimates_noise(self) -> bool:
+        """Whether the noise of each image is estimated."""
+        return self.uses_own_noise and not self.denoiser.noise.is_known
 
     @property
-    def most_sigma(self) -> float:
-        """The greatest σ that is estimated, as a model of this process and a server give it, in the units of images."""
-        high = self.denoiser.noise.high
-        return high if self.is_served else high * self.denoiser.scale
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The parameters of its noise."""
+        return tuple(self.denoiser.noise.parameters)
+
+    @property
+    def greatest(self) -> tuple[float, ...]:
+        """The greatest noise parameters of the training, in the units of images."""
+        pairs = zip(self.parameters, self.denoiser.noise.greatest, strict=True)
+        return tuple(parameter.restored(value, self._offset, self._scale) for parameter, value in pairs)
 
     def check(self) -> None:
         """Refuses before the first file what the model cannot do, and a σ that cannot be read; notes an idle one.
@@ -104,9 +110,15 @@ class Model:
         """
         if self._config.sigma is not None:
             parse_level(self._config.sigma, 1.0)  # its words alone: it has no upper end
+            check_is_sigma(self.denoiser.noise.kind, self.parameters)
         if self._config.tile is not None or self._config.overlap is not None:
             tiling.choose(self.denoiser.grid, self._config.tile, self._config.overlap)
         if self.denoiser.has_posterior:
+            if self._config.std and self.is_served and not self.denoiser.noise.takes_sigma:
+                raise ValueError(
+                    f"--std needs the model here: of {self.denoiser.noise.kind} noise a server does not tell how "
+                    "strong it is at each pixel."
+                )
             return
         name = self.denoiser.method.name
         if self._config.std:
@@ -146,12 +158,12 @@ class Model:
         return array if file.bits is None or not self._takes_fractions else images.to_unit(array, file.bits)
 
     def looks_correlated(self, parts: np.ndarray) -> bool:
-        """Tell whether σ is estimated from noise that neighbouring pixels share.
+        """Tell whether noise is estimated that neighbouring pixels share.
 
         Args:
             parts: What the model takes of an image, (B, H, W, C).
         """
-        if not self.estimates_sigma:
+        if not self.estimates_noise:
             return False
         _, height, width, _ = parts.shape
         rows, columns = tiling.middle(height, width, LOOKED_AT)
@@ -172,13 +184,20 @@ class Model:
         return float(self.denoiser.description["pixels"]["scale"])
 
     @property
+    def _offset(self) -> float:
+        """Pixel value that the network sees as 0."""
+        if not self.is_served:
+            return float(self.denoiser.offset)
+        return float(self.denoiser.description["pixels"]["offset"])
+
+    @property
     def _takes_fractions(self) -> bool:
         if not self.is_served:
             return bool(self.denoiser.fractional)
         return bool(self.denoiser.description["pixels"]["fractional"])
 
-    def sigma(self, batch: np.ndarray, full_scale: float | None = None) -> np.ndarray | None:
-        """Gives σ of each image, (B,), in the model's units: the one asked for, or the model's own if it uses one.
+    def noise(self, batch: np.ndarray, full_scale: float | None = None) -> np.ndarray | None:
+        """Gives the noise of each image, (B, P), in the model's units: as told, or the model's own if it uses any.
 
         Args:
             batch: The images.
@@ -189,10 +208,19 @@ class Model:
             sigma = parse_level(self._config.sigma, scale)
             self._check_level(sigma, scale)
             self._note_untrained(sigma, scale)
-            return np.full(len(batch), sigma)
-        if not self.uses_own_sigma:
+            return np.full((len(batch), 1), sigma)
+        if not self.uses_own_noise:
             return None
-        return np.asarray(self.denoiser.own_sigma(images.to_unit(batch)), np.float64)
+        own = self.denoiser.own_noise(images.to_unit(batch))
+        return np.asarray(own, np.float64).reshape(len(batch), len(self.parameters))
+
+    def told(self, theta: np.ndarray | None, is_one: bool = False) -> dict[str, Any]:
+        """Gives noise parameters (B, P) as arguments of a `Denoiser`; of one image alone if there `is_one`."""
+        if theta is None:
+            return {}
+        if self.denoiser.noise.takes_sigma:
+            return {"sigma": float(theta[0, 0]) if is_one else theta[:, 0]}
+        return {"noise": theta[0] if is_one else theta}
 
     def _check_level(self, sigma: float, full_scale: float) -> None:
         """Refuses a σ that the model refuses, in the units in which it was declared.
@@ -210,7 +238,8 @@ class Model:
         """Says once if a model of this process was trained for another σ than the one that is asked for."""
         if self._noted or self.is_served or not self.denoiser.has_posterior:
             return
-        low, high = (level * self.denoiser.scale for level in (self.denoiser.noise.low, self.denoiser.noise.high))
+        noise = self.denoiser.noise
+        low, high = (level * self.denoiser.scale for level in (*noise.least, *noise.greatest))
         # Weak noise is no matter where a model was trained for a range: how little it is, the likelihood is told.
         if (low < high or low / TOLERANCE <= sigma) and sigma <= high * TOLERANCE:
             return
@@ -229,44 +258,52 @@ class Model:
         Raises:
             ValueError: If the model refuses it.
         """
-        if not self.is_served and self.uses_own_sigma:
-            return self._with_own_sigma(batch)
-        sigma = self.sigma(batch, full_scale)
+        if not self.is_served and self.uses_own_noise:
+            return self._with_own_noise(batch)
+        theta = self.noise(batch, full_scale)
+        # A server estimates from the whole image, of which a client may have sent it a part only.
+        is_left_to_it = self.is_served and self._config.sigma is None and not self.gives_std
+        is_one = len(batch) == 1
+        told = self.told(None if is_left_to_it else theta, is_one)
         # One image is given as such, so that the model's refusals speak of one.
-        noisy, its_sigma = (batch, sigma) if len(batch) > 1 else (batch[0], None if sigma is None else float(sigma[0]))
-        denoised, ratios = self.denoise_with(noisy, its_sigma)
-        own = tuple(float(value) for value in sigma) if sigma is not None and self.uses_own_sigma else ()
-        return Denoised(denoised.reshape(batch.shape), None if ratios is None else ratios.reshape(batch.shape), own)
+        noisy, ratios = batch[0] if is_one else batch, None
+        if self.gives_std:
+            posterior = self.denoiser.posterior(noisy, **told, **self.options)
+            denoised, ratios = posterior.denoised, self._ratios(posterior, theta, batch.shape)
+        else:
+            denoised = self.denoiser.denoise(noisy, **told, **self.options)
+        return Denoised(np.asarray(denoised).reshape(batch.shape), ratios, theta if self.uses_own_noise else None)
 
-    def _with_own_sigma(self, batch: np.ndarray) -> Denoised:
-        """Denoises a batch with the σ that the model finds in the same pass of its network."""
+    def _with_own_noise(self, batch: np.ndarray) -> Denoised:
+        """Denoises a batch with the noise that the model finds in the same pass of its network."""
         noisy = batch if len(batch) > 1 else batch[0]
         ratios = None
         if self.gives_std:
             posterior = self.denoiser.posterior(noisy, **self.options)
-            denoised, sigma = posterior.denoised, np.atleast_1d(posterior.sigma)
-            ratios = over_sigma(np.asarray(posterior.std).reshape(batch.shape), sigma)
+            denoised, theta = posterior.denoised, np.asarray(posterior.noise).reshape(len(batch), -1)
+            ratios = self._ratios(posterior, theta, batch.shape)
         else:
-            denoised, sigma = self.denoiser.denoise_with_sigma(noisy, **self.options)
-        own = tuple(float(value) for value in sigma)
-        return Denoised(np.asarray(denoised).reshape(batch.shape), ratios, own)
+            denoised, theta = self.denoiser.denoise_with_noise(noisy, **self.options)
+        return Denoised(np.asarray(denoised).reshape(batch.shape), ratios, np.asarray(theta))
 
-    def denoise_with(self, noisy: np.ndarray, sigma: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """Denoises an image or a batch with a known σ; gives the posterior standard deviation over σ if asked for."""
-        if not self.gives_std:
-            # A server estimates from the whole image, of which a client may have sent it a part only.
-            is_left_to_it = self.is_served and self._config.sigma is None
-            sent = None if is_left_to_it else sigma
-            return np.asarray(self.denoiser.denoise(noisy, sigma=sent, **self.options)), None
-        posterior = self.denoiser.posterior(noisy, sigma=sigma, **self.options)
-        return np.asarray(posterior.denoised), over_sigma(np.asarray(posterior.std), sigma)
+    def _ratios(self, posterior: Any, theta: Any, shape: tuple[int, ...]) -> np.ndarray:
+        std, mean = (np.asarray(array).reshape(shape) for array in (posterior.std, posterior.mean))
+        return self.over_noise(std, mean, theta)
 
+    def over_noise(self, std: np.ndarray, mean: np.ndarray, theta: Any) -> np.ndarray:
+        """Divides posterior standard deviations by those of the noise; 1 where there is none: nothing is gained.
 
-def over_sigma(std: np.ndarray, sigma: Any) -> np.ndarray:
-    """Divides standard deviations (…, H, W, C) by σ, a number or (B,); 1 where there is no noise: nothing is gained."""
-    sigma = np.asarray(sigma, np.float32)
-    sigma = sigma.reshape(*sigma.shape, *[1] * (std.ndim - sigma.ndim))
-    return np.where(sigma > 0, std / np.where(sigma > 0, sigma, 1), np.float32(1))
+        Args:
+            std: (B, H, W, C).
+            mean: The predictions from the surroundings, (B, H, W, C).
+            theta: Noise parameters, (B, P).
+        """
+        theta = np.asarray(theta, np.float32)
+        if self.denoiser.noise.takes_sigma:
+            noise_std = theta[:, np.newaxis, np.newaxis]
+        else:
+            noise_std = self.denoiser.noise_std(mean, theta)
+        return np.where(noise_std > 0, std / np.where(noise_std > 0, noise_std, 1), np.float32(1))
 
 
 def parts_of(noisy: np.ndarray, channels: int) -> np.ndarray:

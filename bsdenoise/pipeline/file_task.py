@@ -12,6 +12,7 @@ import numpy as np
 from bsdenoise import images
 from bsdenoise.images import results
 from bsdenoise.images.filled_files import FilledFile, Gaps
+from bsdenoise.noise.base import Parameter
 from bsdenoise.pipeline import file_plan
 from bsdenoise.pipeline.float_units import Units
 
@@ -34,12 +35,14 @@ class Task:
         shape: Shape of its pixels; `None` if its headers cannot be read, which is said when its turn comes.
         lines: What users are told.
         independent_channels: Whether its channels are no colours.
-        sigmas: Every σ that was the model's own, as a fraction of full scale.
+        parameters: The parameters of its model's noise.
+        thetas: Noise parameters of its images that were the model's own, (P,) each; intensities are fractions of full
+            scale.
         dtype: Type of its pixels.
         bits: Significant bits of its pixels, if they are fewer than those of the type.
         units: Of its floats.
         error: Why it could not be denoised.
-        is_sigma_estimated: Whether its σ were estimated; else they are what the model knows.
+        is_noise_estimated: Whether they were estimated; else they are what the model knows.
         done: How many pixels of it the progress bar has counted.
     """
 
@@ -47,12 +50,13 @@ class Task:
     shape: tuple[int, ...] | None = None
     independent_channels: bool = False
     lines: list[str] = field(default_factory=list)
-    sigmas: list[float] = field(default_factory=list)
+    parameters: tuple[Parameter, ...] = ()
+    thetas: list[np.ndarray] = field(default_factory=list)
     dtype: np.dtype = np.dtype(np.uint8)
     bits: int | None = None
     units: Units = field(default_factory=Units)
     error: BaseException | None = None
-    is_sigma_estimated: bool = False
+    is_noise_estimated: bool = False
     done: float = 0.0
 
     @property
@@ -77,7 +81,7 @@ class Task:
 
     @property
     def full_scale(self) -> float:
-        """Value of a fully lit pixel: σ as a fraction times this is σ in the units of the file."""
+        """Value of a fully lit pixel: intensities as fractions times this are those in the units of the file."""
         return self.units.scale if self.dtype.kind == "f" else images.full_scale(self.dtype, self.bits)
 
     @property
@@ -114,27 +118,43 @@ class Task:
             self.lines.append(f"bsdenoise: note: {self.job.source}: {gaps.line}")
 
     def tell_correlation(self) -> None:
-        """Lets users know that σ was estimated from noise that is not white."""
+        """Lets users know that the noise was estimated and is not white."""
         self.lines.append(f"bsdenoise: note: {self.job.source}: {CORRELATED}")
 
     def fail(self, error: BaseException) -> None:
         """Remembers why it could not be denoised."""
         self.error = error
-        self.sigmas.clear()
+        self.thetas.clear()
 
-    def tell_sigma(self, most: float, origin: str = "estimated") -> None:
-        """Lets users know which σ was estimated, in the units of the file, and if it is beyond `most`."""
-        if max(self.sigmas) > most * (1 + ROUNDING):
-            origin += f"; the model was trained up to {self.in_words([most])}"
-        self.lines.append(f"{self.job.source}: sigma {self.in_words(self.sigmas)} ({origin})")
+    def take_noise(self, parameters: tuple[Parameter, ...], found: Sequence[np.ndarray]) -> None:
+        """Notes noise parameters, (B, P) each, that were the model's own."""
+        self.parameters = parameters
+        self.thetas += [theta for thetas in found for theta in thetas]
 
-    def in_words(self, sigmas: Sequence[float]) -> str:
-        """Writes the range of some σ in the units of the file, which is how `--sigma` takes them."""
-        low, high = (self._in_words(value * self.full_scale) for value in (min(sigmas), max(sigmas)))
-        return low if low == high else f"{low} to {high}"
+    def tell_noise(self, greatest: tuple[float, ...], origin: str = "estimated") -> None:
+        """Lets users know which noise was estimated, in the units of the file, and if it is beyond `greatest`."""
+        if not self.thetas:
+            return
+        if (np.max(self.thetas, axis=0) > np.array(greatest) * (1 + ROUNDING)).any():
+            origin += f"; the model was trained up to {', '.join(self.ranges([np.array(greatest)]).values())}"
+        self.lines.append(f"{self.job.source}: {in_words(self.ranges(self.thetas))} ({origin})")
 
-    def _in_words(self, sigma: float) -> str:
-        return f"{sigma:.1f}" if self.dtype.kind != "f" and sigma >= 1 else f"{sigma:.4g}"
+    def ranges(self, thetas: Sequence[np.ndarray]) -> dict[str, str]:
+        """Writes the range of each noise parameter in the units of the file, which is how flags take them."""
+        ranges = {}
+        for parameter, values in zip(self.parameters, np.transpose(thetas), strict=True):
+            ends = (parameter.restored(value, 0.0, self.full_scale) for value in (values.min(), values.max()))
+            low, high = (self._in_words(end) for end in ends)
+            ranges[parameter.name] = low if low == high else f"{low} to {high}"
+        return ranges
+
+    def _in_words(self, value: float) -> str:
+        return f"{value:.1f}" if self.dtype.kind != "f" and value >= 1 else f"{value:.4g}"
+
+
+def in_words(ranges: dict[str, str]) -> str:
+    """Writes ranges of noise parameters, such as "sigma 20 to 25"."""
+    return ", ".join(f"{name} {text}" for name, text in ranges.items())
 
 
 def surveyed(job: file_plan.Job) -> Task:
@@ -176,8 +196,8 @@ class Output:
 def outputs(job: file_plan.Job, file: images.ImageFile, units: Units) -> list[Output]:
     """Gives the denoised file, and if asked for the one of its uncertainty.
 
-    The uncertainty is a posterior standard deviation over σ: that of each channel where the format holds numbers, else
-    an 8-bit picture, for channels that are no RGB of their mean.
+    The uncertainty is a posterior standard deviation over that of the noise: that of each channel where the format
+    holds numbers, else an 8-bit picture, for channels that are no RGB of their mean.
     """
     denoised = Output(job.target, file.shape, file.dtype, file, file.bits, units)
     if job.std_target is None:

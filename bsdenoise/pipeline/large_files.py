@@ -7,7 +7,7 @@ import numpy as np
 
 from bsdenoise import images, progress
 from bsdenoise.inference import tiling
-from bsdenoise.pipeline.denoising_model import Model, joined, over_sigma, parts_of
+from bsdenoise.pipeline.denoising_model import Model, joined, parts_of
 from bsdenoise.pipeline.file_task import Task, Writes, height_and_width, outputs
 
 
@@ -33,27 +33,27 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, float], None], wr
             (output, targets.enter_context(images.writing(output.path, output.shape, output.dtype, output.like)))
             for output in outputs(task.job, file, task.units)
         ]
-        sigmas: list[float] = []
+        found: list[np.ndarray] = []
         for index in range(len(file)):
             image = _Image(task, file, index, model)
 
-            if index == 0 and model.estimates_sigma and model.looks_correlated(image.middle()):
+            if index == 0 and model.estimates_noise and model.looks_correlated(image.middle()):
                 task.tell_correlation()
 
             def advance_image(pixels: float, num_parts: int = image.num_parts) -> None:
                 advance(task, pixels / num_parts)
 
             with progress.watched_by(advance_image):
-                for rows, columns, maps in _windows(image, sigmas):
+                for rows, columns, maps in _windows(image, found):
                     parts = [output.pixels(pixels) for (output, _), pixels in zip(written, maps, strict=True)]
                     file.gaps.put_back(index, rows, columns, parts[0], parts[1] if len(parts) > 1 else None)
                     for (_, target), part in zip(written, parts, strict=True):
                         target.write_window(index, rows, columns, part)
     task.tell_gaps(file.gaps)
-    task.sigmas = sigmas
-    if sigmas and model.estimates_sigma:
+    task.take_noise(model.parameters, found)
+    if model.estimates_noise:
         is_part = max(height_and_width(file.shape)) > tiling.MIDDLE
-        task.tell_sigma(model.most_sigma, "estimated in its middle" if is_part else "estimated")
+        task.tell_noise(model.greatest, "estimated in its middle" if is_part else "estimated")
 
 
 class _Image:
@@ -87,27 +87,28 @@ class _Image:
         return parts_of(self.model.pixels(pixels, self._file, self._units), self.model.channels)
 
     def middle(self) -> np.ndarray:
-        """Reads the part from which σ is estimated."""
+        """Reads the part from which the noise is estimated."""
         return self.read(*tiling.middle(self.height, self.width, tiling.MIDDLE))
 
 
-def _windows(image: _Image, sigmas: list[float]) -> Iterator[tuple[slice, slice, list[np.ndarray]]]:
+def _windows(image: _Image, found: list[np.ndarray]) -> Iterator[tuple[slice, slice, list[np.ndarray]]]:
     """Denoises an image.
 
     Args:
         image: The image.
-        sigmas: Every σ that was the model's own is added to it.
+        found: Noise parameters (B, P) that were the model's own are added to it.
 
     Yields:
         Rows and columns that are done, and what is written there, (h, w, C): the denoised pixels, and if asked for the
-        posterior standard deviation over σ.
+        posterior standard deviation over that of the noise.
     """
     model = image.model
-    own = model.sigma(image.middle(), image.full_scale) if model.has_sigma else None
-    if own is not None and model.uses_own_sigma:
-        sigmas += [float(sigma) for sigma in own]
-    for (rows, columns), moments in model.denoiser.windows(image.read, image.parts_shape, sigma=own, **model.options):
+    theta = model.noise(image.middle(), image.full_scale) if model.has_noise else None
+    if theta is not None and model.uses_own_noise:
+        found.append(theta)
+    options = model.told(theta) | model.options
+    for (rows, columns), moments in model.denoiser.windows(image.read, image.parts_shape, **options):
         maps = [joined(moments[0])]
         if model.gives_std:
-            maps.append(joined(over_sigma(moments[2], own)))
+            maps.append(joined(model.over_noise(moments[2], moments[1], theta)))
         yield rows, columns, maps

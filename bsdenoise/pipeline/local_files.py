@@ -201,14 +201,14 @@ class Local:
             assert image.parts is not None
             stop = start + len(image.parts)
             ratios = None if denoised.ratios is None else denoised.ratios[start:stop]
-            sigmas = denoised.own_sigmas[start:stop]
+            own_noise = None if denoised.own_noise is None else denoised.own_noise[start:stop]
             if image.task.error is None:
-                image.denoised = Denoised(denoised.images[start:stop], ratios, sigmas)
-                image.task.sigmas += sigmas
+                image.denoised = Denoised(denoised.images[start:stop], ratios, own_noise)
+                image.task.take_noise(self._model.parameters, [] if own_noise is None else [own_noise])
                 if image.index == 0 and self._model.looks_correlated(image.parts):
                     image.task.tell_correlation()
-                if image.is_last and sigmas and self._model.estimates_sigma:
-                    image.task.tell_sigma(self._model.most_sigma)
+                if image.is_last and self._model.estimates_noise:
+                    image.task.tell_noise(self._model.greatest)
             image.parts, image.is_ready = None, True
             start = stop
 

@@ -10,6 +10,7 @@ from bsdenoise import presets
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.images import missing
 from bsdenoise.images.masks import Masks
+from bsdenoise.noise.base import SIGMA, is_sigma
 from bsdenoise.parallel import in_order
 from bsdenoise.pipeline import file_plan, local_files, served_files
 from bsdenoise.pipeline.denoising_model import Model
@@ -65,7 +66,8 @@ class DenoisedFile:
         source: The noisy file.
         target: The denoised one.
         std_target: The file of its uncertainty, if that was asked for.
-        sigmas: σ of each image where it was the model's own, in the units of the file.
+        sigmas: σ of each image where it was the model's own, in the units of the file; empty for other noise.
+        noise: Noise parameters of each image where they were the model's own, by name, in the units of the file.
         notes: What there is to know of it, a line each.
         error: Why it could not be denoised; `None` if it was.
     """
@@ -74,6 +76,7 @@ class DenoisedFile:
     target: Path
     std_target: Path | None
     sigmas: tuple[float, ...]
+    noise: tuple[dict[str, float], ...]
     notes: tuple[str, ...]
     error: BaseException | None
 
@@ -160,7 +163,7 @@ def denoised(
     watcher: Watcher,
     loader: Loader | None = None,
     given: Any = None,
-    tells_sigma: bool = True,
+    tells_noise: bool = True,
 ) -> Iterator[Task]:
     """Denoise all files of a configuration.
 
@@ -169,7 +172,7 @@ def denoised(
         watcher: Told of what happens.
         loader: Where models come from.
         given: A `Denoiser` or a `Client` instead of the model that `config` names.
-        tells_sigma: As for `Model`.
+        tells_noise: As for `Model`.
 
     Yields:
         The files in their order, written, or with their `error`.
@@ -197,7 +200,7 @@ def denoised(
         given = loader.connect(config.server)
     elif given is None and config.model is not None:
         given = loader.load_denoiser(config.model)
-    named = None if given is None else _checked(given, config, watcher, tells_sigma)
+    named = None if given is None else _checked(given, config, watcher, tells_noise)
     with watcher.status("reading headers"):
         tasks = [future.result() for _, future in in_order(surveyed, jobs, SURVEYORS)]
     groups = [(named, tasks)] if named is not None else _by_default(config, tasks, watcher, loader)
@@ -210,7 +213,7 @@ def denoised(
                 if is_served
                 else local_files.Local(model, watcher.advance, writes).run(its_tasks)
             ):
-                task.is_sigma_estimated = model.estimates_sigma
+                task.is_noise_estimated = model.estimates_noise
                 watcher.end(task)
                 yield task
 
@@ -244,9 +247,18 @@ class _Reporter(Watcher):
         self._say(line)
 
     def end(self, task: Task) -> None:
-        sigmas = tuple(sigma * task.full_scale for sigma in task.sigmas)
+        noise = tuple(
+            {
+                parameter.name: float(parameter.restored(value, 0.0, task.full_scale))
+                for parameter, value in zip(task.parameters, theta, strict=True)
+            }
+            for theta in task.thetas
+        )
+        sigmas = tuple(found[SIGMA] for found in noise) if is_sigma(task.parameters) else ()
         job = task.job
-        self.files.append(DenoisedFile(job.source, job.target, job.std_target, sigmas, tuple(task.lines), task.error))
+        self.files.append(
+            DenoisedFile(job.source, job.target, job.std_target, sigmas, noise, tuple(task.lines), task.error)
+        )
         self._report(self.files[-1])
 
 
@@ -287,10 +299,10 @@ def _by_default(
     return models
 
 
-def _checked(denoiser: Any, config: DenoiseConfig, watcher: Watcher, tells_sigma: bool = True) -> Model:
+def _checked(denoiser: Any, config: DenoiseConfig, watcher: Watcher, tells_noise: bool = True) -> Model:
     """Check that a model can do what is asked for."""
     if config.precision is not None:
         denoiser = denoiser.in_precision(config.precision)
-    model = Model(denoiser, config, watcher.note, tells_sigma)
+    model = Model(denoiser, config, watcher.note, tells_noise)
     model.check()
     return model

@@ -39,19 +39,19 @@ def _denoise(model: Model, advance: Callable[[Task, float], None], writes: Write
         model.check_file(file)
         task.take_units(model.units_of(file))
         collected = Collected(task.job, file, task.units)
-        sigmas: list[float] = []
+        found: list[np.ndarray] = []
         for index in range(len(file)):
             noisy = parts_of(model.pixels(file.read(index), file, task.units), model.channels)
             parts = [model.denoise(part[np.newaxis], task.full_scale) for part in noisy]
             if index == 0 and model.looks_correlated(noisy):
                 task.tell_correlation()
-            sigmas += [sigma for part in parts for sigma in part.own_sigmas]
+            found += [part.own_noise for part in parts if part.own_noise is not None]
             ratios = [part.ratios[0] for part in parts if part.ratios is not None]
             denoised = joined(np.concatenate([part.images for part in parts]))
             collected.place(index, denoised, joined(np.stack(ratios)) if ratios else None)
             advance(task, task.image_pixels)
-        task.sigmas = sigmas
-        if sigmas and model.estimates_sigma:
-            task.tell_sigma(model.most_sigma)
+        task.take_noise(model.parameters, found)
+        if model.estimates_noise:
+            task.tell_noise(model.greatest)
         task.tell_gaps(collected.gaps)
         collected.write(writes)

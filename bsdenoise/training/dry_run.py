@@ -72,7 +72,7 @@ def describe(
     size = sum(4 * variable.shape.num_elements() for variable in state.optimizer.variables if variable.shape.rank)
     size += 8 * state.network.count_params()  # the weights and their average, float32, beside the optimizer's means
     epochs = config.images / len(data.training)
-    work = flops(state, config.crop, data.channels, data.channels + data.method.extra_target)
+    work = flops(state, config.crop, data.channels, data.channels + data.method.num_extra(data.noise))
     return {
         "devices": f"{place}, {config.precision}",
         "images": f"{len(data.training):,} to train on, {len(data.held_out):,} held out; {epochs:.3g} epochs",

@@ -77,8 +77,8 @@ def brightness(image: np.ndarray) -> np.ndarray:
     return (number * around - image) / (number - 1)
 
 
-def fits(variances: Sequence[np.ndarray], declared: Sequence[float]) -> bool:
-    """Tell whether measured noise variances of images, maps (H, W, C), agree with one declared for each image."""
+def fits(variances: Sequence[np.ndarray], declared: Sequence[np.ndarray]) -> bool:
+    """Tell whether measured noise variances of images agree with declared ones, arrays of the same shapes."""
     ratios = [(measured / expected).ravel() for measured, expected in zip(variances, declared, strict=True)]
     ratio = np.concatenate(ratios)
     return bool(np.mean(ratio < LESS) < LESS_SHARE and np.mean(ratio > MORE) < MORE_SHARE)

@@ -30,9 +30,9 @@ def say_what_is_wrong(config: TrainConfig, data: TrainingImages, sample: Sample,
     floor = noise_floor.median(sample.floors)
     # Pairs of noisy copies may have whatever noise they like, as long as their noises are two.
     is_correlated = data.targets is None and noise_floor.is_correlated(sample.floors, data.scale)
-    unit = sample.full_scale
+    unit, noise = sample.full_scale, data.noise
     if config.corrupt:
-        added = 0.5 * (data.noise.low + data.noise.high) * data.scale
+        added = 0.5 * (noise.usual_sigma(noise.least) + noise.usual_sigma(noise.greatest)) * data.scale
         if floor is not None and max(floor.quiet, floor.shared * is_correlated) > ALREADY_NOISY_RATIO * added:
             say(
                 f"warning: the images look noisy already (sigma of about {floor.low * unit:.3g}), and --corrupt "
@@ -41,7 +41,7 @@ def say_what_is_wrong(config: TrainConfig, data: TrainingImages, sample: Sample,
                 "by --noise what noise they have."
             )
         return
-    declared = data.noise.low * data.scale
+    declared = noise.usual_sigma(noise.least) * data.scale
     declares = f"--noise {config.noise} says {declared * unit:.3g}"
     if floor is not None and is_correlated:
         say(

@@ -21,12 +21,11 @@ from bsdenoise.images import missing
 from bsdenoise.images.masks import Masks
 from bsdenoise.methods import Method, NoiseToVoid
 from bsdenoise.methods.masking import Masking
-from bsdenoise.noise import GaussianNoise
+from bsdenoise.noise import NoiseModel
 from bsdenoise.training import noise_words, own_network
 
 _MASKING_FLAGS = ("n2v_fraction", "n2v_radius", "n2v_center")
 MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
-_NO_LIMIT = 2.0**200  # a full scale that no σ of a float image exceeds; by a power of two nothing is rounded
 
 
 def check(config: TrainConfig) -> None:
@@ -159,7 +158,7 @@ def facts(data: TrainingImages, sample: Sample) -> dict[str, Any]:
     """Says what was found out about the data, for config.json.
 
     `manifest` and `targets_manifest` tell whether another run saw the same images (docs/big-data.md says how surely).
-    `offset`, `scale`, `sigma` and `estimated_sigma` are pixel values: fractions of full scale where `fractional`.
+    `offset`, `scale`, `noise` and `estimated_sigma` are pixel values: fractions of full scale where `fractional`.
     """
     return {
         "num_images": len(data.source),
@@ -171,7 +170,10 @@ def facts(data: TrainingImages, sample: Sample) -> dict[str, Any]:
         "fractional": data.fractional,
         "offset": data.offset,
         "scale": data.scale,
-        "sigma": [data.noise.low * data.scale, data.noise.high * data.scale],
+        "noise": {
+            parameter.name: [parameter.restored(end, data.offset, data.scale) for end in ends]
+            for parameter, *ends in zip(data.noise.parameters, data.noise.least, data.noise.greatest, strict=True)
+        },
         "estimated_sigma": sample.median_sigma,
     }
 
@@ -249,37 +251,26 @@ def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Sou
     return source, targets
 
 
-def _normalised_noise(spec: str, sample: Sample, offset: float, scale: float) -> GaussianNoise:
+def _normalised_noise(spec: str, sample: Sample, offset: float, scale: float) -> NoiseModel:
     """Reads a noise SPEC in units of `scale`, a pixel value.
 
     Raises:
-        ValueError: If it cannot be read, or σ is more than `scale`: there would be nothing to see in such noise.
+        ValueError: If it cannot be read, or the noise is more than `scale`: there would be nothing to see in it.
     """
     full_scale, fractional = sample.full_scale, sample.fractional
-    low, high = _sigmas(spec, full_scale)
-    if high > scale:
-        cure = ""
-        if not fractional and not noise_models.is_relative(spec):
-            cure = " Of floats it is no grey level: of images from 0 to 1, 25 of 255 levels are gaussian:25/255."
-        raise ValueError(
-            f"--noise {spec} has a sigma of {high * full_scale:.5g}, and the images span only "
-            f"{scale * full_scale:.5g} (from {offset * full_scale:.5g} to {(offset + scale) * full_scale:.5g}), both "
-            f"in the files' own units.{cure}"
-        )
-    return GaussianNoise(low / scale, high / scale)
-
-
-def _sigmas(spec: str, full_scale: float) -> tuple[float, float]:
-    """Gives least and greatest σ of a SPEC as pixel values, above 1 if need be."""
-    try:
-        level = noise_models.parse(spec, full_scale)
-        return level.low, level.high
-    except ValueError as error:
-        try:
-            level = noise_models.parse(spec, _NO_LIMIT)
-        except ValueError:
-            raise error from None
-    return level.low * _NO_LIMIT / full_scale, level.high * _NO_LIMIT / full_scale
+    declared = noise_models.read(spec, full_scale)
+    rescaled = declared.rescaled(offset, scale)
+    for parameter, value, shown in zip(declared.parameters, declared.greatest, rescaled.greatest, strict=True):
+        if shown > parameter.high:
+            cure = ""
+            if not fractional and not noise_models.is_relative(spec):
+                cure = " Of floats it is no grey level: of images from 0 to 1, 25 of 255 levels are gaussian:25/255."
+            raise ValueError(
+                f"--noise {spec} has a {parameter.name} of {value * full_scale:.5g}, and the images span only "
+                f"{scale * full_scale:.5g} (from {offset * full_scale:.5g} to {(offset + scale) * full_scale:.5g}), "
+                f"both in the files' own units.{cure}"
+            )
+    return rescaled.made()
 
 
 def _announce_ignored(config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
@@ -309,11 +300,10 @@ def _announce_range(data: TrainingImages, sample: Sample, say: Callable[[str], N
     if (data.offset, data.scale) == (0.0, 1.0):
         return
     unit = sample.full_scale
-    low, high = (level * data.scale * unit for level in (data.noise.low, data.noise.high))
-    sigma = f"{low:.4g}" if data.noise.is_known else f"{low:.4g} to {high:.4g}"
     say(
         f"most pixels lie between {data.offset * unit:.5g} and {(data.offset + data.scale) * unit:.5g}, which the "
-        f"network sees as 0 and 1; sigma is {sigma} (all in the files' own units)"
+        f"network sees as 0 and 1; {data.noise.in_words(data.offset * unit, data.scale * unit)} (all in the files' "
+        "own units)"
     )
 
 

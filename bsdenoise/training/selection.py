@@ -55,7 +55,7 @@ class Selection:
         require(is_finite, f"The validation loss is {values['loss']}", step)
         self._folder.log("validation", step, values | {"error": result.error})
         first = self._validation.examples[0]
-        self._folder.save_sample(step, first.noisy, result.moments, float(first.sigma))
+        self._folder.save_sample(step, first.noisy, result.moments, state.denoiser.noise.usual_sigma(first.theta))
         is_best = result.error < state.best_error
         if is_best:
             state.keep(result.error, psnr)

@@ -42,7 +42,7 @@ class TrainingState:
         self.config = config
         self.strategy = strategy
         method = data.method
-        self.loss = method.loss(data.channels, config.factor)
+        self.loss = method.loss(data.channels, config.factor, data.noise)
         self.start = start = start or starting_point.load(config, data)
         size = start.size
         with strategy.scope():

@@ -3,7 +3,7 @@
 Which weights are kept is decided by the squared error that is estimated, never by a PSNR made of it: where the estimate
 is zero or less no PSNR can be told, but a smaller one still is the better one. Stein's estimate supposes that the noise
 is what was declared. Where the held-out images show that it is not, as of detectors whose noise grows with the
-signal, their own noise takes its place: else the model that believes most in the declared σ would win.
+signal, their own noise takes its place: else the model that believes most in the declared noise would win.
 """
 
 import math
@@ -35,7 +35,7 @@ class Example:
         shown: What the network is shown, (H, W, C).
         target: What its outputs are compared with, (H, W, …); NaN where nothing was measured.
         noisy: The noisy image, (H, W, C); filled there, as what is shown.
-        sigma: The declared noise.
+        theta: The declared noise parameters, (P,).
         clean: The clean image, (H, W, C), if known.
         counts: Where all channels were measured, bool (H, W).
         is_clear: Which pixels count and are so far from where noise is clipped that it is whole, bool (H, W, C).
@@ -44,7 +44,7 @@ class Example:
     shown: np.ndarray
     target: np.ndarray
     noisy: np.ndarray
-    sigma: np.float32
+    theta: np.ndarray
     clean: np.ndarray | None
     counts: np.ndarray
     is_clear: np.ndarray
@@ -87,7 +87,7 @@ class Validation:
     def __init__(self, denoiser: Denoiser, data: TrainingImages, num_images: int, side: int):
         self.denoiser = denoiser
         self.method = data.method  # with its settings, which the denoiser does not need
-        self.loss = self.method.loss(denoiser.channels, denoiser.factor)
+        self.loss = self.method.loss(denoiser.channels, denoiser.factor, denoiser.noise)
         self._faults = Faults()
         self.examples = self._read(data, data.held_out, side, num_images)
         if not self.examples:
@@ -102,7 +102,9 @@ class Validation:
         shown, target, noisy = (tf.TensorSpec((1, None, None, size)) for size in (channels, None, channels))
         # Nothing in it is Python that would have to be translated into a graph, which takes seconds.
         self._loss_and_moments = tf.function(
-            self._loss_and_moments_of, input_signature=(shown, target, noisy, tf.TensorSpec((1,))), autograph=False
+            self._loss_and_moments_of,
+            input_signature=(shown, target, noisy, tf.TensorSpec((1, denoiser.noise.size))),
+            autograph=False,
         )
 
     @property
@@ -148,11 +150,12 @@ class Validation:
         every = np.repeat(counts[..., np.newaxis], noisy.shape[-1], axis=-1)
         # By the neighbours, not by what a model takes for the mean: the same pixels count for all models.
         low, high = (limit[0] for limit in sure.clip_limits(np, noisy[np.newaxis], every[np.newaxis]))
-        around, reach = noise_curve.brightness(noisy), sure.CLIPPED_REACH * float(crop.sigma)
+        around = noise_curve.brightness(noisy)
+        reach = sure.CLIPPED_REACH * np.sqrt(self._declared_variance(around, crop.theta))
         is_clear = every & (around - reach >= low) & (around + reach <= high)
         if is_clear.sum() < sure.MIN_COUNTED * every.sum():
             is_clear = every
-        return Example(shown, target, noisy, crop.sigma, crop.clean, counts, is_clear)
+        return Example(shown, target, noisy, crop.theta, crop.clean, counts, is_clear)
 
     def _measured_variances(self) -> list[np.ndarray] | None:
         """Measures the noise of the examples, maps (H, W, C); `None` if the declared one fits, or none can be told."""
@@ -161,15 +164,23 @@ class Validation:
             return None
         variances = [curve(noise_curve.brightness(example.noisy)) for example in self.examples]
         counted = [variance[example.counts] for variance, example in zip(variances, self.examples, strict=True)]
-        declared = [float(example.sigma) ** 2 for example in self.examples]
+        declared = [
+            self._declared_variance(noise_curve.brightness(example.noisy), example.theta)[example.counts]
+            for example in self.examples
+        ]
         return None if noise_curve.fits(counted, declared) else variances
 
-    def _loss_and_moments_of(self, shown, target, noisy, sigma):
+    def _declared_variance(self, mean: np.ndarray, theta: np.ndarray) -> np.ndarray:
+        """Give the declared variance of the noise of pixels (H, W, C) of a given brightness, float64."""
+        variance = self.denoiser.noise.variance(mean[np.newaxis], theta[np.newaxis].astype(np.float64))[0]
+        return np.broadcast_to(variance, mean.shape)
+
+    def _loss_and_moments_of(self, shown, target, noisy, theta):
         network = self.denoiser.network
         outputs = network(shown)
         loss = tf.reduce_mean(self.loss.call(target, outputs))
         outputs = outputs if self._is_shown_noisy else network(noisy)
-        return loss, self.denoiser.estimator.moments(outputs, noisy, sigma)
+        return loss, self.denoiser.finished(outputs, noisy, theta)
 
     def __call__(self) -> Result:
         """Measures.
@@ -189,14 +200,18 @@ class Validation:
         values: dict[str, float | None] = {"loss": float(np.mean(losses))}
         if self.score == MEASURED:
             values[SURE] = None
-        sigma = math.sqrt(np.mean([float(example.sigma) ** 2 for example in self.examples]))
-        values |= {name: _psnr(name, found, sigma) for name, found in terms.items()}
+        noise_variance = float(np.mean([self._usual_variance(example) for example in self.examples]))
+        values |= {name: _psnr(name, found, noise_variance) for name, found in terms.items()}
         return Result(values, _mean(terms[self.score]), moments_of_first or [])
+
+    def _usual_variance(self, example: Example) -> float:
+        """Give the mean declared variance of the noise of an image."""
+        return float(self._declared_variance(noise_curve.brightness(example.noisy), example.theta).mean())
 
     def _denoised(self, example: Example) -> tuple[float, list[np.ndarray]]:
         """Gives the loss and the moments, (H, W, C), of one image."""
         shown, target, noisy = (one[np.newaxis] for one in (example.shown, example.target, example.noisy))
-        loss, moments = self._loss_and_moments(shown, target, noisy, np.array([example.sigma]))
+        loss, moments = self._loss_and_moments(shown, target, noisy, example.theta[np.newaxis])
         return float(loss), [moment.numpy()[0] for moment in moments]
 
     def _squared_errors(
@@ -206,8 +221,8 @@ class Validation:
         moments = [moment.astype(np.float64) for moment in moments]
         denoised = moments[0]
         mean, variance = moments[1:] if len(moments) > 1 else (None, None)
-        declared = float(example.sigma) ** 2
-        noise = np.full(denoised.shape, declared) if self._variances is None else self._variances[number]
+        declared = self._declared_variance(denoised if mean is None else mean, example.theta)
+        noise = declared if self._variances is None else self._variances[number]
         terms = {}
         if self.method.is_blind:
             # The share of its own noise that a denoised pixel keeps: 1 less the gain; none where μ is all there is.
@@ -216,7 +231,7 @@ class Validation:
             terms[self.score] = (moved + noise * (2.0 * kept - 1.0))[example.is_clear]
         else:
             # Loss of a point estimate: its squared error, and that of the target itself.
-            terms[self.score] = np.array([loss - declared * self.method.has_noisy_target])
+            terms[self.score] = np.array([loss - self._usual_variance(example) * self.method.has_noisy_target])
         if mean is not None:
             # The mean knows nothing of the pixel's own noise, so it misses the noisy pixel by its error plus that.
             terms[SURE_OF_MEAN] = (np.square(mean - example.noisy) - noise)[example.is_clear]
@@ -232,13 +247,13 @@ def _mean(terms: list[np.ndarray]) -> float:
     return float(np.mean([term.mean() for term in terms]))
 
 
-def _psnr(name: str, terms: list[np.ndarray], sigma: float) -> float | None:
+def _psnr(name: str, terms: list[np.ndarray], noise_variance: float) -> float | None:
     """Return the PSNR in dB of a mean squared error, for a peak of 1; `None` where it cannot be believed.
 
     Args:
         name: Of the PSNR.
         terms: What it is the mean of, of each image.
-        sigma: The declared noise.
+        noise_variance: Mean variance of the declared noise.
     """
     error = _mean(terms)
     if name in (TRUE, TRUE_OF_MEAN):
@@ -246,5 +261,5 @@ def _psnr(name: str, terms: list[np.ndarray], sigma: float) -> float | None:
     # What follows from a loss has no spread over pixels to tell how sure it is.
     square = error**2 if name == HELD_OUT else float(np.mean([np.square(term).mean() for term in terms]))
     number = sum(term.size for term in terms)
-    found = sure.psnr(np, np.ones(1), np.array([error]), np.array([square]), np.array([sigma]), number)
+    found = sure.psnr(np, np.ones(1), np.array([error]), np.array([square]), np.array([noise_variance]), number)
     return None if np.isnan(found[0]) else float(found[0])

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from bsdenoise.export.graph.tiles import padded_pixels
+from bsdenoise.noise import Parameter
 
 # Of the numbers of an input that a sentence quotes, how many from each end.
 QUOTED = 4
@@ -136,6 +137,39 @@ def sigma(tensor: tf.Tensor, batch: tf.Tensor, scale: float, units: str) -> tf.T
             f"sigma must be at most {scale:g}: its units are {units}. Received: sigma = {{}}",
             lambda: [tensor],
         ),
+    )
+
+
+def theta(
+    tensor: tf.Tensor, batch: tf.Tensor, parameters: Sequence[Parameter], offset: float, scale: float
+) -> tf.Tensor:
+    """Pin the shape (B, P), and refuse what are no noise parameters.
+
+    Args:
+        tensor: The input as it came.
+        batch: B.
+        parameters: What they are, P of them.
+        offset: Pixel value that the network sees as 0.
+        scale: Difference of pixel values that it sees as 1.
+    """
+    tensor = tf.ensure_shape(tensor, (None, len(parameters)))
+    names = ", ".join(parameter.name for parameter in parameters)
+    return checked(
+        tensor,
+        Rule(
+            tf.shape(tensor)[0] == batch,
+            f"noise must hold {names} of each image. Received: {{}} row(s) for {{}} image(s)",
+            lambda: [tf.shape(tensor)[0], batch],
+        ),
+        *(_within(tensor[:, index], one, *one.ends(offset, scale)) for index, one in enumerate(parameters)),
+    )
+
+
+def _within(values, parameter, low, high) -> Rule:
+    return Rule(
+        tf.reduce_all((values >= low) & (values <= high)),  # NaN is neither
+        f"noise: {parameter.name} must lie between {low:g} and {high:g}. Received: {{}}",
+        lambda: [values],
     )
 
 

@@ -52,16 +52,17 @@ def is_untiled(shape: tf.Tensor, tiles: Tiles) -> tf.Tensor:
     return padded_pixels(shape, tiles.grid) <= tiles.untiled_pixels
 
 
-def compute(moments, finish, image, sigma, tiles: Tiles, *, pictures: int, means: int):
+def compute(moments, finish, image, theta, tiles: Tiles, *, pictures: int, means: int):
     """Computes pictures of the size of the images, and means over each image, whole or tile by tile.
 
     Args:
-        moments: Function from images (B, H, W, C) and σ (B,) to tensors (B, H, W, C) that need context.
-        finish: Function from which images these are, a slice, the images, σ and what `moments` gave for them to two
+        moments: Function from images (B, H, W, C) and noise parameters (B, P) to tensors (B, H, W, C) that need
+            context.
+        finish: Function from which images these are, a slice, the images, θ and what `moments` gave for them to two
             lists: pictures (B, H, W, C), and means over the pixels (B,). It is called on the parts of tiles that are
             kept.
         image: (B, H, W, C).
-        sigma: (B,).
+        theta: Noise parameters, (B, P).
         tiles: How images are cut.
         pictures: Number of pictures that `finish` gives.
         means: Number of means that it gives.
@@ -87,8 +88,8 @@ def compute(moments, finish, image, sigma, tiles: Tiles, *, pictures: int, means
         some = slice(first, first + group)
         window = image[some, top:bottom, left:right]
         kept = (slice(None), slice(first_row - top, last_row - top), slice(first_column - left, last_column - left))
-        inner = [moment[kept] for moment in moments(window, sigma[some])]
-        new_pictures, new_means = finish(some, window[kept], sigma[some], *inner)
+        inner = [moment[kept] for moment in moments(window, theta[some])]
+        new_pictures, new_means = finish(some, window[kept], theta[some], *inner)
         places = _places(first, first + group, first_row, last_row, first_column, last_column, height, width)
         share = tf.cast((last_row - first_row) * (last_column - first_column), tf.float32) / pixels
         return (
@@ -101,7 +102,7 @@ def compute(moments, finish, image, sigma, tiles: Tiles, *, pictures: int, means
         )
 
     flat = tf.reshape(image, (-1, image.shape[-1]))
-    start = (0, [tf.zeros_like(flat)] * pictures, [tf.zeros_like(sigma)] * means)
+    start = (0, [tf.zeros_like(flat)] * pictures, [tf.zeros((batch,))] * means)
     total = batch // group * rows * columns
     done = tf.while_loop(lambda index, *_: index < total, step, start, parallel_iterations=1)
     return [tf.reshape(picture, tf.shape(image)) for picture in done[1]], done[2]
