@@ -65,12 +65,17 @@ def counted_gflop() -> float:
     """Counts the operations of a training step of the paper's network on one RGB crop of 256×256."""
     from types import SimpleNamespace
 
-    from bsdenoise import methods
+    from bsdenoise import GaussianNoise, methods
     from bsdenoise.training import dry_run
 
     method = methods.get("full")
     network = method.network(channels=3, width=48, depth=5)
-    return dry_run.flops(SimpleNamespace(network=network, loss=method.loss(3, "prior")), 256, 3, 4) / 1e9
+    return (
+        dry_run.flops(
+            SimpleNamespace(network=network, loss=method.loss(3, "prior", GaussianNoise(0.1, 0.1))), 256, 3, 4
+        )
+        / 1e9
+    )
 
 
 def main() -> None:

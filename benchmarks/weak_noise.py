@@ -52,9 +52,9 @@ def row(denoiser, clean, sigma, fill) -> dict[str, float]:
     errors = []
     for image in clean:
         noisy = (fill * (image + sigma / 255 * rng.standard_normal(image.shape))).astype("float32")
-        found, level = denoiser.denoise_with_sigma(noisy)
+        found, level = denoiser.denoise_with_noise(noisy)
         told = denoiser.denoise(noisy, sigma=max(fill * sigma / 255, 1e-6))
-        errors.append([255 / fill * float(level[0]), *(rms(one / fill - image) for one in (noisy, found, told))])
+        errors.append([255 / fill * float(level[0, 0]), *(rms(one / fill - image) for one in (noisy, found, told))])
     found, noisy, denoised, told = np.mean(errors, axis=0)
     ratios = [error[2] / error[1] for error in errors if sigma > 0]
     return {

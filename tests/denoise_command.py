@@ -9,6 +9,7 @@ import tifffile
 from bsdenoise import cli, images
 from bsdenoise.cli import models
 from bsdenoise.images import results
+from bsdenoise.noise.gaussian import PARAMETERS
 
 OWN_SIGMA = 0.1
 
@@ -25,12 +26,17 @@ class HalvingDenoiser:
         self.channels = channels
         self.has_posterior = method in ("full", "per_component")
         self.method = SimpleNamespace(name=method, has_posterior=self.has_posterior)
-        self.noise = SimpleNamespace(is_known=is_known, low=0.0, high=1.0)
-        self.scale, self.fractional = 1.0, True
+        self.noise = SimpleNamespace(
+            kind="gaussian", parameters=PARAMETERS, takes_sigma=True, is_known=is_known, least=(0.0,), greatest=(1.0,)
+        )
+        self.offset, self.scale, self.fractional = 0.0, 1.0, True
         self.sigmas = []
         self.shapes = []
         self.batches = []
         self.options = []
+
+    def own_noise(self, image):
+        return self.own_sigma(image)[:, np.newaxis]
 
     def own_sigma(self, image):
         assert self.has_posterior, "it has no use for one"
@@ -39,7 +45,7 @@ class HalvingDenoiser:
         factors = 1 if self.noise.is_known else 1 + image.mean(axis=(1, 2, 3))
         return OWN_SIGMA * factors * np.ones(len(image))
 
-    def denoise(self, noisy, sigma, **options):
+    def denoise(self, noisy, sigma=None, **options):
         assert noisy.shape[-1] == self.channels
         count = len(noisy) if noisy.ndim == 4 else 1
         self.batches.append(count)
@@ -48,22 +54,24 @@ class HalvingDenoiser:
         self.options.append(options)
         return images.to_unit(noisy) / 2
 
-    def denoise_with_sigma(self, noisy, **options):
+    def denoise_with_noise(self, noisy, **options):
         batch = noisy if noisy.ndim == 4 else noisy[np.newaxis]
-        sigma = self.own_sigma(images.to_unit(batch))
-        return self.denoise(noisy, sigma if noisy.ndim == 4 else float(sigma[0]), **options), sigma
+        theta = self.own_noise(images.to_unit(batch))
+        return self.denoise(noisy, theta[:, 0] if noisy.ndim == 4 else float(theta[0, 0]), **options), theta
 
     def posterior(self, noisy, sigma=None, **options):
         assert self.has_posterior, "it has none"
         if sigma is None:
-            denoised, sigma = self.denoise_with_sigma(noisy, **options)
+            denoised, theta = self.denoise_with_noise(noisy, **options)
+            sigma = theta[:, 0]
         else:
             denoised = self.denoise(noisy, sigma, **options)
         sigma = np.float32(sigma)
         ratio = np.clip(2 * denoised, 0, 1)
-        return SimpleNamespace(denoised=denoised, std=(ratio.T * sigma.T).T, sigma=sigma)
+        noise = np.reshape(sigma, (-1, 1))
+        return SimpleNamespace(denoised=denoised, mean=denoised, std=(ratio.T * sigma.T).T, sigma=sigma, noise=noise)
 
-    def windows(self, read, shape, sigma, tile=8, **options):
+    def windows(self, read, shape, sigma=None, tile=8, **options):
         """Blocks of at most `tile` with one pixel around them, as a `Denoiser` reads them."""
         _, height, width, channels = shape
         assert channels == self.channels

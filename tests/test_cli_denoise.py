@@ -238,7 +238,7 @@ def test_each_file_has_its_estimated_sigma_said(tmp_path, use_model, capsys, arr
 
 
 def test_an_estimate_beyond_the_training_is_said_to_be(tmp_path, use_model, capsys):
-    use_model(1, is_known=False).noise.high = OWN_SIGMA
+    use_model(1, is_known=False).noise.greatest = (OWN_SIGMA,)
     source = save(tmp_path / "a.png", grey(255))
     assert denoise(source, "--out", tmp_path / "out") == 0
     words = "estimated; the model was trained up to 25.5"

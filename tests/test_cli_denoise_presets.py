@@ -90,7 +90,7 @@ def test_folders_and_globs_need_an_out(tmp_path, loaded, monkeypatch, capsys, so
 def test_a_sigma_that_was_not_trained_is_noted_once(tmp_path, loaded, monkeypatch, capsys, sigma, is_noted):
     def load(name):
         model = denoise_command.HalvingDenoiser(1)
-        model.noise.low, model.noise.high = 5 / 255, 50 / 255
+        model.noise.least, model.noise.greatest = (5 / 255,), (50 / 255,)
         return model
 
     monkeypatch.setattr(models, "load_preset", load)

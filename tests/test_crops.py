@@ -50,7 +50,7 @@ def _noisy_and_sigma(data, number):
 
 def _validation(data, index, side):
     crop = data.validation_crop(index, side)
-    return crop.noisy(0), crop.sigma, crop.clean
+    return crop.noisy(0), crop.theta, crop.clean
 
 
 def _place(crop):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsdenoise import noise
-from bsdenoise.noise.spec import is_relative, parse_level, parse_range
+from bsdenoise.noise.spec import is_relative, parse_level
 
 
 @pytest.mark.parametrize(
@@ -21,20 +21,22 @@ from bsdenoise.noise.spec import is_relative, parse_level, parse_range
         ("gaussian:50-5", 255, (50 / 255, 5 / 255)),  # whether that makes sense, the noise model says
     ],
 )
-def test_parse_range(spec, full_scale, expected):
-    assert parse_range(spec, full_scale) == pytest.approx(expected, rel=1e-12)
+def test_read(spec, full_scale, expected):
+    declared = noise.read(spec, full_scale)
+    assert declared.kind is noise.GaussianNoise
+    assert (*declared.least, *declared.greatest) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("spec", ["", "25", "gaussian:", "gaussian:-5", "gaussian:5-10-20", "poisson:30"])
 def test_unreadable_range(spec):
     with pytest.raises(ValueError, match=r"A noise SPEC reads gaussian:25 .* Received: '"):
-        parse_range(spec, 255)
+        noise.read(spec, 255)
 
 
-@pytest.mark.parametrize("read", [parse_range, parse_level])
+@pytest.mark.parametrize("read", [noise.read, parse_level])
 def test_divisor_of_zero(read):
     with pytest.raises(ValueError, match="The number after the slash must be positive. Received: 0"):
-        read("gaussian:25/0" if read is parse_range else "25/0", 255)
+        read("gaussian:25/0" if read is noise.read else "25/0", 255)
 
 
 @pytest.mark.parametrize(

@@ -100,13 +100,15 @@ def test_root_from_factor(channels, diagonal):
 
 
 @every_kind
-@pytest.mark.parametrize("variance", [0.3, np.linspace(0.1, 2.0, NUM_PIXELS)], ids=["one", "per-pixel"])
-def test_factorized(channels, diagonal, variance):
-    """Everything that a factorised R Rᵀ + variance·I can do."""
+@pytest.mark.parametrize("kind", ["one", "per-pixel", "per-channel"])
+def test_factorized(channels, diagonal, kind):
+    """Everything that a factorised R Rᵀ + N can do."""
     packed, lower = random_packed(channels, diagonal)
     cls = covariance.covariance_class(channels, diagonal)
-    factorized = cls.factorize(cls.root_from_factor(tf.constant(packed)), tf.constant(variance, "float32"))
-    cov = product(lower) + np.broadcast_to(variance, NUM_PIXELS)[:, None, None] * np.eye(channels)
+    variances = np.linspace(0.1, 2.0, NUM_PIXELS * channels).reshape(NUM_PIXELS, channels)
+    variances = {"one": np.full((1, 1), 0.3), "per-pixel": variances[:, :1], "per-channel": variances}[kind]
+    factorized = cls.factorize(cls.root_from_factor(tf.constant(packed)), tf.constant(variances, "float32"))
+    cov = product(lower) + np.broadcast_to(variances, (NUM_PIXELS, channels))[:, :, None] * np.eye(channels)
     inverse = np.linalg.inv(cov)
     residual = np.random.default_rng(1).standard_normal((NUM_PIXELS, channels)).astype("float32")
     close = {"rtol": 2e-4, "atol": 2e-5 if diagonal or channels <= 4 else 1e-3}  # the rounding that Cholesky is given
@@ -127,15 +129,17 @@ def test_from_inverse_factor(channels, diagonal):
 
 
 @every_kind
-def test_diagonal_operations(channels, diagonal):
+@pytest.mark.parametrize("is_per_channel", [False, True], ids=["per-pixel", "per-channel"])
+def test_diagonal_operations(channels, diagonal, is_per_channel):
     packed, _ = random_packed(channels, diagonal)
     cov = covariance.covariance_class(channels, diagonal).from_inverse_factor(tf.constant(packed))
     matrices, eye = np.asarray(cov.matrix()), np.eye(channels, dtype="float32")
-    variance = np.linspace(0.1, 3.0, NUM_PIXELS, dtype="float32")
-    added = cov.plus_diagonal(tf.constant(variance)).matrix()
-    np.testing.assert_allclose(added, matrices + variance[:, None, None] * eye, rtol=1e-6)
-    raised = cov.clamp_diagonal(tf.constant(variance)).matrix()
-    np.testing.assert_array_equal(raised, np.where(eye == 1, np.maximum(matrices, variance[:, None, None]), matrices))
+    variances = np.linspace(0.1, 3.0, NUM_PIXELS * channels, dtype="float32").reshape(NUM_PIXELS, channels)
+    variances = variances if is_per_channel else variances[:, :1]
+    added = cov.plus_diagonal(tf.constant(variances)).matrix()
+    np.testing.assert_allclose(added, matrices + variances[:, :, None] * eye, rtol=1e-6)
+    raised = cov.clamp_diagonal(tf.constant(variances)).matrix()
+    np.testing.assert_array_equal(raised, np.where(eye == 1, np.maximum(matrices, variances[:, :, None]), matrices))
     assert (np.asarray(raised) != matrices).any()
 
 
@@ -144,7 +148,7 @@ def test_rounding_is_small_but_seen_by_float32(channels, diagonal):
     packed, _ = random_packed(channels, diagonal)
     cov = covariance.covariance_class(channels, diagonal).from_inverse_factor(tf.constant(packed))
     greatest = np.diagonal(np.asarray(cov.matrix()), axis1=1, axis2=2).max(axis=-1)
-    ratio = np.asarray(cov.rounding()) / greatest
+    ratio = np.asarray(cov.rounding())[:, 0] / greatest
     assert (ratio > np.finfo("float32").eps).all() and (ratio < 1e-4).all()
 
 
@@ -154,7 +158,7 @@ def test_rounding_is_small_but_seen_by_float32(channels, diagonal):
 @pytest.mark.parametrize("channels", [2, 3, 4])
 @pytest.mark.parametrize("sigma", [1e-4, 1e-3, 0.02])
 def test_least_eigenvalue_is_the_variance(channels, sigma):
-    """S of rank one and a variance that S + variance·I in float32 would not even show.
+    """S of rank one and a variance that S + N in float32 would not even show.
 
     Found with the plain LDLᵀ of the sum: for random outputs gain eigenvalues of 24 at σ = 25/255, and of 1e10 at 1e-3.
     """
@@ -163,7 +167,7 @@ def test_least_eigenvalue_is_the_variance(channels, sigma):
         [tf.constant(direction[:, i] if j == 0 else 0.0 * direction[:, i]) for j in range(i + 1)]
         for i in range(channels)
     ]
-    inverse = covariance.Unrolled.factorize(root, tf.constant(sigma**2, "float32")).inverse()
+    inverse = covariance.Unrolled.factorize(root, tf.constant([[sigma**2]], "float32")).inverse()
     eigenvalues = np.linalg.eigvalsh(sigma**2 * np.asarray(inverse, float))
     np.testing.assert_allclose(eigenvalues[:, 1:], 1.0, rtol=1e-4 + 1e-7 / sigma)
     expected = sigma**2 / (sigma**2 + np.sum(direction.astype(float) ** 2, axis=-1))
@@ -177,7 +181,7 @@ def test_cholesky_of_many_channels_does_not_fail(channels, sigma, rank):
     """TensorFlow's Cholesky raises where float32's rounding makes an eigenvalue negative."""
     root = np.zeros((200, channels, channels), "float32")
     root[:, :, :rank] = np.random.default_rng(0).uniform(-100.0, 100.0, (200, channels, rank))
-    factorized = covariance.Dense.factorize(tf.constant(root), tf.constant(sigma**2, "float32"))
+    factorized = covariance.Dense.factorize(tf.constant(root), tf.constant([[sigma**2]], "float32"))
     gain = sigma**2 * np.asarray(factorized.inverse(), float)
     assert np.linalg.eigvalsh(gain).max() <= 1.0 + 1e-4
 

@@ -166,7 +166,7 @@ def test_wrong_options(options, match):
 def test_sigma_missing_in_the_target():
     outputs, noisy, _ = random_problem()
     with pytest.raises(
-        ValueError, match=r"`y_true` must have 4 channels: those of the image, then σ\. Received: .*5, 3\)"
+        ValueError, match=r"`y_true` must have 4 channels: those of the image, then sigma\. Received: .*5, 3\)"
     ):
         GaussianNLL(3)(noisy, outputs)
 

@@ -9,10 +9,12 @@ from bsdenoise import methods
 from bsdenoise.likelihood import GaussianLikelihood
 from bsdenoise.methods import Crop, registry
 from bsdenoise.methods.masking import Masking
+from bsdenoise.noise import GaussianNoise
 from tests import reference
 
 NAMES = ("full", "per_component", "l2", "n2n", "n2c", "n2v")
 SIGMA = np.float32(0.1)
+NOISE = GaussianNoise(0.1, 0.1)
 
 
 def _crop(channels=3, seed=0, is_noisy_already=False):
@@ -20,7 +22,9 @@ def _crop(channels=3, seed=0, is_noisy_already=False):
     rng = np.random.default_rng(seed)
     clean = rng.uniform(size=(8, 8, channels)).astype("float32")
     copies = [clean + SIGMA * rng.standard_normal(clean.shape).astype("float32") for _ in range(2)]
-    return Crop(copies.__getitem__, None if is_noisy_already else clean, SIGMA, np.random.default_rng(seed)), copies
+    return Crop(
+        copies.__getitem__, None if is_noisy_already else clean, np.array([SIGMA]), np.random.default_rng(seed)
+    ), copies
 
 
 def _twin_loss(name, channels, target, outputs):
@@ -57,12 +61,12 @@ def test_loss_equals_a_twin(name, channels):
     num_outputs = method.estimator(channels).num_outputs
     outputs = 0.3 * np.random.default_rng(5).standard_normal((3, 8, 8, num_outputs)).astype("float32")
     targets = np.stack([target for _, target in pairs])
-    assert targets.shape[-1] == channels + method.extra_target
-    per_pixel = np.asarray(method.loss(channels).call(targets, outputs))
+    assert targets.shape[-1] == channels + method.num_extra(NOISE)
+    per_pixel = np.asarray(method.loss(channels, "prior", NOISE).call(targets, outputs))
     assert per_pixel.shape == (3, 8, 8)
     expected = [_twin_loss(name, channels, *pair) for pair in zip(targets, outputs, strict=True)]
     np.testing.assert_allclose(per_pixel.mean(axis=(1, 2)), expected, rtol=2e-5)
-    assert float(method.loss(channels)(targets, outputs)) == pytest.approx(np.mean(expected), rel=2e-5)
+    assert float(method.loss(channels, "prior", NOISE)(targets, outputs)) == pytest.approx(np.mean(expected), rel=2e-5)
 
 
 def test_n2v_has_no_gradient_from_unmasked_pixels():
@@ -73,7 +77,7 @@ def test_n2v_has_no_gradient_from_unmasked_pixels():
     noisy, mask = tf.constant(targets[..., :3]), tf.constant(targets[..., 3:])
     with tf.GradientTape() as tape:
         tape.watch([outputs, noisy])
-        loss = method.loss(3)(tf.concat([noisy, mask], axis=-1), outputs)
+        loss = method.loss(3, "prior", NOISE)(tf.concat([noisy, mask], axis=-1), outputs)
     is_masked = np.broadcast_to(targets[..., 3:] == 1, outputs.shape)
     assert 0 < is_masked.sum() < is_masked.size / 8
     for gradient in tape.gradient(loss, [outputs, noisy]):
@@ -82,11 +86,11 @@ def test_n2v_has_no_gradient_from_unmasked_pixels():
 
 def test_n2v_without_a_masked_pixel_is_zero_not_undefined():
     target = np.concatenate([np.ones((1, 4, 4, 2)), np.zeros((1, 4, 4, 1))], axis=-1).astype("float32")
-    assert float(methods.get("n2v").loss(2)(target, np.zeros((1, 4, 4, 2), "float32"))) == 0.0
+    assert float(methods.get("n2v").loss(2, "prior", NOISE)(target, np.zeros((1, 4, 4, 2), "float32"))) == 0.0
 
 
 def test_n2v_loss_errors_and_config():
-    loss = methods.get("n2v").loss(3)
+    loss = methods.get("n2v").loss(3, "prior", NOISE)
     with pytest.raises(ValueError, match=r"must have 4 channels: those of the image, then the mask.*\(1, 4, 4, 3\)"):
         loss(np.zeros((1, 4, 4, 3)), np.zeros((1, 4, 4, 3)))
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))

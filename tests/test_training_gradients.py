@@ -9,13 +9,14 @@ import tensorflow as tf
 import training_runs
 from training_runs import logged_losses, stop_at
 
-from bsdenoise import methods
+from bsdenoise import GaussianNoise, methods
 from bsdenoise.training import gradients, preparation
 from bsdenoise.training.loop import train
 from bsdenoise.training.step import TrainingState
 
 source, config, quick_export = training_runs.source, training_runs.full_config, training_runs.quick_export
 
+NOISE = GaussianNoise(0.1, 0.1)
 SAVING = [(2, False), (None, True), (2, True)]
 SAVING_IDS = ["two by two", "recomputed", "recomputed two by two"]
 
@@ -24,7 +25,7 @@ def _batch(method, crops=5, side=13):
     rng = np.random.default_rng(0)
     shown = rng.uniform(size=(crops, side, side + 2, 3)).astype("float32")
     extra = np.full((*shown.shape[:3], 1), 0.1, "float32")
-    return shown, np.concatenate([shown, extra], axis=-1) if method.extra_target else shown
+    return shown, np.concatenate([shown, extra], axis=-1) if method.num_extra(NOISE) else shown
 
 
 def _network(method, policy="float32"):
@@ -49,7 +50,7 @@ def _assert_close(results, expected, tolerance):
 def test_the_same_with_less_memory(name, micro_batch, recompute):
     """Against Keras' own loss and one gradient of everything; five crops, so that the last part is a smaller one."""
     method = methods.get(name)
-    network, loss = _network(method), method.loss(3)
+    network, loss = _network(method), method.loss(3, "prior", NOISE)
     shown, target = _batch(method)
     if recompute and name == "n2v":
         with pytest.raises(
@@ -67,8 +68,8 @@ def test_the_same_with_less_memory(name, micro_batch, recompute):
 def test_shares_of_devices_add_up():
     method = methods.get("full")
     network, (shown, target) = _network(method), _batch(method)
-    whole = gradients.make(network, method.loss(3), 5)(shown, target)
-    function = gradients.make(network, method.loss(3), 5, micro_batch=2)
+    whole = gradients.make(network, method.loss(3, "prior", NOISE), 5)(shown, target)
+    function = gradients.make(network, method.loss(3, "prior", NOISE), 5, micro_batch=2)
     (one, of_one), (two, of_two) = (function(shown[part], target[part]) for part in (slice(3), slice(3, 5)))
     _assert_close((one + two, [a + b for a, b in zip(of_one, of_two, strict=True)]), whole, 2e-6)
     nothing, of_nothing = function(shown[:0], target[:0])  # the part of a device that a small batch leaves idle
@@ -79,7 +80,9 @@ def test_recomputed_bfloat16_is_the_same():
     """Branches are computed again by the very same operations: gradients agree far better than bfloat16 rounds."""
     method = methods.get("full")
     network, (shown, target) = _network(method, "mixed_bfloat16"), _batch(method)
-    kept, again = (gradients.make(network, method.loss(3), 5, 2, recompute) for recompute in (False, True))
+    kept, again = (
+        gradients.make(network, method.loss(3, "prior", NOISE), 5, 2, recompute) for recompute in (False, True)
+    )
     expected = kept(shown, target)
     assert all(gradient.dtype == tf.float32 for gradient in expected[1])
     _assert_close(again(shown, target), expected, 1e-5)
@@ -89,7 +92,7 @@ def test_bfloat16_in_parts_is_as_near_to_float32():
     method = methods.get("full")
     (shown, target), found = _batch(method), {}
     for policy, size in (("float32", None), ("mixed_bfloat16", None), ("mixed_bfloat16", 2)):
-        function = tf.function(gradients.make(_network(method, policy), method.loss(3), 5, size))
+        function = tf.function(gradients.make(_network(method, policy), method.loss(3, "prior", NOISE), 5, size))
         found[policy, size] = np.concatenate([gradient.numpy().ravel() for gradient in function(shown, target)[1]])
     exact, whole, parts = found.values()
     rounding = np.linalg.norm(whole - exact)
@@ -101,8 +104,8 @@ def test_bfloat16_in_parts_is_as_near_to_float32():
 def test_the_same_compiled_by_xla():
     method = methods.get("l2")
     network, (shown, target) = _network(method), _batch(method, crops=3, side=6)
-    expected = gradients.make(network, method.loss(3), 3)(shown, target)
-    function = tf.function(gradients.make(network, method.loss(3), 3, 2, recompute=True, xla=True))
+    expected = gradients.make(network, method.loss(3, "prior", NOISE), 3)(shown, target)
+    function = tf.function(gradients.make(network, method.loss(3, "prior", NOISE), 3, 2, recompute=True, xla=True))
     _assert_close(function(shown, target), expected, 5e-6)
 
 
@@ -113,7 +116,7 @@ def test_branches_are_computed_again_one_after_the_other():
     layer, calls = network.get_layer("enc_conv0"), []
     original = layer.call
     layer.call = lambda *args, **options: calls.append(options["quarter_turns"]) or original(*args, **options)
-    graph = tf.function(gradients.make(network, method.loss(3), 5, recompute=True))
+    graph = tf.function(gradients.make(network, method.loss(3, "prior", NOISE), 5, recompute=True))
     graph = graph.get_concrete_function(shown, target).graph
     assert calls == [0, 1, 2, 3] * 2
     images = [operation.name for operation in graph.get_operations() if operation.type == "Placeholder"]

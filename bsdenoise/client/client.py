@@ -168,8 +168,8 @@ class Client:
             unknown = np.full(shape[0] if len(shape) == 4 else 1, np.nan, np.float32)
             nothing = np.full((len(unknown), len(self.noise.parameters)), np.nan, np.float32)
             sigma = unknown if self.noise.takes_sigma else None
-            maps = gaps.restored(empty), gaps.without(empty), gaps.without(empty)
-            found = Posterior(maps[0], maps[1], maps[2], unknown, sigma, nothing)
+            nowhere = gaps.without(empty)
+            found = Posterior(gaps.restored(empty), nowhere, nowhere, unknown, sigma, nothing)
             return found if len(shape) == 4 else found.of_one()
         batch, pixels, theta = self._checked(noisy, sigma, noise)
         found = self._model.posterior(pixels, theta, None if gaps is None else gaps.counts.reshape(pixels.shape))

@@ -38,6 +38,16 @@ class ServedNoise:
         return self.least == self.greatest
 
     @property
+    def low(self) -> float:
+        """Least σ, where that is what its parameters are."""
+        return self.least[0]
+
+    @property
+    def high(self) -> float:
+        """Greatest σ, where that is what its parameters are."""
+        return self.greatest[0]
+
+    @property
     def takes_sigma(self) -> bool:
         """Whether θ is a standard deviation, of which `sigma=` is the short form."""
         return is_sigma(self.parameters)
