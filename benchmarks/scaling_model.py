@@ -70,12 +70,8 @@ def counted_gflop() -> float:
 
     method = methods.get("full")
     network = method.network(channels=3, width=48, depth=5)
-    return (
-        dry_run.flops(
-            SimpleNamespace(network=network, loss=method.loss(3, "prior", GaussianNoise(0.1, 0.1))), 256, 3, 4
-        )
-        / 1e9
-    )
+    loss = method.loss(3, "prior", GaussianNoise(0.1, 0.1))
+    return dry_run.flops(SimpleNamespace(network=network, loss=loss), 256, 3, 4) / 1e9
 
 
 def main() -> None:

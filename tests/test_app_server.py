@@ -33,7 +33,7 @@ class HalvingDenoiser:
     channels = 3
     method = SimpleNamespace(name="full")
     has_posterior = True
-    noise = SimpleNamespace(is_known=True, low=0.1, high=0.1)
+    noise = SimpleNamespace(is_known=True, takes_sigma=True, least=(0.1,), greatest=(0.1,))
     scale = 1.0
 
     def own_sigma(self, image):

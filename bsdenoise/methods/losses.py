@@ -51,7 +51,9 @@ class NoiseNLL(keras.losses.Loss):
         channels = self.likelihood.channels
         names = ", ".join(parameter.name for parameter in self.noise.parameters)
         _check_channels(y_true, channels + self.noise.size, f"those of the image, then {names}")
-        return self._of_pixels(y_true[..., :channels], y_true[..., channels:], y_pred)
+        # One by one, as the size of a slice of unknown channels is not known either.
+        theta = ops.stack([y_true[..., channels + index] for index in range(self.noise.size)], axis=-1)
+        return self._of_pixels(y_true[..., :channels], theta, y_pred)
 
     def _of_pixels(self, noisy, theta, outputs):
         noisy, counts = _measured(noisy)

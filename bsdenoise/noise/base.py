@@ -85,26 +85,18 @@ class NoiseModel(abc.ABC):
 
     Attributes:
         kind: What a SPEC begins with, such as "gaussian".
+        parameters: The parameters θ, P of them.
+        least: Least parameters of the training, P numbers, with intensities as fractions of full scale.
+        greatest: Greatest parameters; equal to `least` where they are known.
     """
 
     kind: ClassVar[str]
+    # Fields or properties of a subclass.
+    parameters: Any
+    least: Any
+    greatest: Any
 
     # --- what it is --------------------------------------------------------------------------------------------------
-
-    @property
-    @abc.abstractmethod
-    def parameters(self) -> tuple[Parameter, ...]:
-        """The parameters θ, P of them."""
-
-    @property
-    @abc.abstractmethod
-    def least(self) -> tuple[float, ...]:
-        """Least parameters of the training, P numbers, as fractions of full scale."""
-
-    @property
-    @abc.abstractmethod
-    def greatest(self) -> tuple[float, ...]:
-        """Greatest parameters of the training; equal to `least` where they are known."""
 
     @classmethod
     @abc.abstractmethod
