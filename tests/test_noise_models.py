@@ -1,7 +1,10 @@
 """A kind of noise that the package does not know: σ of each channel by itself. All that is there must work with it."""
 
 import json
-from dataclasses import dataclass
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import keras
 import numpy as np
@@ -20,44 +23,18 @@ TOLD = np.array([0.02, 0.1, 0.2], np.float32)
 NAMES = ("sigma_red", "sigma_green", "sigma_blue")
 
 
-@dataclass(frozen=True)
-class ChannelNoise(noise.GaussianObservation):
-    """White Gaussian noise with a σ for each channel."""
+def documented():
+    """The class of docs/noise-models.md; registered for the tests of this module only."""
+    text = (Path(__file__).parent.parent / "docs" / "noise-models.md").read_text()
+    (code,) = re.findall(r"```python\n# channel_noise.py\n(.*?)```", text, re.DOTALL)
+    module, before = ModuleType("channel_noise"), dict(registry._KINDS)
+    sys.modules[module.__name__] = module
+    exec(code, module.__dict__)
+    registry._KINDS = before
+    return module.ChannelNoise
 
-    kind = "channels"
-    least: tuple[float, ...]
-    greatest: tuple[float, ...]
 
-    def __post_init__(self):
-        object.__setattr__(self, "least", tuple(self.least))
-        object.__setattr__(self, "greatest", tuple(self.greatest))
-        if not all(0 < low <= high <= 1 for low, high in zip(self.least, self.greatest, strict=True)):
-            raise ValueError(f"σ of each channel must be in (0, 1]. Received: {self.least} to {self.greatest}.")
-
-    @property
-    def parameters(self):
-        return tuple(noise.Parameter(name) for name in NAMES)
-
-    @classmethod
-    def read(cls, text, full_scale):
-        """Read `5,20,40` or `5,20,40-10,30,60`."""
-        low, _, high = text.partition("-")
-        ends = (tuple(float(value) / full_scale for value in end.split(",")) for end in (low, high or low))
-        return noise.Declared(cls, tuple(noise.Parameter(name) for name in NAMES), *ends)
-
-    @classmethod
-    def from_range(cls, least, greatest):
-        return cls(least, greatest)
-
-    def variance(self, mean, theta, xp=None):
-        return noise.per_pixel(theta) ** 2
-
-    def estimate(self, image, counts=None):
-        parts = [slice(index, index + 1) for index in range(len(NAMES))]
-        sigmas = [
-            noise.estimate_sigma(image[..., part], None if counts is None else counts[..., part]) for part in parts
-        ]
-        return keras.ops.maximum(keras.ops.stack(sigmas, axis=-1), 1e-6)
+ChannelNoise = documented()
 
 
 @pytest.fixture(autouse=True)
