@@ -6,6 +6,7 @@ What the workers say to each other goes through the functions here: collectives,
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import signal
@@ -182,7 +183,7 @@ def join(kind: str = "auto", communication: str = "auto", patience: float = 0.0)
         )
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if kind == "mirrored" or (kind == "auto" and len(devices) > 1):
-        return Place(tf.distribute.MirroredStrategy([device.name for device in devices]))
+        return Place(_mirrored(tuple(device.name for device in devices)))
     return Place(tf.distribute.OneDeviceStrategy(devices[0].name) if len(devices) > 1 else tf.distribute.get_strategy())
 
 
@@ -274,6 +275,16 @@ def _mortal(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """Makes one strategy for the life of the process.
+
+    TensorFlow numbers what devices add up, from the same number in each strategy, and remembers the shapes: a second
+    strategy of a second training fails ("Shape mismatch in the collective instance").
+    """
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _join_cluster(resolver, found, communication):
