@@ -97,6 +97,9 @@ def test_two_devices_train_as_one(config, tmp_path):
         assert loop.train(config).step == 2
         outcome = loop.train(dataclasses.replace(config, images=16))
         assert (outcome.step, str(outcome.place), outcome.summary["this_call"]["from_step"]) == (4, "2 CPUs", 2)
+        # Another network in the same process: gradients of other shapes.
+        other = dataclasses.replace(config, method="n2c", width=6, out=config.out.with_name("other"))
+        assert loop.train(other).step == 2
         print("equal")
     """
     result = subprocess.run(
