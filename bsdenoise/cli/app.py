@@ -1,13 +1,12 @@
 """`bsdenoise app`: a local web page that denoises the images dropped on it."""
 
 import contextlib
-import importlib.util
 import sys
 import threading
 import webbrowser
 from typing import Any
 
-from bsdenoise import presets
+from bsdenoise import extras, presets
 from bsdenoise.cli import models
 from bsdenoise.config import AppConfig
 
@@ -20,11 +19,10 @@ def run(config: AppConfig) -> int:
     """Serves the page until Ctrl-C.
 
     Raises:
-        ValueError: If Gradio is missing, there is no model, or a setting is out of range.
+        ValueError: If a package is missing, there is no model, or a setting is out of range.
         OSError: If the address is taken or not one of this machine.
     """
-    if importlib.util.find_spec("gradio") is None:
-        raise ValueError("The page is made with Gradio, which is not installed: pip install 'bsdenoise[app]'")
+    extras.check("bsdenoise app")
     if config.model is not None and config.server is not None:
         raise ValueError("--model and --server exclude each other.")
     if not 0 <= config.port <= MAX_PORT:

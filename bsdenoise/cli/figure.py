@@ -13,7 +13,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import atomic, loading
+from bsdenoise import atomic, extras, loading
 from bsdenoise.cli import libraries, models, terminal
 from bsdenoise.config import FigureConfig
 from bsdenoise.evaluation import strip, window
@@ -33,9 +33,11 @@ def run(config: FigureConfig) -> None:
     """Denoises, prints the numbers and writes the files.
 
     Raises:
-        ValueError: If the flags contradict each other, or an image, a model or a crop does not fit.
+        ValueError: If a package is missing, the flags contradict each other, or an image, a model or a crop does not
+            fit.
         OSError: If a file cannot be read or written.
     """
+    extras.check("bsdenoise figure")
     windows = [window.parse(text) for text in config.crop]
     _check(config)
     with terminal.status("loading the libraries"):

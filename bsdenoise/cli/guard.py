@@ -3,6 +3,7 @@
 import re
 import signal
 
+from bsdenoise import extras
 from bsdenoise.config import GuardConfig
 
 MAX_PORT = 65535
@@ -20,9 +21,10 @@ def run(config: GuardConfig) -> int:
     """Guards until SIGTERM or SIGINT, then finishes what has been taken.
 
     Raises:
-        ValueError: If a setting is out of range.
+        ValueError: If a setting is out of range, or a package is missing.
         OSError: If the port cannot be had.
     """
+    extras.check("bsdenoise guard")
     _check(config)
 
     from bsdenoise.server import guard, listening  # here, so that --help answers at once

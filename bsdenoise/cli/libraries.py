@@ -25,10 +25,15 @@ _PACKAGES = {
 }
 
 
+def package_of(module: str) -> str:
+    """Return what the package of a module is called where it is installed from."""
+    top = module.partition(".")[0]
+    return _PACKAGES.get(top, top.replace("_", "-"))
+
+
 def missing(module: str) -> str:
     """Says in a line that a module is not installed, and how it is."""
-    top = module.partition(".")[0]
-    package = _PACKAGES.get(top, top.replace("_", "-"))
+    package = package_of(module)
     return f"this needs the package {package}, which is not installed: pip install {package}"
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bsdenoise import extras
 from bsdenoise.cli import libraries, terminal
 from bsdenoise.config import ServeConfig
 
@@ -27,17 +28,19 @@ def run(config: ServeConfig) -> int:
     """Serves until SIGTERM or SIGINT, then finishes what has been taken.
 
     Raises:
-        ValueError: If there is nothing that can be served, or a setting is out of range.
+        ValueError: If there is nothing that can be served, a setting is out of range, or a package is missing.
         OSError: If a port cannot be had.
     """
     _check(config)
 
     from bsdenoise.server import real  # here, because it loads gRPC
 
-    models, limits = _models(config), _limits(config)
     binary = None if config.implementation == "local" else real.find()
     if binary is None and config.implementation == real.BINARY:
         raise ValueError(f"--implementation {real.BINARY}: it is not on the PATH. Expected it there, or `local`.")
+    if binary is None:
+        extras.check("bsdenoise serve")
+    models, limits = _models(config), _limits(config)
     if binary is not None:
         real.replace_process(
             binary,

@@ -14,7 +14,6 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -127,7 +126,7 @@ class Servable:
     def _run(self, feeds, fetches, timeout):
         """Runs the session by its C++ entry: `Session.run` would compare shapes first, in words of its own."""
         milliseconds = 0 if timeout is None else max(1, int(1000 * timeout))
-        options = config_pb2.RunOptions(timeout_in_ms=milliseconds).SerializeToString()
+        options = tf.compat.v1.RunOptions(timeout_in_ms=milliseconds).SerializeToString()
         buffer = pywrap_tf_session.TF_NewBufferFromString(options)
         try:
             return pywrap_tf_session.TF_SessionRun_wrapper(self._session._session, buffer, feeds, fetches, [], None)
