@@ -71,8 +71,9 @@ class TrainConfig:
     #: per_component (with diagonal covariance), l2 (its mean alone), all three from the surroundings of a pixel;
     #: n2n (from pairs of noisy copies), n2c (from noisy and clean), n2v (from noisy images with masked pixels), those
     #: with a plain U-Net. n2n and n2c need --corrupt or
-    #: --targets.
-    method: Literal["full", "per_component", "l2", "n2n", "n2c", "n2v"] = "full"
+    #: --targets. Also a method of one's own that is registered, or named by an entry point of the group
+    #: bsdenoise.methods (docs/methods.md).
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "full"
 
     #: For full and per_component, what the network's triangular factor stands for: covariance of the clean pixel, or
     #: precision of the noisy one.

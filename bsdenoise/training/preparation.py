@@ -79,6 +79,11 @@ def method_of(config: TrainConfig) -> Method:
     Raises:
         ValueError: If there is none of that name, a setting is out of range, or it needs what the flags do not give.
     """
+    if config.method not in methods.names():
+        raise ValueError(
+            f"--method must be one of {', '.join(methods.names())}, or a method of one's own that is registered "
+            f"(docs/methods.md). Received: {config.method}."
+        )
     method = methods.get(config.method)
     if method.needs and bool(config.corrupt) == bool(config.targets):
         raise ValueError(
