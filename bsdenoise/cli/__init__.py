@@ -19,6 +19,7 @@ import tyro
 import bsdenoise
 from bsdenoise import config
 from bsdenoise.cli import config_file, libraries
+from bsdenoise.config import flags
 
 COMMANDS: dict[str, Any] = {
     "train": config.TrainConfig,
@@ -121,6 +122,8 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
     if command in COMMANDS:
         kinds[command] = config_file.parser(COMMANDS[command], command, arguments[1:])
     one_of: Any = Union[tuple(kinds.values())]  # noqa: UP007 (there is no other way to write it)
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.struct_rule(config_file.grouped)
     mistakes = io.StringIO()
     try:
         with contextlib.redirect_stderr(mistakes):
@@ -129,6 +132,7 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
                 prog="bsdenoise",
                 description="Self-supervised image denoising: train on noisy images only, then denoise.",
                 args=arguments,
+                registry=registry,
             )
     except SystemExit as stop:
         if stop.code:
@@ -157,6 +161,7 @@ def _one_line(box: str) -> str:
 
 
 def _run(command: str, settings: Any) -> int:
-    """Loads the module of a command and runs it."""
+    """Check the ranges of a command's flags, load its module, and run it."""
+    flags.check(settings)
     module = importlib.import_module(f"bsdenoise.cli.{command}")
     return module.run(settings) or 0

@@ -10,7 +10,6 @@ from bsdenoise import extras, presets
 from bsdenoise.cli import models
 from bsdenoise.config import AppConfig
 
-MAX_PORT = 65535
 RGB, GREY = 3, 1
 SIGNAL_SECONDS = 0.2  # between looks for a signal
 
@@ -25,10 +24,6 @@ def run(config: AppConfig) -> int:
     extras.check("bsdenoise app")
     if config.model is not None and config.server is not None:
         raise ValueError("--model and --server exclude each other.")
-    if not 0 <= config.port <= MAX_PORT:
-        raise ValueError(f"--port must lie between 0 and {MAX_PORT}. Received: {config.port}.")
-    if config.max_pixels < 1:
-        raise ValueError(f"--max-pixels must be at least 1. Received: {config.max_pixels}.")
     with contextlib.ExitStack() as stack:
         _tell("loading the model" if config.server is None else "connecting")
         workshop, about = _workshop(config, stack)

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
+from tyro.constructors import StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+from bsdenoise.config import flags
 
 FLAG = "--config"
 RUN_CONFIG = "config.json"  # what a run folder calls its flags
@@ -68,6 +71,38 @@ def parser(kind: type, command: str, arguments: Sequence[str]) -> Any:
         default = WithFile(_with_defaults(kind, defaults(kind, name, arguments)), name)
     text = inspect.cleandoc(kind.__doc__ or "")
     return Annotated[WithFile[kind], tyro.conf.subcommand(command, default=default, description=text)]  # type: ignore[valid-type]
+
+
+def grouped(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Have tyro read a class that is made of groups of flags group by group, each with a heading in `--help`.
+
+    Args:
+        info: What is to be read, as a rule of `tyro.constructors` is told.
+
+    Returns:
+        The groups as fields, and what makes the class of them; `None` for other classes.
+    """
+    kind = info.type
+    parts = flags.groups(kind) if isinstance(kind, type) else ()
+    if not parts:
+        return None
+
+    def made(**read: Any) -> Any:
+        return kind(**{name: value for part in read.values() for name, value in _values(part, type(part)).items()})
+
+    fields = []
+    for part in parts:
+        known: Any = tyro.MISSING_NONPROP
+        if isinstance(info.default, kind):
+            known = part(**_values(info.default, part))
+        name, whole = part.__name__.removesuffix("Config").lower(), Annotated[part, tyro.conf.OmitArgPrefixes]  # type: ignore[valid-type]
+        fields.append(StructFieldSpec(name, whole, known, inspect.getdoc(part)))
+    return StructConstructorSpec(made, tuple(fields))
+
+
+def _values(config: Any, part: type) -> dict[str, Any]:
+    """Return the values of a group's flags."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(part)}
 
 
 def named(arguments: Sequence[str]) -> str | None:

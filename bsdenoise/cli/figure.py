@@ -71,8 +71,6 @@ def _check(config: FigureConfig) -> None:
         )
     if config.out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{config.out}: --out names a file that ends in {' or '.join(SUFFIXES)}.")
-    if config.zoom < 1 or (config.columns is not None and config.columns < 1):
-        raise ValueError(f"--zoom and --columns must be at least 1. Received: {min(config.zoom, config.columns or 1)}.")
     if config.sigma and config.own_sigma:
         raise ValueError("--sigma and --own-sigma exclude each other.")
     if config.methods and config.own_sigma:

@@ -6,11 +6,6 @@ import signal
 from bsdenoise import extras
 from bsdenoise.config import GuardConfig
 
-MAX_PORT = 65535
-MAX_AT_ONCE = 1024
-MAX_QUEUE = 10_000
-MAX_BODY = 2048  # MiB
-MAX_SECONDS = 86400  # a day
 MIB = 2**20
 IDLE_CONNECTIONS = 256  # beside those of the requests that are taken
 GRACE_SECONDS = 30
@@ -59,14 +54,3 @@ def _check(config: GuardConfig) -> None:
     """
     if not URL.fullmatch(config.server):
         raise ValueError(f"URL must read http://HOST:PORT, without a path. Received: {config.server!r}.")
-    bounds = {
-        "port": (0, MAX_PORT),
-        "at_once": (1, MAX_AT_ONCE),
-        "queue": (0, MAX_QUEUE),
-        "max_body": (1, MAX_BODY),
-        "timeout": (1, MAX_SECONDS),
-    }
-    for name, (low, high) in bounds.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise ValueError(f"--{name.replace('_', '-')} must be between {low} and {high}. Received: {value}.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from bsdenoise import presets
-from bsdenoise.config import DenoiseConfig
+from bsdenoise.config import DenoiseConfig, flags
 from bsdenoise.images import missing
 from bsdenoise.images.masks import Masks
 from bsdenoise.parallel import in_order
@@ -251,9 +251,8 @@ class _Reporter(Watcher):
 
 
 def _check_flags(config: DenoiseConfig) -> None:
-    """Refuse flags that do not go together."""
-    if config.concurrency < 1:
-        raise ValueError(f"--concurrency must be at least 1. Received: {config.concurrency}.")
+    """Refuse flags that are out of range, or do not go together."""
+    flags.check(config)
     if config.model is not None and config.server is not None:
         raise ValueError("--model and --server exclude each other.")
     if config.server is None:
