@@ -21,7 +21,7 @@ from bsdenoise import methods
 class Median(methods.L2):
     name = "median"
 
-    def loss(self, channels, factor="prior"):
+    def loss(self, channels, factor="prior", noise=None):
         return keras.losses.MeanAbsoluteError(dtype="float32")
 
 class Failing(methods.L2):
@@ -68,7 +68,7 @@ def test_trained_by_the_command_and_loaded(source, tmp_path, monkeypatch, capsys
     assert loading.load(out).method.name == "median"
     registry._METHODS.pop("median")
     denoiser = keras.models.load_model(out / "denoiser.keras")
-    assert type(denoiser.method.loss(3)) is keras.losses.MeanAbsoluteError
+    assert type(denoiser.method.loss(3, "prior", None)) is keras.losses.MeanAbsoluteError
     assert denoiser.denoise(np.zeros((8, 8, 3), "uint8")).shape == (8, 8, 3)
 
 

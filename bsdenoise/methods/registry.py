@@ -196,6 +196,21 @@ for _method in (Full(), PerComponent(), L2(), NoiseToNoise(), NoiseToClean(), No
     register(_method)
 
 
+def _load(point: metadata.EntryPoint) -> None:
+    """Register the method of an entry point, a `Method` or a class of such, unless its module has done so itself."""
+    where = f"The entry point {point.name} = {point.value} of the group {ENTRY_POINTS}"
+    try:
+        found = point.load()
+        method = found() if isinstance(found, type) else found
+    except Exception as error:  # whatever another package does wrong
+        raise ValueError(f"{where} cannot be loaded: {error}") from error
+    if not isinstance(method, Method) or method.name != point.name:
+        received = f"the method {method.name!r}" if isinstance(method, Method) else type(method).__name__
+        raise ValueError(f"{where} must give a Method of that name. Received: {received}.")
+    if point.name not in _METHODS:
+        register(method)
+
+
 def names() -> tuple[str, ...]:
     """Name all methods: those of this module's table, those that were registered, those of entry points."""
     return tuple(dict.fromkeys([*_METHODS, *sorted(metadata.entry_points(group=ENTRY_POINTS).names)]))
@@ -216,21 +231,6 @@ def get(name: str) -> Method:
             f"entry point of the group {ENTRY_POINTS} (docs/methods.md)."
         )
     return _METHODS[name]
-
-
-def _load(point: metadata.EntryPoint) -> None:
-    """Register the method of an entry point, a `Method` or a class of such, unless its module has done so itself."""
-    where = f"The entry point {point.name} = {point.value} of the group {ENTRY_POINTS}"
-    try:
-        found = point.load()
-        method = found() if isinstance(found, type) else found
-    except Exception as error:  # whatever another package does wrong
-        raise ValueError(f"{where} cannot be loaded: {error}") from error
-    if not isinstance(method, Method) or method.name != point.name:
-        received = f"the method {method.name!r}" if isinstance(method, Method) else type(method).__name__
-        raise ValueError(f"{where} must give a Method of that name. Received: {received}.")
-    if point.name not in _METHODS:
-        register(method)
 
 
 def _with_channel(image, value):
