@@ -152,7 +152,7 @@ def denoise_files(
     watcher = _Reporter(report, say)
     for _ in denoised(config, watcher, given=None if is_named else model):
         pass
-    return watcher.files
+    return watcher.in_order()
 
 
 def denoised(
@@ -239,6 +239,15 @@ class _Reporter(Watcher):
         self.files: list[DenoisedFile] = []
         self._report = report
         self._say = say
+        self._places: dict[tuple[Path, Path], int] = {}
+
+    def in_order(self) -> list[DenoisedFile]:
+        """Return the files in the order of the inputs; of two presets, the files of one are done before the other's."""
+        return sorted(self.files, key=lambda file: self._places[file.source, file.target])
+
+    def at_work(self, tasks: Sequence[Task]) -> contextlib.AbstractContextManager[Any]:
+        self._places = {(task.job.source, task.job.target): place for place, task in enumerate(tasks)}
+        return super().at_work(tasks)
 
     def note(self, line: str) -> None:
         self._say(line)
