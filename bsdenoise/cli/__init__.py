@@ -40,7 +40,7 @@ EXIT_INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `bsdenoise COMMAND …`.
+    """Run `bsdenoise COMMAND …`.
 
     Args:
         argv: The arguments; `None` takes those of the process.
@@ -72,13 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def main_train(argv: Sequence[str] | None = None) -> int:
-    """Runs `bsdenoise-train …`, which is `bsdenoise train …`, but for `--version`."""
+    """Run `bsdenoise-train …`, which is `bsdenoise train …`, but for `--version`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     return main(arguments if arguments == ["--version"] else ["train", *arguments])
 
 
 def report(error: BaseException, where: object = None) -> None:
-    """Prints an error as one line on stderr; with BSDENOISE_DEBUG=1 its traceback as well.
+    """Print an error as one line on stderr; with BSDENOISE_DEBUG=1 its traceback as well.
 
     Args:
         error: The error. Its type is named unless the message was written for users.
@@ -99,7 +99,7 @@ def report(error: BaseException, where: object = None) -> None:
 
 @contextlib.contextmanager
 def _terminating_by_exception() -> Iterator[None]:
-    """Lets SIGTERM end the process by an exception, so that half-written files are removed on the way out."""
+    """Let SIGTERM end the process by an exception, so that half-written files are removed on the way out."""
 
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)  # what shells report for a process that a signal ended
@@ -116,7 +116,7 @@ def _terminating_by_exception() -> Iterator[None]:
 
 
 def _parse(arguments: list[str]) -> tuple[str, Any]:
-    """Reads the command's name and its settings; exits with 0 after `--help`, with 2 and one line after a mistake."""
+    """Read the command's name and its settings; exit with 0 after `--help`, with 2 and one line after a mistake."""
     command = arguments[0]
     kinds = {name: Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items()}
     if command in COMMANDS:
@@ -146,7 +146,7 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
 
 
 def _one_line(box: str) -> str:
-    """Shortens what tyro frames and explains in many lines: its statements and the flags they are about."""
+    """Shorten what tyro frames and explains in many lines: its statements and the flags they are about."""
     words: list[str] = []
     for line in box.splitlines():
         # Framed by "│ " on the left; by two spaces where the terminal cannot show that.

@@ -15,7 +15,7 @@ SIGNAL_SECONDS = 0.2  # between looks for a signal
 
 
 def run(config: AppConfig) -> int:
-    """Serves the page until Ctrl-C.
+    """Serve the page until Ctrl-C.
 
     Raises:
         ValueError: If a package is missing, there is no model, or a setting is out of range.
@@ -49,7 +49,7 @@ def _tell(doing: str) -> None:
 
 
 def _workshop(config: AppConfig, stack: contextlib.ExitStack) -> tuple[Any, str]:
-    """Gives what denoises, here or behind a server, and the sentence in which the page says so."""
+    """Return what denoises, here or behind a server, and the sentence in which the page says so."""
     here = "Nothing leaves the machine that this page runs on."
     grey = None
     if config.server is not None:

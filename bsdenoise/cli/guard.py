@@ -13,7 +13,7 @@ URL = re.compile(r"https?://[^/?#@\s]+/?")
 
 
 def run(config: GuardConfig) -> int:
-    """Guards until SIGTERM or SIGINT, then finishes what has been taken.
+    """Guard until SIGTERM or SIGINT, then finish what has been taken.
 
     Raises:
         ValueError: If a setting is out of range, or a package is missing.
@@ -47,10 +47,10 @@ def run(config: GuardConfig) -> int:
 
 
 def _check(config: GuardConfig) -> None:
-    """Refuses settings that are out of range.
+    """Refuse a URL that names no server.
 
     Raises:
-        ValueError: If one is.
+        ValueError: If it does not.
     """
     if not URL.fullmatch(config.server):
         raise ValueError(f"URL must read http://HOST:PORT, without a path. Received: {config.server!r}.")

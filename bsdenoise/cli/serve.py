@@ -22,7 +22,7 @@ STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(config: ServeConfig) -> int:
-    """Serves until SIGTERM or SIGINT, then finishes what has been taken.
+    """Serve until SIGTERM or SIGINT, then finish what has been taken.
 
     Raises:
         ValueError: If there is nothing that can be served, a setting is out of range, or a package is missing.
@@ -53,7 +53,7 @@ def run(config: ServeConfig) -> int:
 
 
 def _serve(config: ServeConfig, models: Sequence["ModelSettings"], limits: "Limits") -> int:
-    """Runs the local server in this process."""
+    """Run the local server in this process."""
     stop = _StopSignals()
     with terminal.status("loading TensorFlow"):
         libraries.load_keras("serve")
@@ -109,7 +109,7 @@ class _StopSignals:
             signal.signal(number, self._on_signal)
 
     def wait(self) -> None:
-        """Returns after the first signal."""
+        """Return after the first signal."""
         # Python runs handlers in the main thread, which nothing wakes if the system gives the signal to another one.
         while not self._first.wait(SIGNAL_SECONDS):
             pass
@@ -144,7 +144,7 @@ def _limits(config: ServeConfig) -> "Limits":
 
 
 def _check(config: ServeConfig) -> None:
-    """Refuses settings that do not go together.
+    """Refuse settings that do not go together.
 
     Raises:
         ValueError: If some do not.
