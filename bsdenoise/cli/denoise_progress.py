@@ -51,7 +51,12 @@ class Progress:
             self._bar.close()
 
     def advance(self, task: Task, pixels: float) -> None:
-        """Count pixels of a file that are denoised; in any thread."""
+        """Count pixels of a file that are denoised; in any thread.
+
+        Args:
+            task: The file.
+            pixels: How many more of its pixels are done.
+        """
         with self._lock:
             amount = min(pixels, self._totals[task] - task.done)
             self._count(task, amount)

@@ -40,7 +40,12 @@ def run(config: PresetsConfig) -> int:
 
 
 def table(found: list[Preset], form: str = "simple") -> str:
-    """Render presets, one a row, and below them what was published; `form` is one of tabulate's."""
+    """Render presets, one a row, and below them what was published.
+
+    Args:
+        found: The presets.
+        form: Name of a form of tabulate's.
+    """
     sets = {key: known.title for key, known in references.SETS.items()}
     header = ["preset", "channels", "sigma", "parameters", "MB", "s/MP", *sets.values(), "gigapixels seen"]
     cells = [

@@ -59,7 +59,13 @@ def plan(shape: tuple[int, ...], most_pixels: int, grid: int, tile: int, overlap
 
 
 def centre(height: int, width: int, most_pixels: int) -> tuple[slice, slice]:
-    """Return the rows and columns of the largest part in the middle of an image with its proportions that fits."""
+    """Return the rows and columns of the largest part in the middle of an image with its proportions that fits.
+
+    Args:
+        height: Rows of the image.
+        width: Its columns.
+        most_pixels: How many pixels may be taken.
+    """
     if height * width <= most_pixels:
         return slice(0, height), slice(0, width)
     shrunk = math.sqrt(most_pixels / (height * width))

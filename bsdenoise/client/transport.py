@@ -22,7 +22,13 @@ class Transport(Protocol):
         """Most bytes of an image file."""
 
     def predict(self, signature: str, inputs: Mapping[str, np.ndarray], seconds: float) -> dict[str, np.ndarray]:
-        """Call a signature once."""
+        """Call a signature once.
+
+        Args:
+            signature: Its name.
+            inputs: An array for each of its inputs.
+            seconds: How long an answer is waited for.
+        """
 
     def states(self, seconds: float) -> list[str]:
         """Ask for the states of the model's versions."""

@@ -76,7 +76,12 @@ class Reports:
         return self._faults.first
 
     def left_out(self, name: str, error: Exception) -> None:
-        """Report an image."""
+        """Report an image.
+
+        Args:
+            name: The image, as the source names it.
+            error: Why it cannot be used.
+        """
         with self._lock:
             if self._count >= MAX_REPORTS or (line := self._faults.new(name, error)) is None:
                 return

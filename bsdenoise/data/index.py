@@ -64,7 +64,13 @@ class Listing:
 
     @classmethod
     def of(cls, path: str, names: list[str], **known: Any) -> "Listing":
-        """Make a listing of which nothing is known but names, and what else is given."""
+        """Make a listing of which nothing is known but names, and what else is given.
+
+        Args:
+            path: The folder, relative to the base of the index.
+            names: Names of the files in it.
+            **known: Further fields of the listing.
+        """
         facts = np.zeros(len(names), FACTS)
         facts["count"] = [name.lower().endswith(SINGLE_IMAGE_SUFFIXES) for name in names]
         facts["bytes"] = UNKNOWN
@@ -128,7 +134,12 @@ class FileIndex:
         return np.concatenate(parts)
 
     def fact(self, number: int, name: str) -> int:
-        """Return one of the fields of `FACTS` for one file."""
+        """Return one of the fields of `FACTS` for one file.
+
+        Args:
+            number: Number of the file.
+            name: One of the fields.
+        """
         listing, place = self._find(number)
         return int(self.listings[listing].facts[name][place])
 
@@ -194,7 +205,12 @@ class FileIndex:
 
 
 def of_files(paths: Iterable[Path], base: Path) -> FileIndex:
-    """Make an index of files, in their order; it is not kept anywhere."""
+    """Make an index of files, in their order; it is not kept anywhere.
+
+    Args:
+        paths: The files, sorted as `images.find` does.
+        base: The folder below which all are.
+    """
     groups = itertools.groupby(paths, lambda path: path.parent)
     listings = []
     for parent, members in groups:
@@ -228,7 +244,12 @@ def of_folder(folder: Path, axes: str | None = None) -> FileIndex:
 
 
 def cache_file(folder: Path, axes: str | None = None) -> Path:
-    """Name the file that keeps the index of a folder, looked at with those axes."""
+    """Name the file that keeps the index of a folder, looked at with those axes.
+
+    Args:
+        folder: The folder.
+        axes: Letters of the axes of arrays without names.
+    """
     root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_path("bsdenoise")
     name = os.path.realpath(folder) + (f"\0{axes.lower()}" if axes else "")
     checksum = hashlib.sha256(os.fsencode(name)).hexdigest()

@@ -75,6 +75,10 @@ class ShardSource:
     def open(cls, folder: Path, no_data: float | None = None) -> "ShardSource":
         """Read the index, and look whether all shards are there, whole.
 
+        Args:
+            folder: A folder that `bsdenoise prepare` has written.
+            no_data: Value of pixels that hold no measurement.
+
         Raises:
             ValueError: If the index cannot be read, or a shard is missing or has another length.
         """
@@ -161,6 +165,11 @@ def check_finished(folder: Path) -> None:
 
 def decode(data: bytes, name: str, no_data: float | None = None) -> Picture:
     """Read the bytes of an image file that holds one image, (H, W) or (H, W, C).
+
+    Args:
+        data: The file.
+        name: Its name, for messages.
+        no_data: Value of pixels that hold no measurement; `None` for what the file declares.
 
     Raises:
         ValueError: If it is broken, or holds several.

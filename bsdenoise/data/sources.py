@@ -57,7 +57,13 @@ class ArraySource:
 
     @classmethod
     def open(cls, path: Path, axes: str | None = None, no_data: float | None = None) -> "ArraySource":
-        """Map the file into memory; `axes` as for `images.read`, `no_data` as for `images.opened`."""
+        """Map the file into memory; `axes` as for `images.read`, `no_data` as for `images.opened`.
+
+        Args:
+            path: The `.npy` file.
+            axes: Letters of its axes, as for `images.read`.
+            no_data: As for `images.opened`.
+        """
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
@@ -130,6 +136,10 @@ class Selection:
 
 def check_partners(source: Source, targets: Source) -> None:
     """Check that two sets hold the same images by their numbers: as many, and files under the same names.
+
+    Args:
+        source: The images.
+        targets: What they are compared with.
 
     Raises:
         ValueError: If not.

@@ -153,6 +153,12 @@ def _require_network(builder: Any, spec: str, manual: Path) -> None:
 def open_records(tfds: Any, builder: Any, spec: str, split: str) -> Sequence[bytes]:
     """Open the files of a split, such as `train[:80%]+test`.
 
+    Args:
+        tfds: The module tensorflow_datasets.
+        builder: The builder of the data set, which is prepared.
+        spec: SOURCE as the user wrote it, for messages.
+        split: The split.
+
     Returns:
         Serialised examples, by number; safe in threads.
 

@@ -63,6 +63,10 @@ SUFFIXES = (*(suffix for entry in _FORMATS for suffix in entry.suffixes), zarr_s
 def read_array(path: str | Path, axes: str | None = None) -> np.ndarray:
     """Read only the pixels: (H, W), (H, W, C) or (N, H, W, C); uint8, uint16 or float32. Safe in threads.
 
+    Args:
+        path: The file, or the Zarr store.
+        axes: Letters of its axes, as for `read`.
+
     Raises:
         ValueError: As `read`.
         OSError: If the file cannot be opened.
@@ -109,6 +113,10 @@ def read_image(path: str | Path, index: int = 0, axes: str | None = None, no_dat
 
 def count(path: str | Path, axes: str | None = None) -> int:
     """Count the images in a file, from its headers alone: 1, or the N of a stack.
+
+    Args:
+        path: The file, or the Zarr store.
+        axes: Letters of its axes, as for `read`.
 
     Raises:
         ValueError: As `read`.

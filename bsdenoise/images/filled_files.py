@@ -35,7 +35,13 @@ class Gaps:
         return self._filled(index, self._file.read(index), 0, 0)
 
     def window(self, index: int, rows: slice, columns: slice) -> np.ndarray:
-        """Read a part as `ImageFile.read_window`, filled."""
+        """Read a part as `ImageFile.read_window`, filled.
+
+        Args:
+            index: Number of the image, from 0.
+            rows: Its rows.
+            columns: Its columns.
+        """
         return self._filled(index, self._file.read_window(index, rows, columns), rows.start, columns.start)
 
     def _filled(self, index: int, pixels: np.ndarray, top: int, left: int) -> np.ndarray:

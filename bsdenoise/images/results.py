@@ -19,7 +19,12 @@ LIST = ".bsdenoise-results"
 
 
 def std_name(name: str, suffix: str | None = None) -> str:
-    """Name the uncertainty of a result: NAME-std with its suffix, or with another one after the whole name."""
+    """Name the uncertainty of a result: NAME-std with its suffix, or with another one after the whole name.
+
+    Args:
+        name: Name of the result.
+        suffix: Suffix of another format; `None` for the same.
+    """
     stem, own = os.path.splitext(name)
     return f"{stem}{STD}{own}" if suffix is None else f"{name}{STD}{suffix}"
 

@@ -47,7 +47,12 @@ class Parting(Response):
 
 
 async def read(request: Request, limit: int) -> bytes:
-    """Read the body, and unpack it while it comes, so that a small one that unpacks to a huge one is cut off."""
+    """Read the body, and unpack it while it comes, so that a small one that unpacks to a huge one is cut off.
+
+    Args:
+        request: The request.
+        limit: Most bytes that it may have, packed and unpacked.
+    """
     if int(request.headers.get("content-length", 0)) > limit:
         raise TooLargeError
     packing = request.headers.get("content-encoding", "identity").strip().lower()
@@ -96,7 +101,12 @@ async def _arriving(request: Request) -> AsyncIterator[bytes]:
 
 
 async def watch(request: Request, is_gone: threading.Event) -> None:
-    """Notice when the caller hangs up."""
+    """Notice when the caller hangs up.
+
+    Args:
+        request: The request, whose body has been read.
+        is_gone: Set once the caller has hung up.
+    """
     while not is_gone.is_set():
         if (await request.receive())["type"] == "http.disconnect":
             is_gone.set()

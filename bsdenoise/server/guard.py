@@ -66,6 +66,12 @@ class Upstream:
     def ask(self, method: str, path: str, body: bytes | None, timeout: float) -> Answer:
         """Send a request on.
 
+        Args:
+            method: GET or POST.
+            path: Path below the server's address, with what is asked for.
+            body: JSON to send; `None` for none.
+            timeout: Seconds that the answer may take.
+
         Raises:
             ServingError: If no answer comes.
         """

@@ -66,6 +66,10 @@ def arrays(document: dict, definition: Any) -> dict[str, np.ndarray]:
 def check_examples(document: dict, method: str) -> None:
     """Look whether a request to classify or to regress holds examples.
 
+    Args:
+        document: The request.
+        method: "classify" or "regress".
+
     Raises:
         Refusal: If it does not.
     """

@@ -36,6 +36,10 @@ _FLOATS = (tf.float32, tf.float64)
 def array(value: Any, dtype: tf.DType) -> np.ndarray:
     """Make an array of nested lists; of strings, an object array of bytes.
 
+    Args:
+        value: What JSON holds: nested lists, or one element.
+        dtype: Type of the signature's input.
+
     Raises:
         Refusal: If values are of another type, or the lists of different lengths.
     """
@@ -64,7 +68,13 @@ def shape_of(value: Any) -> tuple[int, ...]:
 
 
 def flattened(values: list, shape: tuple[int, ...], dtype: tf.DType) -> np.ndarray | None:
-    """Return the elements of values that all have one shape, one after the other; `None` if something does not fit."""
+    """Return the elements of values that all have one shape, one after the other; `None` if something does not fit.
+
+    Args:
+        values: The values, nested lists each.
+        shape: The shape that each of them should have.
+        dtype: Type of the signature's input.
+    """
     for size in shape:
         if set(map(type, values)) != {list} or set(map(len, values)) != {size}:
             return None
@@ -82,7 +92,12 @@ def flattened(values: list, shape: tuple[int, ...], dtype: tf.DType) -> np.ndarr
 
 
 def first_bad(values: list, is_good: Callable[[list], bool]) -> int:
-    """Return the index of the first value that is not good, of values of which one is not."""
+    """Return the index of the first value that is not good, of values of which one is not.
+
+    Args:
+        values: The values.
+        is_good: Tells whether all of some values are good.
+    """
     low, high = 0, len(values)
     while high - low > 1:
         middle = (low + high) // 2

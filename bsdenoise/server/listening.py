@@ -10,6 +10,10 @@ import uvicorn
 def bound(host: str, port: int) -> socket.socket:
     """Bind a port without listening yet.
 
+    Args:
+        host: Address or name of this machine.
+        port: The port; 0 picks a free one.
+
     Raises:
         OSError: If it is taken, or the address is none of this machine.
     """
@@ -28,7 +32,12 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def joined(host: str, port: int) -> str:
-    """Write HOST:PORT, as it stands in URLs."""
+    """Write HOST:PORT, as it stands in URLs.
+
+    Args:
+        host: Address or name; an IPv6 address gets brackets.
+        port: The port.
+    """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -64,19 +64,36 @@ class Metrics:
             self._latencies[model, method, entrypoint].add(seconds)
 
     def computed(self, model: str, seconds: float) -> None:
-        """Note how long a computation took."""
+        """Note how long a computation took.
+
+        Args:
+            model: The model's name.
+            seconds: How long it took.
+        """
         with self._lock:
             self._runtimes[model, "predict", "TF1"].add(seconds)
 
     def loaded(self, folder: str, is_loaded: bool, seconds: float | None = None) -> None:
-        """Count an attempt to load a version, and how long it took if that is known."""
+        """Count an attempt to load a version, and how long it took if that is known.
+
+        Args:
+            folder: Folder of the version.
+            is_loaded: Whether the attempt succeeded.
+            seconds: How long it took; `None` if that is not known.
+        """
         with self._lock:
             self._loads[folder, "success" if is_loaded else "fail"] += 1
             if is_loaded and seconds is not None:
                 self._load_times[folder,] += round(MICROSECONDS * seconds)
 
     def warmed_up(self, folder: str, status: str, seconds: float) -> None:
-        """Note how long the warm-up requests of a version took, and how they ended, such as "OK"."""
+        """Note how long the warm-up requests of a version took, and how they ended, such as "OK".
+
+        Args:
+            folder: Folder of the version.
+            status: The outcome, a name of gRPC's status codes.
+            seconds: How long it took.
+        """
         with self._lock:
             self._warm_ups[folder, status].add(seconds)
 

@@ -157,6 +157,11 @@ class Models:
     def borrow(self, name: str, version: int | None = None, label: str | None = None) -> Iterator:
         """Lend the servable of a version, by default the newest, which stays loaded inside of the block.
 
+        Args:
+            name: The model's name.
+            version: Its number; `None` for the newest that serves.
+            label: A label in place of the number.
+
         Raises:
             ServingError: If there is none.
         """
@@ -174,6 +179,11 @@ class Models:
         """Return the state of all versions of a model, or of one, the newest first.
 
         An unknown label stands for all versions, as TensorFlow-Serving has it.
+
+        Args:
+            name: The model's name.
+            version: Its number; `None` for all.
+            label: A label in place of the number.
 
         Raises:
             ServingError: If there is no such model or version.

@@ -58,7 +58,12 @@ class LeftOut:
     kinds: Counter[str] = field(default_factory=Counter)
 
     def add(self, results: int, kinds: Mapping[str, int]) -> None:
-        """Count what was left out of one folder."""
+        """Count what was left out of one folder.
+
+        Args:
+            results: How many results of this package.
+            kinds: How many files that cannot be read, by their suffix.
+        """
         self.results += results
         self.kinds.update(kinds)
 

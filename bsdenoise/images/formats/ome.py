@@ -23,6 +23,11 @@ _SIGNIFICANT_BITS = re.compile(r"""\s+SignificantBits\s*=\s*["']\d+["']""")
 def check(description: str, num_pages: int, samples_per_pixel: int) -> None:
     """Refuse a description that claims more than the file can hold, before anything of that size is made.
 
+    Args:
+        description: The OME-XML of the file.
+        num_pages: How many pages the file has.
+        samples_per_pixel: How many samples a pixel of them has.
+
     Raises:
         ValueError: If it does, or is no XML.
     """

@@ -92,6 +92,10 @@ def open_file(file: BinaryIO) -> ImageFile:
 def check(shape: tuple[int, ...], dtype: Any) -> None:
     """Check that an array can be written.
 
+    Args:
+        shape: (H, W), (H, W, C) or (N, H, W, C).
+        dtype: Type of the pixels.
+
     Raises:
         ValueError: If not.
     """
@@ -99,7 +103,13 @@ def check(shape: tuple[int, ...], dtype: Any) -> None:
 
 
 def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
-    """Encode an array, with the metadata of `like`."""
+    """Encode an array, with the metadata of `like`.
+
+    Args:
+        file: Open for writing.
+        array: (H, W) or (H, W, C), uint8 or uint16.
+        like: Whose metadata it gets.
+    """
     known = like.metadata
     if like.format == "PNG":
         kept = known.get("chunks", ())
@@ -160,7 +170,12 @@ def chunks(file: BinaryIO) -> Iterator[Chunk]:
 
 
 def with_chunks(data: bytes, extra: tuple[Chunk, ...]) -> bytes:
-    """Put chunks into an encoded PNG, behind its header, where every kind of `KEPT_CHUNKS` may stand."""
+    """Put chunks into an encoded PNG, behind its header, where every kind of `KEPT_CHUNKS` may stand.
+
+    Args:
+        data: The encoded file.
+        extra: Kinds and contents of the chunks, in their order.
+    """
     packed = b"".join(
         struct.pack(">I4s", len(chunk.data), chunk.name) + chunk.data + _checksum(chunk.name, chunk.data)
         for chunk in extra

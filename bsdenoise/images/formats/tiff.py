@@ -53,6 +53,10 @@ def open_file(file: BinaryIO) -> ImageFile:
 def check(shape: tuple[int, ...], dtype: Any) -> None:
     """Check that an array can be written.
 
+    Args:
+        shape: (H, W), (H, W, C) or (N, H, W, C).
+        dtype: Type of the pixels.
+
     Raises:
         ValueError: If not.
     """
@@ -60,7 +64,13 @@ def check(shape: tuple[int, ...], dtype: Any) -> None:
 
 
 def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
-    """Write an array; like a TIFF with all that this knows, like others with profile, resolution and orientation."""
+    """Write an array; like a TIFF with all that this knows, like others with profile, resolution and orientation.
+
+    Args:
+        file: Open for writing.
+        array: (H, W), (H, W, C) or (N, H, W, C).
+        like: Whose axes, arrangement and metadata it gets, as far as they fit.
+    """
     layout = like.metadata.get("tiff")
     metadata = dict(like.metadata)
     if not pixels.same_colours(array.shape, like.shape):

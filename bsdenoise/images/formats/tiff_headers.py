@@ -101,6 +101,12 @@ def opened(file: BinaryIO) -> Iterator[TiffFile]:
 def read_page(file: BinaryIO, tif: TiffFile, layout: Layout, number: int) -> np.ndarray:
     """Decode one page: the samples as they are stored, native byte order.
 
+    Args:
+        file: The open file.
+        tif: The same, as tifffile has it.
+        layout: What its headers say, with the place of each page.
+        number: Number of the page, from 0.
+
     Raises:
         ValueError: If it is broken. (Other errors are tifffile's.)
     """

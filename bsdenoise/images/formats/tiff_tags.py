@@ -150,6 +150,10 @@ def collect(file: BinaryIO, tif: TiffFile, page: TiffPage, kind: str, has_texts:
 def common_metadata(tags: Tags, byteorder: str) -> dict[str, Any]:
     """Translate what other formats know too.
 
+    Args:
+        tags: The tags of the file.
+        byteorder: "<" or ">".
+
     Returns:
         As far as they are there `icc_profile`, `xmp`, `photoshop`, `iptc`, `dpi`, and the orientation as an EXIF block.
     """
@@ -238,7 +242,12 @@ def from_common(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_writer(tag: tuple[int, int, int, bytes, bool], byteorder: str) -> tuple[int, int, int, Any, bool]:
-    """Prepare a tag for tifffile, which counts fractions twice if they come as bytes."""
+    """Prepare a tag for tifffile, which counts fractions twice if they come as bytes.
+
+    Args:
+        tag: Code, kind, count, value as bytes, and whether it stands on the first page alone.
+        byteorder: "<" or ">".
+    """
     code, kind, count, data, is_first = tag
     if kind not in _FRACTIONS or len(data) != 8 * count:
         return tag

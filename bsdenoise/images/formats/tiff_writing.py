@@ -81,7 +81,13 @@ def write_like(file: BinaryIO, array: np.ndarray, layout: Layout) -> None:
 
 
 def can_write_like(shape: tuple[int, ...], dtype: np.dtype, layout: Layout) -> bool:
-    """Tell whether images fit the layout of a file: some kinds fix the type, or the number of samples."""
+    """Tell whether images fit the layout of a file: some kinds fix the type, or the number of samples.
+
+    Args:
+        shape: Shape of the images.
+        dtype: Type of their pixels.
+        layout: That of the file.
+    """
     if shape != layout.image_shape:
         return False
     if layout.kind == "imagej":
@@ -91,7 +97,12 @@ def can_write_like(shape: tuple[int, ...], dtype: np.dtype, layout: Layout) -> b
 
 
 def are_independent(shape: tuple[int, ...], like: Picture | ImageFile) -> bool:
-    """Tell whether the channels of what is written like a file are no colours, as those of the file."""
+    """Tell whether the channels of what is written like a file are no colours, as those of the file.
+
+    Args:
+        shape: Shape of what is written.
+        like: What was read.
+    """
     return like.independent_channels and shape[-1:] == like.shape[-1:]
 
 
