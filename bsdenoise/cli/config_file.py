@@ -95,8 +95,9 @@ def grouped(info: StructTypeInfo) -> StructConstructorSpec | None:
         known: Any = tyro.MISSING_NONPROP
         if isinstance(info.default, kind):
             known = part(**_values(info.default, part))
-        name, whole = part.__name__.removesuffix("Config").lower(), Annotated[part, tyro.conf.OmitArgPrefixes]  # type: ignore[valid-type]
-        fields.append(StructFieldSpec(name, whole, known, inspect.getdoc(part)))
+        whole: Any = Annotated[part, tyro.conf.OmitArgPrefixes]
+        heading = part.__name__.removesuffix("Config").lower()
+        fields.append(StructFieldSpec(heading, whole, known, inspect.getdoc(part)))
     return StructConstructorSpec(made, tuple(fields))
 
 
