@@ -76,12 +76,14 @@ def _loaded(file: Path) -> Any:
     """Load a `.keras` file; where it holds a class that Keras does not know, after those of the entry points."""
     import keras
 
-    from bsdenoise.network import ENTRY_POINTS
+    from bsdenoise import methods, network
 
     try:
         return keras.models.load_model(file, compile=False)
     except TypeError:
-        points = metadata.entry_points(group=ENTRY_POINTS)
+        # A method's module may define the method's network.
+        groups = (network.ENTRY_POINTS, methods.ENTRY_POINTS)
+        points = [point for group in groups for point in metadata.entry_points(group=group)]
         if not points:
             raise
         for point in points:

@@ -56,7 +56,7 @@ def test_without_gradio_it_says_how_to_install_it(monkeypatch, capsys):
     ("flags", "message"),
     [
         (["--model", "run", "--server", "http://localhost:8501"], "--model and --server exclude each other"),
-        (["--model", "run", "--port", "70000"], "--port must lie between 0 and 65535. Received: 70000"),
+        (["--model", "run", "--port", "70000"], "--port must be between 0 and 65535. Received: 70000"),
         (["--model", "run", "--max-pixels", "0"], "--max-pixels must be at least 1. Received: 0"),
         (["--model", "missing"], "missing: no such model"),
     ],

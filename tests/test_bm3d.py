@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -219,13 +220,20 @@ def test_the_smallest_image(method):
 
 
 def test_without_the_package(tmp_path, monkeypatch):
-    def refuse(name):
-        raise ModuleNotFoundError(f"No module named '{name}'")
-
-    monkeypatch.setattr(bm3d.importlib, "import_module", refuse)
+    monkeypatch.setitem(sys.modules, "bm3d", None)
     with pytest.raises(
-        ValueError, match=r"pip install 'bsdenoise\[bm3d\]'. Its licence allows non-commercial use only"
+        ValueError, match=r"pip install 'bsdenoise\[bm3d\]' \(its licence allows non-commercial use only\)"
     ):
+        bm3d.Bm3d(tmp_path)
+
+
+def test_a_package_that_cannot_be_loaded(tmp_path, monkeypatch):
+    def refuse(name):
+        raise ImportError("libopenblas.so.0: cannot open shared object file")
+
+    monkeypatch.setattr(bm3d.extras, "check", lambda what: None)
+    monkeypatch.setattr(bm3d.importlib, "import_module", refuse)
+    with pytest.raises(ValueError, match=r"bm3d is installed and cannot be loaded: libopenblas.so.0: cannot open"):
         bm3d.Bm3d(tmp_path)
 
 

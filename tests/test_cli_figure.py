@@ -201,9 +201,9 @@ MISTAKES = {
     "below_a_file": (["a.png", "--out", "a.png/f.png"], "a.png/f.png: cannot be written, because"),
     "crops_below_a_file": (["a.png", "--save-crops", "a.png/crops"], "a.png/crops: cannot be made: Not a directory"),
     "crops_in_a_file": (["a.png", "--save-crops", "a.png"], "a.png: is a file; --save-crops names a folder"),
-    "zoom": (["a.png", "--zoom", "0"], "--zoom and --columns must be at least 1. Received: 0"),
-    "columns": (["a.png", "--columns", "-2"], "--zoom and --columns must be at least 1. Received: -2"),
-    "draw": (["a.png", "--draw", "-1"], "--draw counts from 0. Received: -1"),
+    "zoom": (["a.png", "--zoom", "0"], "--zoom must be at least 1. Received: 0"),
+    "columns": (["a.png", "--columns", "-2"], "--columns must be at least 1. Received: -2"),
+    "draw": (["a.png", "--draw", "-1"], "--draw must be at least 0. Received: -1"),
 }
 
 

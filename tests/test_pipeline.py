@@ -1,5 +1,8 @@
 """`bsdenoise.denoise_files`: what the command does, from Python."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
@@ -74,3 +77,54 @@ def test_what_cannot_be_done_at_all_is_refused(folder, tiny_denoiser_path, argum
     with pytest.raises(ValueError, match=message):
         bsdenoise.denoise_files(**(known | arguments))
     assert not (folder / "out").exists()
+
+
+def test_results_have_the_order_of_the_inputs(tmp_path, monkeypatch):
+    """Also where presets for grey and for colour share the work, one after the other."""
+
+    class Same:
+        has_posterior, scale, fractional, noise = True, 1.0, True, bsdenoise.GaussianNoise(0.1, 0.2)
+
+        def __init__(self, channels):
+            self.channels = channels
+
+        def denoise(self, noisy, sigma=None):
+            return images.to_unit(noisy)
+
+    monkeypatch.setattr(bsdenoise.Denoiser, "from_preset", lambda name: Same(1 if "grey" in name else 3))
+    paths = [tmp_path / name for name in ("c.png", "a.png", "d.png", "b.png")]
+    for path, channels in zip(paths, (3, 1, 3, 1), strict=True):
+        images.write(path, np.zeros((9, 8, channels), "uint8"))
+    told = []
+    results = bsdenoise.denoise_files(paths, tmp_path / "out", sigma=51, report=lambda file: told.append(file.source))
+    assert [result.error for result in results] == [None] * 4
+    assert told == [paths[1], paths[3], paths[0], paths[2]]
+    assert [result.source for result in results] == paths
+
+
+def test_the_documentation_runs(folder, monkeypatch, capsys):
+    """As it is printed, one example after the other."""
+    monkeypatch.chdir(folder)
+    (folder / "in").rename(folder / "scans")
+    stack = np.random.default_rng(1).integers(0, 256, (2, 20, 24), "uint8")
+    tifffile.imwrite(folder / "scans/b.tif", stack, photometric="minisblack")
+    text = (Path(__file__).parent.parent / "docs" / "pipeline.md").read_text()
+    first, watching = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {}
+    exec(first, names)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["scans/a.png -> denoised/a.png", "scans/b.tif -> denoised/b.tif"]
+    assert lines[2].startswith("scans/c.png: ") and len(lines) == 3
+    exec(watching, names)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["again/a.png: written", "again/b.tif: written"] and lines[2].startswith("again/c.png: ")
+    assert names["log"].pixels == 24 * 17 + 2 * 20 * 24
+    for name in ("a.png", "b.tif"):
+        np.testing.assert_array_equal(images.read_array(f"denoised/{name}"), images.read_array(f"again/{name}"))
+
+
+def test_the_documentation_names_all_arguments():
+    text = (Path(__file__).parent.parent / "docs" / "pipeline.md").read_text()
+    rows = "".join(re.findall(r"^\| (`.*?) \|", text.split("## Options")[1].split("## Errors")[0], re.MULTILINE))
+    names = bsdenoise.denoise_files.__kwdefaults__.keys() | {"out"}
+    assert set(re.findall(r"`(\w+)`", rows)) == names

@@ -123,9 +123,9 @@ def test_pairs_that_do_not_fit(config, source, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "n2w"}, "`method` must be one of"),
-        ({"method": "n2v", "n2v_fraction": 0.0}, "fraction of masked pixels must be in"),
-        ({"method": "n2v", "n2v_radius": 0}, "radius of the neighbourhood must be at least 1"),
+        ({"method": "n2w"}, "--method must be one of full, .* n2v, or a method of one's own .*Received: n2w"),
+        ({"method": "n2v", "n2v_fraction": 0.0}, "--n2v-fraction must be above 0 and at most 1. Received: 0.0"),
+        ({"method": "n2v", "n2v_radius": 0}, "--n2v-radius must be at least 1. Received: 0"),
         ({"n2v_radius": 3}, "--n2v-radius is for --method n2v. Received: --method full"),
     ],
     ids=str,

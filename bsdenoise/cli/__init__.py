@@ -19,6 +19,7 @@ import tyro
 import bsdenoise
 from bsdenoise import config
 from bsdenoise.cli import config_file, libraries
+from bsdenoise.config import flags
 
 COMMANDS: dict[str, Any] = {
     "train": config.TrainConfig,
@@ -39,7 +40,7 @@ EXIT_INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `bsdenoise COMMAND …`.
+    """Run `bsdenoise COMMAND …`.
 
     Args:
         argv: The arguments; `None` takes those of the process.
@@ -71,13 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def main_train(argv: Sequence[str] | None = None) -> int:
-    """Runs `bsdenoise-train …`, which is `bsdenoise train …`, but for `--version`."""
+    """Run `bsdenoise-train …`, which is `bsdenoise train …`, but for `--version`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     return main(arguments if arguments == ["--version"] else ["train", *arguments])
 
 
 def report(error: BaseException, where: object = None) -> None:
-    """Prints an error as one line on stderr; with BSDENOISE_DEBUG=1 its traceback as well.
+    """Print an error as one line on stderr; with BSDENOISE_DEBUG=1 its traceback as well.
 
     Args:
         error: The error. Its type is named unless the message was written for users.
@@ -98,7 +99,7 @@ def report(error: BaseException, where: object = None) -> None:
 
 @contextlib.contextmanager
 def _terminating_by_exception() -> Iterator[None]:
-    """Lets SIGTERM end the process by an exception, so that half-written files are removed on the way out."""
+    """Let SIGTERM end the process by an exception, so that half-written files are removed on the way out."""
 
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)  # what shells report for a process that a signal ended
@@ -115,12 +116,14 @@ def _terminating_by_exception() -> Iterator[None]:
 
 
 def _parse(arguments: list[str]) -> tuple[str, Any]:
-    """Reads the command's name and its settings; exits with 0 after `--help`, with 2 and one line after a mistake."""
+    """Read the command's name and its settings; exit with 0 after `--help`, with 2 and one line after a mistake."""
     command = arguments[0]
     kinds = {name: Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items()}
     if command in COMMANDS:
         kinds[command] = config_file.parser(COMMANDS[command], command, arguments[1:])
     one_of: Any = Union[tuple(kinds.values())]  # noqa: UP007 (there is no other way to write it)
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.struct_rule(config_file.grouped)
     mistakes = io.StringIO()
     try:
         with contextlib.redirect_stderr(mistakes):
@@ -129,6 +132,7 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
                 prog="bsdenoise",
                 description="Self-supervised image denoising: train on noisy images only, then denoise.",
                 args=arguments,
+                registry=registry,
             )
     except SystemExit as stop:
         if stop.code:
@@ -142,7 +146,7 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
 
 
 def _one_line(box: str) -> str:
-    """Shortens what tyro frames and explains in many lines: its statements and the flags they are about."""
+    """Shorten what tyro frames and explains in many lines: its statements and the flags they are about."""
     words: list[str] = []
     for line in box.splitlines():
         # Framed by "│ " on the left; by two spaces where the terminal cannot show that.
@@ -157,6 +161,7 @@ def _one_line(box: str) -> str:
 
 
 def _run(command: str, settings: Any) -> int:
-    """Loads the module of a command and runs it."""
+    """Check the ranges of a command's flags, load its module, and run it."""
+    flags.check(settings)
     module = importlib.import_module(f"bsdenoise.cli.{command}")
     return module.run(settings) or 0

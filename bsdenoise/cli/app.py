@@ -1,36 +1,29 @@
 """`bsdenoise app`: a local web page that denoises the images dropped on it."""
 
 import contextlib
-import importlib.util
 import sys
 import threading
 import webbrowser
 from typing import Any
 
-from bsdenoise import presets
+from bsdenoise import extras, presets
 from bsdenoise.cli import models
 from bsdenoise.config import AppConfig
 
-MAX_PORT = 65535
 RGB, GREY = 3, 1
 SIGNAL_SECONDS = 0.2  # between looks for a signal
 
 
 def run(config: AppConfig) -> int:
-    """Serves the page until Ctrl-C.
+    """Serve the page until Ctrl-C.
 
     Raises:
-        ValueError: If Gradio is missing, there is no model, or a setting is out of range.
+        ValueError: If a package is missing, there is no model, or a setting is out of range.
         OSError: If the address is taken or not one of this machine.
     """
-    if importlib.util.find_spec("gradio") is None:
-        raise ValueError("The page is made with Gradio, which is not installed: pip install 'bsdenoise[app]'")
+    extras.check("bsdenoise app")
     if config.model is not None and config.server is not None:
         raise ValueError("--model and --server exclude each other.")
-    if not 0 <= config.port <= MAX_PORT:
-        raise ValueError(f"--port must lie between 0 and {MAX_PORT}. Received: {config.port}.")
-    if config.max_pixels < 1:
-        raise ValueError(f"--max-pixels must be at least 1. Received: {config.max_pixels}.")
     with contextlib.ExitStack() as stack:
         _tell("loading the model" if config.server is None else "connecting")
         workshop, about = _workshop(config, stack)
@@ -56,7 +49,7 @@ def _tell(doing: str) -> None:
 
 
 def _workshop(config: AppConfig, stack: contextlib.ExitStack) -> tuple[Any, str]:
-    """Gives what denoises, here or behind a server, and the sentence in which the page says so."""
+    """Return what denoises, here or behind a server, and the sentence in which the page says so."""
     here = "Nothing leaves the machine that this page runs on."
     grey = None
     if config.server is not None:

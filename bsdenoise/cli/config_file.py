@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
+from tyro.constructors import StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+from bsdenoise.config import flags
 
 FLAG = "--config"
 RUN_CONFIG = "config.json"  # what a run folder calls its flags
@@ -51,7 +54,7 @@ class WithFile(Generic[Settings]):
 
 
 def parser(kind: type, command: str, arguments: Sequence[str]) -> Any:
-    """Gives what tyro takes for a subcommand: a command's dataclass with `--config`, whose values are its defaults.
+    """Return what tyro takes for a subcommand: a command's dataclass with `--config`, whose values are its defaults.
 
     Args:
         kind: The dataclass.
@@ -70,8 +73,41 @@ def parser(kind: type, command: str, arguments: Sequence[str]) -> Any:
     return Annotated[WithFile[kind], tyro.conf.subcommand(command, default=default, description=text)]  # type: ignore[valid-type]
 
 
+def grouped(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Have tyro read a class that is made of groups of flags group by group, each with a heading in `--help`.
+
+    Args:
+        info: What is to be read, as a rule of `tyro.constructors` is told.
+
+    Returns:
+        The groups as fields, and what makes the class of them; `None` for other classes.
+    """
+    kind = info.type
+    parts = flags.groups(kind) if isinstance(kind, type) else ()
+    if not parts:
+        return None
+
+    def made(**read: Any) -> Any:
+        return kind(**{name: value for part in read.values() for name, value in _values(part, type(part)).items()})
+
+    fields = []
+    for part in parts:
+        known: Any = tyro.MISSING_NONPROP
+        if isinstance(info.default, kind):
+            known = part(**_values(info.default, part))
+        whole: Any = Annotated[part, tyro.conf.OmitArgPrefixes]
+        heading = part.__name__.removesuffix("Config").lower()
+        fields.append(StructFieldSpec(heading, whole, known, inspect.getdoc(part)))
+    return StructConstructorSpec(made, tuple(fields))
+
+
+def _values(config: Any, part: type) -> dict[str, Any]:
+    """Return the values of a group's flags."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(part)}
+
+
 def named(arguments: Sequence[str]) -> str | None:
-    """Finds what `--config` names; `None` if it is not there, or without a value, of which the parser complains.
+    """Find what `--config` names; `None` if it is not there, or without a value, of which the parser complains.
 
     Raises:
         ValueError: If it is there twice.
@@ -85,7 +121,7 @@ def named(arguments: Sequence[str]) -> str | None:
 
 
 def defaults(kind: type, name: str, arguments: Iterable[str]) -> dict[str, Any]:
-    """Reads what `--config NAME` says of the flags that the command line does not give itself.
+    """Read what `--config NAME` says of the flags that the command line does not give itself.
 
     Flags that can be repeated add to their defaults: a given one would not win, but join.
 
@@ -103,7 +139,7 @@ def defaults(kind: type, name: str, arguments: Iterable[str]) -> dict[str, Any]:
 
 
 def read(kind: type, name: str) -> dict[str, Any]:
-    """Reads values for fields of a dataclass, of the fields' types.
+    """Read values for fields of a dataclass, of the fields' types.
 
     Args:
         kind: The dataclass.
@@ -155,7 +191,7 @@ def in_words(kind: type, name: str, arguments: Sequence[str]) -> str | None:
 
 
 def recipes() -> list[str]:
-    """Names the shipped recipes, such as "paper/full-colour"."""
+    """Name the shipped recipes, such as "paper/full-colour"."""
     folders = [folder for folder in _recipe_folder().iterdir() if folder.is_dir()]
     files = [(folder.name, file.name) for folder in folders for file in folder.iterdir() if file.name.endswith(TOML)]
     return sorted(f"{folder}/{file.removesuffix(TOML)}" for folder, file in files)
@@ -193,7 +229,7 @@ def _is_said(name: str) -> bool:
 
 
 def _with_defaults(kind: type, values: dict[str, Any]) -> Any:
-    """Makes a dataclass of values, what is required and not there being marked as missing."""
+    """Make a dataclass of values, what is required and not there being marked as missing."""
     missing = {field.name: tyro.MISSING for field in dataclasses.fields(kind) if not _has_default(field)}
     return kind(**missing | values)
 
@@ -207,7 +243,7 @@ def _recipe_folder() -> Any:
 
 
 def _load(name: str) -> dict[str, Any]:
-    """Reads keys and values, of whatever type."""
+    """Read keys and values, of whatever type."""
     path = Path(name)
     if path.suffix not in (TOML, JSON):
         # A recipe's name means the recipe, whatever folders there are; ./NAME is a folder.
@@ -237,7 +273,7 @@ def _parsed(content: bytes, suffix: str, where: str) -> dict[str, Any]:
 
 
 def _choice() -> str:
-    """Says what there is to choose from, in as many words as fit a line."""
+    """Say what there is to choose from, in as many words as fit a line."""
     folders: dict[str, list[str]] = {}
     for name in recipes():
         folder, _, recipe = name.partition("/")
@@ -247,7 +283,7 @@ def _choice() -> str:
 
 
 def _checked(hint: Any, value: Any, where: str) -> Any:
-    """Gives a value as the type `hint` has it; numbers are not made of strings, nor strings of numbers."""
+    """Return a value as the type `hint` has it; numbers are not made of strings, nor strings of numbers."""
     import pydantic
 
     # Read as JSON, lists may become tuples and strings paths even where types are strict. TOML's dates are strings.

@@ -25,7 +25,7 @@ DEFAULT_DATA_DIR = "~/tensorflow_datasets"  # of tensorflow_datasets
 
 
 def run(config: DatasetsConfig) -> int:
-    """Prints what is known, or what is in the folders.
+    """Print what is known, or what is in the folders.
 
     Returns:
         0, or 2 if a folder is no complete test set.
@@ -64,7 +64,7 @@ def _note(line: str) -> None:
 
 
 def _as_lines(folder: str, measured: testsets.Measured, finding: testsets.Finding | None) -> list[str]:
-    """Says what a folder holds, one thing a line."""
+    """Say what a folder holds, one thing a line."""
     if finding is None:
         sizes = deviations.sizes_in_words(image.size for image in measured.images)
         count = len(measured.images) + len(measured.unreadable)
@@ -88,7 +88,7 @@ def _as_dict(folder: str, measured: testsets.Measured, finding: testsets.Finding
 
 
 def _known() -> str:
-    """Describes the sets that are known, and where the paper's training set has to be."""
+    """Describe the sets that are known, and where the paper's training set has to be."""
     sets = list(testsets.known_sets().values())
     header = ["key", "set", "images", "pixels", "channels", "draws in the paper"]
     cells = [
@@ -114,13 +114,13 @@ def _sizes(found: Sequence[testsets.SetImage]) -> str:
 
 
 def _channels(found: Sequence[testsets.SetImage]) -> str:
-    """Says how many images are grey and how many are not."""
+    """Say how many images are grey and how many are not."""
     kinds = Counter("grey" if image.channels == 1 else "RGB" for image in found).most_common()
     return kinds[0][0] if len(kinds) == 1 else ", ".join(f"{count} {kind}" for kind, count in kinds)
 
 
 def _where_training_set_is() -> str:
-    """Looks for it where tensorflow_datasets will, without loading that."""
+    """Look for it where tensorflow_datasets will, without loading that."""
     variable = tfds_preparation.DATA_DIR_VARIABLE
     root = Path(os.environ.get(variable) or DEFAULT_DATA_DIR).expanduser()
     for path in sorted(root.glob(f"{TRAINING_SET}/*/dataset_info.json")):

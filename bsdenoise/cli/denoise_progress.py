@@ -51,7 +51,12 @@ class Progress:
             self._bar.close()
 
     def advance(self, task: Task, pixels: float) -> None:
-        """Counts pixels of a file that are denoised; in any thread."""
+        """Count pixels of a file that are denoised; in any thread.
+
+        Args:
+            task: The file.
+            pixels: How many more of its pixels are done.
+        """
         with self._lock:
             amount = min(pixels, self._totals[task] - task.done)
             self._count(task, amount)
@@ -59,7 +64,7 @@ class Progress:
                 self._show_own(task)
 
     def end(self, task: Task) -> None:
-        """Counts a file that is over, with what is lacking of a broken one."""
+        """Count a file that is over, with what is lacking of a broken one."""
         with self._lock:
             self._num_ended += 1
             if self._own is not None and self._own[0] is task:
@@ -84,7 +89,7 @@ class Progress:
             self._say_at_times()
 
     def _say_at_times(self) -> None:
-        """Writes a line, if the last one was long ago and more are to come."""
+        """Write a line, if the last one was long ago and more are to come."""
         done, total = sum(task.done for task in self._tasks), sum(self._totals.values())
         if done >= total or time.monotonic() - self._last_line < SECONDS_BETWEEN_LINES:
             return
@@ -93,7 +98,7 @@ class Progress:
         print(f"bsdenoise: note: {words}", file=sys.stderr, flush=True)
 
     def _show_own(self, task: Task | None) -> None:
-        """Shows the bar of a file in the place of another's, or takes it away."""
+        """Show the bar of a file in the place of another's, or take it away."""
         if self._bar.disable or (self._own is not None and self._own[0] is task):
             return
         if self._own is not None:

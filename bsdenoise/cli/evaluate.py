@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from bsdenoise import atomic, loading
+from bsdenoise import atomic, extras, loading
 from bsdenoise.cli import libraries, models, report, terminal
 from bsdenoise.config import EvaluateConfig
 from bsdenoise.images import missing
@@ -70,9 +70,10 @@ def run(config: EvaluateConfig) -> int:
         0, or 2 if an image could not be measured.
 
     Raises:
-        ValueError: If the flags contradict each other, or nothing could be measured.
+        ValueError: If a package is missing, the flags contradict each other, or nothing could be measured.
         OSError: If a result cannot be written.
     """
+    extras.check("bsdenoise evaluate")
     _check(config)
     with terminal.status("loading the libraries"):
         libraries.load_keras()  # before whatever imports it

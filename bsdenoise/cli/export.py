@@ -12,9 +12,6 @@ def run(config: ExportConfig) -> int:
     Raises:
         ValueError: If there is no model, or the version cannot be written there.
     """
-    for name, number in (("version", config.version), ("keep", config.keep)):
-        if number is not None and number < 1:
-            raise ValueError(f"--{name} must be at least 1. Received: {number}.")
     if config.out.exists() and not config.out.is_dir():
         raise ValueError(f"{config.out}: is a file. Expected a folder of versions.")
     if (config.out / "saved_model.pb").exists():

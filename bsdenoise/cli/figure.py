@@ -13,7 +13,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import bsdenoise
-from bsdenoise import atomic, loading
+from bsdenoise import atomic, extras, loading
 from bsdenoise.cli import libraries, models, terminal
 from bsdenoise.config import FigureConfig
 from bsdenoise.evaluation import strip, window
@@ -34,9 +34,11 @@ def run(config: FigureConfig) -> None:
     """Denoises, prints the numbers and writes the files.
 
     Raises:
-        ValueError: If the flags contradict each other, or an image, a model or a crop does not fit.
+        ValueError: If a package is missing, the flags contradict each other, or an image, a model or a crop does not
+            fit.
         OSError: If a file cannot be read or written.
     """
+    extras.check("bsdenoise figure")
     windows = [window.parse(text) for text in config.crop]
     _check(config)
     with terminal.status("loading the libraries"):
@@ -70,8 +72,6 @@ def _check(config: FigureConfig) -> None:
         )
     if config.out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{config.out}: --out names a file that ends in {' or '.join(SUFFIXES)}.")
-    if config.zoom < 1 or (config.columns is not None and config.columns < 1):
-        raise ValueError(f"--zoom and --columns must be at least 1. Received: {min(config.zoom, config.columns or 1)}.")
     if config.sigma and config.own_sigma:
         raise ValueError("--sigma and --own-sigma exclude each other.")
     if config.methods and config.own_sigma:

@@ -3,13 +3,9 @@
 import re
 import signal
 
+from bsdenoise import extras
 from bsdenoise.config import GuardConfig
 
-MAX_PORT = 65535
-MAX_AT_ONCE = 1024
-MAX_QUEUE = 10_000
-MAX_BODY = 2048  # MiB
-MAX_SECONDS = 86400  # a day
 MIB = 2**20
 IDLE_CONNECTIONS = 256  # beside those of the requests that are taken
 GRACE_SECONDS = 30
@@ -17,12 +13,13 @@ URL = re.compile(r"https?://[^/?#@\s]+/?")
 
 
 def run(config: GuardConfig) -> int:
-    """Guards until SIGTERM or SIGINT, then finishes what has been taken.
+    """Guard until SIGTERM or SIGINT, then finish what has been taken.
 
     Raises:
-        ValueError: If a setting is out of range.
+        ValueError: If a setting is out of range, or a package is missing.
         OSError: If the port cannot be had.
     """
+    extras.check("bsdenoise guard")
     _check(config)
 
     from bsdenoise.server import guard, listening  # here, so that --help answers at once
@@ -50,21 +47,10 @@ def run(config: GuardConfig) -> int:
 
 
 def _check(config: GuardConfig) -> None:
-    """Refuses settings that are out of range.
+    """Refuse a URL that names no server.
 
     Raises:
-        ValueError: If one is.
+        ValueError: If it does not.
     """
     if not URL.fullmatch(config.server):
         raise ValueError(f"URL must read http://HOST:PORT, without a path. Received: {config.server!r}.")
-    bounds = {
-        "port": (0, MAX_PORT),
-        "at_once": (1, MAX_AT_ONCE),
-        "queue": (0, MAX_QUEUE),
-        "max_body": (1, MAX_BODY),
-        "timeout": (1, MAX_SECONDS),
-    }
-    for name, (low, high) in bounds.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise ValueError(f"--{name.replace('_', '-')} must be between {low} and {high}. Received: {value}.")

@@ -25,15 +25,20 @@ _PACKAGES = {
 }
 
 
-def missing(module: str) -> str:
-    """Says in a line that a module is not installed, and how it is."""
+def package_of(module: str) -> str:
+    """Return what the package of a module is called where it is installed from."""
     top = module.partition(".")[0]
-    package = _PACKAGES.get(top, top.replace("_", "-"))
+    return _PACKAGES.get(top, top.replace("_", "-"))
+
+
+def missing(module: str) -> str:
+    """Say in a line that a module is not installed, and how it is."""
+    package = package_of(module)
     return f"this needs the package {package}, which is not installed: pip install {package}"
 
 
 def check_backend(command: str | None = None) -> None:
-    """Refuses a Keras backend that does not exist, is not installed, or cannot do what is asked for.
+    """Refuse a Keras backend that does not exist, is not installed, or cannot do what is asked for.
 
     Args:
         command: A command that runs on TensorFlow alone; `None` for one that any backend can run.
@@ -52,7 +57,7 @@ def check_backend(command: str | None = None) -> None:
 
 
 def _backend() -> tuple[str, str]:
-    """Gives the backend that Keras will take, and the setting that says so."""
+    """Return the backend that Keras will take, and the setting that says so."""
     name = os.environ.get(BACKEND_VARIABLE)
     if name:
         return name, f"{BACKEND_VARIABLE}={name}"
@@ -63,7 +68,7 @@ def _backend() -> tuple[str, str]:
 
 
 def load_keras(command: str | None = None) -> None:
-    """Imports Keras and its backend, and finds the devices, so that all that they say at the start is said here.
+    """Import Keras and its backend, and find the devices, so that all that they say at the start is said here.
 
     TensorFlow's libraries write several lines about oneDNN and absent GPU drivers to the terminal, whatever
     TF_CPP_MIN_LOG_LEVEL says. They are held back, and shown only if loading fails or BSDENOISE_DEBUG=1.
@@ -90,7 +95,7 @@ def load_keras(command: str | None = None) -> None:
 
 @contextlib.contextmanager
 def held_back_stderr() -> Iterator[None]:
-    """Sends what native code writes to stderr to a file, and copies that file to stderr after an exception."""
+    """Send what native code writes to stderr to a file, and copy that file to stderr after an exception."""
     if os.environ.get("BSDENOISE_DEBUG") == "1":
         yield
         return

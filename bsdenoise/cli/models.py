@@ -10,7 +10,7 @@ from bsdenoise.cli import libraries, terminal
 
 
 def load_denoiser(model: str | Path) -> Any:
-    """Loads the `Denoiser` of a `.keras` file, a run folder or a preset, without start-up chatter.
+    """Load the `Denoiser` of a `.keras` file, a run folder or a preset, without start-up chatter.
 
     Raises:
         ValueError: If there is none, or it is not a denoiser; the message names the file.
@@ -22,7 +22,7 @@ def load_denoiser(model: str | Path) -> Any:
 
 
 def load_preset(name: str) -> Any:
-    """Loads the `Denoiser` of a preset, whatever else has that name, without start-up chatter.
+    """Load the `Denoiser` of a preset, whatever else has that name, without start-up chatter.
 
     Raises:
         ValueError: If there is none of that name, or its file is damaged.
@@ -35,7 +35,7 @@ def load_preset(name: str) -> Any:
 
 
 def connect(url: str) -> Any:
-    """Connects to a served model, which has the face of a `Denoiser`, and asks what it is.
+    """Connect to a served model, which has the face of a `Denoiser`, and ask what it is.
 
     Raises:
         ValueError: If the URL is of another kind, or gRPC is asked for and not installed.

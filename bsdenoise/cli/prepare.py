@@ -15,7 +15,7 @@ LEAST, MOST = 10**6, 10**12  # bytes of a shard
 
 
 def run(config: PrepareConfig) -> None:
-    """Packs the images, and says how many there are.
+    """Pack the images, and say how many there are.
 
     Raises:
         ValueError: If there are no such images, DIR is not empty, or SIZE cannot be read.
@@ -39,7 +39,7 @@ def run(config: PrepareConfig) -> None:
 
 
 def parse_size(text: str) -> int:
-    """Reads a size such as 512MB, in bytes.
+    """Read a size such as 512MB, in bytes.
 
     Raises:
         ValueError: If it is none, or out of range.

@@ -16,7 +16,7 @@ PAPER_PIXELS = 1_200_000 * 256**2  # that the paper's networks were shown
 
 
 def run(config: PresetsConfig) -> int:
-    """Prints the table, or all that is known of the presets that are named.
+    """Print the table, or all that is known of the presets that are named.
 
     Raises:
         ValueError: If there is none of a name, or --json names a folder.
@@ -40,7 +40,12 @@ def run(config: PresetsConfig) -> int:
 
 
 def table(found: list[Preset], form: str = "simple") -> str:
-    """Renders presets, one a row, and below them what was published; `form` is one of tabulate's."""
+    """Render presets, one a row, and below them what was published.
+
+    Args:
+        found: The presets.
+        form: Name of a form of tabulate's.
+    """
     sets = {key: known.title for key, known in references.SETS.items()}
     header = ["preset", "channels", "sigma", "parameters", "MB", "s/MP", *sets.values(), "gigapixels seen"]
     cells = [
@@ -65,13 +70,13 @@ def table(found: list[Preset], form: str = "simple") -> str:
 
 
 def sigma_range(preset: Preset) -> str:
-    """Says for which σ a preset was trained, in grey levels of 8 bits."""
+    """Say for which σ a preset was trained, in grey levels of 8 bits."""
     low, high = preset.noise
     return f"{low:g}" if low == high else f"{low:g}-{high:g}"
 
 
 def _described(preset: Preset) -> str:
-    """Says all that is known of a preset, a line for each thing."""
+    """Say all that is known of a preset, a line for each thing."""
     size = preset.path.stat().st_size / MEGA
     lines = [
         preset.name,
@@ -90,7 +95,7 @@ def _described(preset: Preset) -> str:
 
 
 def _quality(key: str, facts: dict[str, Any]) -> str:
-    """Says in a line what was measured on a test set, and what others reached there."""
+    """Say in a line what was measured on a test set, and what others reached there."""
     draws = f"{facts['draws']} noise draw{'s' * (facts['draws'] > 1)}"
     line = f"{references.SETS[key].title}, sigma {facts['sigma']:g}, {draws}: {facts['psnr']:.2f} dB"
     if "bm3d" in facts:
@@ -101,7 +106,7 @@ def _quality(key: str, facts: dict[str, Any]) -> str:
 
 
 def _stage(training: dict[str, Any]) -> str:
-    """Says in a line what a training did."""
+    """Say in a line what a training did."""
     side = training["crop"]
     line = (
         f"{training['crops']:,} crops of {side}×{side} from {training['images']:,} images, {training['noise']}, noise "

@@ -5,8 +5,9 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from bsdenoise import extras
 from bsdenoise.cli import libraries, terminal
 from bsdenoise.config import ServeConfig
 
@@ -14,30 +15,29 @@ if TYPE_CHECKING:
     from bsdenoise.server.limits import Limits
     from bsdenoise.server.versions import ModelSettings
 
-MAX_PORT = 65535
 MIB = 2**20
-MAX_SECONDS = 86400  # a day
 SIGNAL_SECONDS = 0.2  # between looks for a signal
-MAX_MESSAGE = 2048  # MiB; of them gRPC takes all bytes but one
 NOTHING_TO_SERVE = "Expected either a folder of versions or --models-config, to say what is served."
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(config: ServeConfig) -> int:
-    """Serves until SIGTERM or SIGINT, then finishes what has been taken.
+    """Serve until SIGTERM or SIGINT, then finish what has been taken.
 
     Raises:
-        ValueError: If there is nothing that can be served, or a setting is out of range.
+        ValueError: If there is nothing that can be served, a setting is out of range, or a package is missing.
         OSError: If a port cannot be had.
     """
     _check(config)
 
     from bsdenoise.server import real  # here, because it loads gRPC
 
-    models, limits = _models(config), _limits(config)
     binary = None if config.implementation == "local" else real.find()
     if binary is None and config.implementation == real.BINARY:
         raise ValueError(f"--implementation {real.BINARY}: it is not on the PATH. Expected it there, or `local`.")
+    if binary is None:
+        extras.check("bsdenoise serve")
+    models, limits = _models(config), _limits(config)
     if binary is not None:
         real.replace_process(
             binary,
@@ -53,7 +53,7 @@ def run(config: ServeConfig) -> int:
 
 
 def _serve(config: ServeConfig, models: Sequence["ModelSettings"], limits: "Limits") -> int:
-    """Runs the local server in this process."""
+    """Run the local server in this process."""
     stop = _StopSignals()
     with terminal.status("loading TensorFlow"):
         libraries.load_keras("serve")
@@ -109,7 +109,7 @@ class _StopSignals:
             signal.signal(number, self._on_signal)
 
     def wait(self) -> None:
-        """Returns after the first signal."""
+        """Return after the first signal."""
         # Python runs handlers in the main thread, which nothing wakes if the system gives the signal to another one.
         while not self._first.wait(SIGNAL_SECONDS):
             pass
@@ -144,36 +144,14 @@ def _limits(config: ServeConfig) -> "Limits":
 
 
 def _check(config: ServeConfig) -> None:
-    """Refuses settings that are out of range.
+    """Refuse settings that do not go together.
 
     Raises:
-        ValueError: If one is.
+        ValueError: If some do not.
     """
     if (config.folder is None) == (config.models_config is None):
         raise ValueError(NOTHING_TO_SERVE)
     if config.models_config is not None and (config.labels or config.name != "denoiser"):
         raise ValueError("--name and --labels are for a folder of versions; --models-config has its own.")
-    for port in ("grpc_port", "rest_port"):
-        _check_range(config, port, 0, MAX_PORT)
     if config.grpc_port == config.rest_port != 0:
         raise ValueError(f"--grpc-port and --rest-port must differ. Received: {config.grpc_port} for both.")
-    for name in ("concurrency", "max_body", "max_pixels"):
-        _check_range(config, name, 1, None)
-    _check_range(config, "max_message", 1, MAX_MESSAGE)
-    _check_range(config, "queue", 0, None)
-    _check_range(config, "grace", 0, None)
-    for name in ("timeout", "poll", "retry"):
-        if not 0 < getattr(config, name) <= MAX_SECONDS:
-            raise ValueError(
-                f"--{name} must be a positive number of seconds, at most {MAX_SECONDS}. "
-                f"Received: {getattr(config, name)}."
-            )
-
-
-def _check_range(config: ServeConfig, name: str, low: int, high: int | None) -> None:
-    value: Any = getattr(config, name)
-    if value is None:
-        return
-    if not value >= low or (high is not None and value > high):
-        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise ValueError(f"--{name.replace('_', '-')} must be {bounds}. Received: {value}.")

@@ -11,7 +11,7 @@ from bsdenoise import progress
 
 @contextlib.contextmanager
 def status(text: str) -> Iterator[Callable[[str], None]]:
-    """Shows a line while something takes its time, which goes when it is done.
+    """Show a line while something takes its time, which goes when it is done.
 
     Args:
         text: What is being done, such as "loading the model".
@@ -25,7 +25,7 @@ def status(text: str) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def bar(text: str) -> Iterator[Callable[[str], None]]:
-    """Shows a line as `status` with a bar, which follows what is counted (`bsdenoise.progress`) in shares of 1."""
+    """Show a line as `status` with a bar, which follows what is counted (`bsdenoise.progress`) in shares of 1."""
     shape = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
     with tqdm(total=1, desc=text, bar_format=shape, leave=False, disable=None, file=sys.stderr) as shown:
         with progress.watched_by(shown.update):
@@ -34,6 +34,6 @@ def bar(text: str) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def beside_bars() -> Iterator[None]:
-    """Takes what is shown away while something else is printed."""
+    """Take what is shown away while something else is printed."""
     with tqdm.external_write_mode(file=sys.stderr):
         yield

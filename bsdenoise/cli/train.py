@@ -14,7 +14,7 @@ SIGNAL_EXIT = 128  # shells report 128 + number for a process that a signal ende
 
 
 def run(config: TrainConfig) -> int:
-    """Trains, and says where the result is.
+    """Train, and say where the result is.
 
     Returns:
         0; 128 + the number of the signal that stopped the run early; 138 if another worker of the cluster was lost.
@@ -52,7 +52,7 @@ def run(config: TrainConfig) -> int:
 
 
 def _concluded(outcome: "Outcome") -> int:
-    """Says how it ended, once for all workers, and gives the exit code."""
+    """Say how it ended, once for all workers, and return the exit code."""
     if outcome.signal:
         if outcome.place.is_chief:
             print(f"stopped at step {outcome.step}; run the same command again to go on", file=sys.stderr)

@@ -64,7 +64,7 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """Reads a URL.
+    """Read a URL.
 
     Raises:
         ValueError: If it is of another kind; passwords in it are refused too, as every error would show them.

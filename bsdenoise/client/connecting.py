@@ -23,7 +23,7 @@ def connect(
     ca_file: str | Path | None = None,
     max_message_bytes: int | None = None,
 ) -> Client:
-    """Makes a client for a served model. Nothing is sent before it is used.
+    """Make a client for a served model. Nothing is sent before it is used.
 
     Args:
         url: `http(s)://HOST:PORT[/v1/models/NAME[/versions/V|/labels/L]]` for REST, or

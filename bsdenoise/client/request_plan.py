@@ -23,7 +23,7 @@ class Part:
 
 
 def plan(shape: tuple[int, ...], most_pixels: int, grid: int, tile: int, overlap: int) -> list[Part]:
-    """Cuts a batch into requests.
+    """Cut a batch into requests.
 
     Images are sent whole wherever they fit; the graph then cuts them as it needs. The tiles of those that do not fit
     are the graph's own, so that nothing changes but who joins them; they are smaller only if one of those would not
@@ -59,7 +59,13 @@ def plan(shape: tuple[int, ...], most_pixels: int, grid: int, tile: int, overlap
 
 
 def centre(height: int, width: int, most_pixels: int) -> tuple[slice, slice]:
-    """Gives the rows and columns of the largest part in the middle of an image with its proportions that fits."""
+    """Return the rows and columns of the largest part in the middle of an image with its proportions that fits.
+
+    Args:
+        height: Rows of the image.
+        width: Its columns.
+        most_pixels: How many pixels may be taken.
+    """
     if height * width <= most_pixels:
         return slice(0, height), slice(0, width)
     shrunk = math.sqrt(most_pixels / (height * width))

@@ -71,15 +71,15 @@ class RestTransport:
         )
 
     def most_values(self, pictures: int) -> int:
-        """Says how many pixel values a request can have; how many pictures it is answered by does not matter."""
+        """Say how many pixel values a request can have; how many pictures it is answered by does not matter."""
         return self._max_bytes // BYTES_PER_VALUE
 
     def most_file_bytes(self) -> int:
-        """Says how large an image file can be, before base64 makes four bytes of three."""
+        """Say how large an image file can be, before base64 makes four bytes of three."""
         return self._max_bytes * 3 // 4
 
     def predict(self, signature: str, inputs: Mapping[str, np.ndarray], seconds: float) -> dict[str, np.ndarray]:
-        """Calls a signature once.
+        """Call a signature once.
 
         Args:
             signature: Its name.
@@ -99,7 +99,7 @@ class RestTransport:
         return {name: _from_json(value) for name, value in named.items()}
 
     def states(self, seconds: float) -> list[str]:
-        """Gives the states of the model's versions, such as "AVAILABLE".
+        """Return the states of the model's versions, such as "AVAILABLE".
 
         Raises:
             ClientError: As `predict`.
@@ -107,11 +107,11 @@ class RestTransport:
         return [entry.get("state", "") for entry in self._ask("GET", "", None, seconds)["model_version_status"]]
 
     def close(self) -> None:
-        """Closes the connections that are not in use."""
+        """Close the connections that are not in use."""
         self._pool.clear()
 
     def _ask(self, method: str, verb: str, body: bytes | None, seconds: float) -> dict[str, Any]:
-        """Sends one request and reads the JSON object of its answer."""
+        """Send one request and read the JSON object of its answer."""
         where, end = str(self._address), time.monotonic() + seconds
         url = f"{self._address.server}{self._address.path}{verb}"
         try:
@@ -144,7 +144,7 @@ class RestTransport:
         return self._checked(response.status, text)
 
     def _read(self, response: urllib3.BaseHTTPResponse, end: float) -> bytes:
-        """Reads the whole answer; a server that trickles is not waited for beyond the end."""
+        """Read the whole answer; a server that trickles is not waited for beyond the end."""
         chunks = []
         while chunk := response.read1(READ_BYTES):  # what is there; `stream` would wait for so many bytes
             chunks.append(chunk)
@@ -153,7 +153,7 @@ class RestTransport:
         return b"".join(chunks)
 
     def _checked(self, status: int, text: bytes) -> dict[str, Any]:
-        """Gives the object of a good answer, and raises what a bad one says."""
+        """Return the object of a good answer, and raise what a bad one says."""
         where = str(self._address)
         try:
             answer = orjson.loads(text)
@@ -170,12 +170,12 @@ class RestTransport:
 
 
 def _sending_seconds(body: bytes | None) -> float:
-    """Gives the time for connecting, within which urllib3 also sends the whole body."""
+    """Return the time for connecting, within which urllib3 also sends the whole body."""
     return CONNECT_SECONDS + len(body or b"") / SLOWEST_BYTES_PER_SECOND
 
 
 def sentence(text: str) -> str:
-    """Takes away what TensorFlow puts around the sentence of a check in the graph, and words its own time-out."""
+    """Take away what TensorFlow puts around the sentence of a check in the graph; put its own time-out into words."""
     first = text.split("\n\t [[")[0].strip()
     if first.startswith(TIMED_OUT):
         return TIME_LIMIT
@@ -184,14 +184,14 @@ def sentence(text: str) -> str:
 
 
 def _to_json(array: np.ndarray) -> Any:
-    """Prepares an array: files and words as base64 objects, numbers as they are for `orjson`, which loses nothing."""
+    """Prepare an array: files and words as base64 objects, numbers as they are for `orjson`, which loses nothing."""
     if array.dtype == object:
         return [{"b64": base64.b64encode(item).decode()} for item in array]
     return np.ascontiguousarray(array)
 
 
 def _from_json(value: Any) -> np.ndarray:
-    """Reads the array of an output; files and words become bytes."""
+    """Read the array of an output; files and words become bytes."""
     first = value[0] if isinstance(value, list) and value else value
     if isinstance(first, dict):
         items = [base64.b64decode(item["b64"]) for item in value]
@@ -205,7 +205,7 @@ def _from_json(value: Any) -> np.ndarray:
 
 
 def _innermost(error: BaseException) -> str:
-    """Says what an error that wraps another one is about."""
+    """Say what an error that wraps another one is about."""
     while error.args and isinstance(error.args[-1], BaseException):
         error = error.args[-1]
     text = str(error) or type(error).__name__

@@ -32,14 +32,14 @@ class Patience:
     retries: int
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
+        """Check the numbers."""
         if not self.timeout > 0:
             raise ValueError(f"`timeout` must be positive, in seconds. Received: timeout={self.timeout!r}.")
         if self.retries < 0:
             raise ValueError(f"`retries` must not be negative. Received: retries={self.retries!r}.")
 
     def ask(self, attempt: Callable[[float], Answer]) -> Answer:
-        """Calls `attempt` with the seconds that are left, and again after an `UnavailableError`.
+        """Call `attempt` with the seconds that are left, and again after an `UnavailableError`.
 
         Raises:
             ClientError: The last attempt's; of the one before if the last one had no time to tell anything.

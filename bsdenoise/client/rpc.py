@@ -75,15 +75,15 @@ class RpcTransport:
         self._status = model_service_pb2_grpc.ModelServiceStub(self._channel).GetModelStatus
 
     def most_values(self, pictures: int) -> int:
-        """Says how many pixel values a request can have that is answered by so many pictures."""
+        """Say how many pixel values a request can have that is answered by so many pictures."""
         return (self._max_bytes - SPARE_BYTES) // (BYTES_PER_VALUE * pictures)
 
     def most_file_bytes(self) -> int:
-        """Says how large an image file can be."""
+        """Say how large an image file can be."""
         return self._max_bytes - SPARE_BYTES
 
     def predict(self, signature: str, inputs: Mapping[str, np.ndarray], seconds: float) -> dict[str, np.ndarray]:
-        """Calls a signature once.
+        """Call a signature once.
 
         Args:
             signature: Its name.
@@ -104,7 +104,7 @@ class RpcTransport:
         return {name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
 
     def states(self, seconds: float) -> list[str]:
-        """Gives the states of the model's versions, such as "AVAILABLE".
+        """Return the states of the model's versions, such as "AVAILABLE".
 
         Raises:
             ClientError: As `predict`.
@@ -114,7 +114,7 @@ class RpcTransport:
         return [get_model_status_pb2.ModelVersionStatus.State.Name(entry.state) for entry in found]
 
     def close(self) -> None:
-        """Closes the connection; requests in flight end with an error."""
+        """Close the connection; requests in flight end with an error."""
         self._channel.close()
 
     def _model(self) -> Any:

@@ -22,10 +22,16 @@ class Transport(Protocol):
         """Most bytes of an image file."""
 
     def predict(self, signature: str, inputs: Mapping[str, np.ndarray], seconds: float) -> dict[str, np.ndarray]:
-        """Calls a signature once."""
+        """Call a signature once.
+
+        Args:
+            signature: Its name.
+            inputs: An array for each of its inputs.
+            seconds: How long an answer is waited for.
+        """
 
     def states(self, seconds: float) -> list[str]:
-        """Asks for the states of the model's versions."""
+        """Ask for the states of the model's versions."""
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""

@@ -14,16 +14,30 @@ from bsdenoise.config.guard import GuardConfig
 from bsdenoise.config.prepare import PrepareConfig
 from bsdenoise.config.presets import PresetsConfig
 from bsdenoise.config.serve import ServeConfig
-from bsdenoise.config.train import TrainConfig
+from bsdenoise.config.train import (
+    ClusterConfig,
+    DataConfig,
+    LoggingConfig,
+    NetworkConfig,
+    NoiseConfig,
+    OptimisationConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "AppConfig",
+    "ClusterConfig",
+    "DataConfig",
     "DatasetsConfig",
     "DenoiseConfig",
     "EvaluateConfig",
     "ExportConfig",
     "FigureConfig",
     "GuardConfig",
+    "LoggingConfig",
+    "NetworkConfig",
+    "NoiseConfig",
+    "OptimisationConfig",
     "PrepareConfig",
     "PresetsConfig",
     "ServeConfig",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bsdenoise.config.flags import Switch
+from bsdenoise.config.flags import Count, Port, Switch
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class AppConfig:
     server: str | None = None
 
     #: Port of the page; 0 picks a free one.
-    port: int = 7860
+    port: Port = 7860
 
     #: Address that the page listens on. Whoever reaches it can use the page: there is no password.
     host: str = "127.0.0.1"
 
     #: Most pixels that a file may hold, all images of a stack together.
-    max_pixels: int = 2**26
+    max_pixels: Count = 2**26
 
     #: Do not open the page in the browser.
     no_browser: Switch = False

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bsdenoise.config.flags import Switch
+from bsdenoise.config.flags import Count, Switch
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class DenoiseConfig:
     server: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
 
     #: With --server, how many files are worked on at once.
-    concurrency: int = 2
+    concurrency: Count = 2
 
     #: Axes of .npy files and of Zarr arrays without names, a letter each: Y rows, X columns, C channels or S colours;
     #: along others, such as T, Z and N, there is one image after the other. For example TZYX or NYXC. By default their
@@ -76,7 +76,7 @@ class DenoiseConfig:
 
     #: Largest side in pixels of the tiles of large images, a multiple of the model's pooling grid (of 32 pixels at the
     #: full depth of 5). By default as large as half of the free memory allows.
-    tile: int | None = None
+    tile: Count | None = None
 
     #: Context in pixels that a tile has on every inner side, a multiple of the pooling grid and less than half a tile.
     #: By default as far as the model looks, but at most 160 and a quarter of a tile.

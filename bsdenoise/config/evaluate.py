@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bsdenoise.config.flags import Switch
+from bsdenoise.config.flags import Count, Switch
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class EvaluateConfig:
     noise: str | None = None
 
     #: How often noise is drawn for each image: one number, or one for each set.
-    draws: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N [N ...]")] = (1,)
+    draws: Annotated[tuple[Count, ...], tyro.conf.arg(metavar="N [N ...]")] = (1,)
 
     #: Folder of noisy images, to be compared with --clean instead of --data.
     noisy: str | None = None
@@ -60,10 +60,10 @@ class EvaluateConfig:
     own_sigma: Switch = False
 
     #: Take only every so many images: one number, or one for each set.
-    every: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N [N ...]")] = (1,)
+    every: Annotated[tuple[Count, ...], tyro.conf.arg(metavar="N [N ...]")] = (1,)
 
     #: Largest side of a tile in pixels. Default: large images in tiles.
-    tile: int | None = None
+    tile: Count | None = None
 
     #: Self-ensemble of the models: denoise as many copies of each image, mirrored and transposed, and average them.
     tta: Literal[1, 2, 4, 8] = 1

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from bsdenoise.config.flags import Count
+
 
 @dataclass(frozen=True)
 class ExportConfig:
@@ -18,19 +20,19 @@ class ExportConfig:
     out: Path
 
     #: Version number. By default one more than the highest that is there.
-    version: int | None = None
+    version: Count | None = None
 
     #: Most pixels that one request may hold (batch × height × width), and each image file; the memory that a request
     #: takes grows with it.
-    max_pixels: int = 2**24
+    max_pixels: Count = 2**24
 
     #: Largest side in pixels of the tiles in which images above a megapixel are computed; smaller ones need less
     #: memory. Default: 1024.
-    tile: int | None = None
+    tile: Count | None = None
 
     #: Sizes of images, HEIGHTxWIDTH such as 480x640, that a server tries before it serves the version, so that no user
     #: waits for the first calls; on GPUs name every size that is common.
     warm_up: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SIZE [SIZE ...]")] = ()
 
     #: Keep so many versions, those of the highest numbers and the new one, and remove older ones. Default: all.
-    keep: int | None = None
+    keep: Count | None = None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from bsdenoise.config.flags import Switch
+from bsdenoise.config.flags import Count, NonNegative, Switch
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class FigureConfig:
     crop: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CROP [CROP ...]")] = ()
 
     #: Number of the noise draw, from 0.
-    draw: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    draw: Annotated[NonNegative, tyro.conf.arg(metavar="N")] = 0
 
     #: Enlarge the pictures by a whole number; pixels become squares. Labels keep a size that can be read.
-    zoom: Annotated[int, tyro.conf.arg(metavar="N")] = 2
+    zoom: Annotated[Count, tyro.conf.arg(metavar="N")] = 2
 
     #: Most pictures side by side; the others follow below. Default: all.
-    columns: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    columns: Annotated[Count | None, tyro.conf.arg(metavar="N")] = None
 
     #: Models stay in the order of --model behind BM3D, instead of that of the paper.
     as_given: Switch = False
@@ -68,7 +68,7 @@ class FigureConfig:
     own_sigma: Switch = False
 
     #: Largest side of a tile in pixels. Default: large images in tiles.
-    tile: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    tile: Annotated[Count | None, tyro.conf.arg(metavar="N")] = None
 
     #: File for all numbers as JSON.
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

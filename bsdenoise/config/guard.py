@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
+from annotated_types import Ge, Le
+
+from bsdenoise.config.flags import Port
 
 
 @dataclass(frozen=True)
@@ -22,16 +25,16 @@ class GuardConfig:
     host: str = "127.0.0.1"
 
     #: Port to listen on; 0 picks a free one.
-    port: int = 8080
+    port: Port = 8080
 
     #: Predictions that are sent on at once: as many as the server computes over REST, which it says at its start.
-    at_once: int = 1
+    at_once: Annotated[int, Ge(1), Le(1024)] = 1
 
     #: Predictions that may wait for that; more are refused at once.
-    queue: int = 64
+    queue: Annotated[int, Ge(0), Le(10_000)] = 64
 
     #: Seconds that a prediction may take, the wait included: a little less than the server's own limit.
-    timeout: float = 115.0
+    timeout: Annotated[float, Ge(1), Le(86400)] = 115.0
 
     #: Largest body in MiB, unpacked.
-    max_body: int = 100
+    max_body: Annotated[int, Ge(1), Le(2048)] = 100

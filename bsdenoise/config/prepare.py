@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from bsdenoise.config.flags import Count
+
 
 @dataclass(frozen=True)
 class PrepareConfig:
@@ -32,10 +34,10 @@ class PrepareConfig:
     axes: Annotated[str | None, tyro.conf.arg(metavar="LETTERS")] = None
 
     #: Pack only images of which both sides have at least so many pixels.
-    min_side: int | None = None
+    min_side: Count | None = None
 
     #: Pack only images of which both sides have at most so many pixels.
-    max_side: int | None = None
+    max_side: Count | None = None
 
     #: Size of the files: a number with MB or GB.
     shard_size: Annotated[str, tyro.conf.arg(metavar="SIZE")] = "512MB"

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from annotated_types import Ge, Le
+
+from bsdenoise.config.flags import Count, Duration, NonNegative, Port, Seconds
 
 
 @dataclass(frozen=True)
@@ -32,39 +35,39 @@ class ServeConfig:
     host: str = "127.0.0.1"
 
     #: Port for gRPC; 0 picks a free one.
-    grpc_port: int = 8500
+    grpc_port: Port = 8500
 
     #: Port for REST and for metrics at /monitoring/prometheus/metrics; 0 picks a free one.
-    rest_port: int = 8501
+    rest_port: Port = 8501
 
     #: Requests computed at once. By default one for each core, but no more than one for each 4 GiB of memory, which an
     #: image of 16 megapixels takes.
-    concurrency: int | None = None
+    concurrency: Count | None = None
 
     #: Requests that may wait for that; more are refused at once.
-    queue: int = 128
+    queue: NonNegative = 128
 
     #: Seconds that a request may take, the wait included. TF-Serving's own default over REST is 30, in which two cores
     #: do not denoise a photograph of 12 megapixels.
-    timeout: float = 300.0
+    timeout: Seconds = 300.0
 
     #: Largest body over REST in MiB, unpacked.
-    max_body: int = 100
+    max_body: Count = 100
 
     #: Largest message over gRPC in MiB.
-    max_message: int = 2048
+    max_message: Annotated[int, Ge(1), Le(2048)] = 2048
 
     #: Most pixels (batch × height × width) of one request. By default what the model itself takes.
-    max_pixels: int | None = None
+    max_pixels: Count | None = None
 
     #: Seconds between looks at the folders.
-    poll: float = 1.0
+    poll: Seconds = 1.0
 
     #: Seconds after which a version that could not be loaded is tried again, five times.
-    retry: float = 60.0
+    retry: Seconds = 60.0
 
     #: Seconds that requests may still take when the server is stopped.
-    grace: float = 30.0
+    grace: Duration = 30.0
 
     #: The server of this package, TF-Serving's own from the PATH, or whichever is there, preferably TF-Serving's.
     implementation: Literal["auto", "local", "tensorflow_model_server"] = "auto"

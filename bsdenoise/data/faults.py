@@ -35,7 +35,7 @@ class Faults:
         self._lock = threading.Lock()
 
     def new(self, name: str, error: Exception) -> str | None:
-        """Says what is wrong with an image.
+        """Say what is wrong with an image.
 
         Args:
             name: What the image is called; of one in a stack the file's name, and its number in brackets.
@@ -76,7 +76,12 @@ class Reports:
         return self._faults.first
 
     def left_out(self, name: str, error: Exception) -> None:
-        """Reports an image."""
+        """Report an image.
+
+        Args:
+            name: The image, as the source names it.
+            error: Why it cannot be used.
+        """
         with self._lock:
             if self._count >= MAX_REPORTS or (line := self._faults.new(name, error)) is None:
                 return

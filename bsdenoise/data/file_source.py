@@ -38,7 +38,7 @@ class FileSource:
         return len(self.index) if self._starts is None else int(self._starts[-1])
 
     def place(self, index: int) -> tuple[int, int | None]:
-        """Gives the number of an image's file, and its number in that; `None` in files that hold one."""
+        """Return the number of an image's file, and its number in that; `None` in files that hold one."""
         if self._starts is None:
             return index, None
         file = int(np.searchsorted(self._starts, index, "right")) - 1
@@ -46,20 +46,20 @@ class FileSource:
         return file, None if end - first == 1 else int(index - first)
 
     def path(self, index: int) -> Path:
-        """Gives the path of an image's file."""
+        """Return the path of an image's file."""
         return self.index.path(self.place(index)[0])
 
     def name(self, index: int) -> str:
-        """Gives the path, and the number in a stack."""
+        """Return the path, and the number in a stack."""
         return _numbered(str(self.path(index)), self.place(index)[1])
 
     def short_name(self, index: int) -> str:
-        """Gives the path below the source's base, and the number in a stack."""
+        """Return the path below the source's base, and the number in a stack."""
         file, number = self.place(index)
         return _numbered(self.index.name(file), number)
 
     def read(self, index: int) -> Picture:
-        """Decodes one image."""
+        """Decode one image."""
         path, number = self.path(index), self.place(index)[1]
         picture = images.read_image(path, number or 0, self.axes, self.no_data)
         if picture.array.ndim > 3:
@@ -67,13 +67,13 @@ class FileSource:
         return picture
 
     def content(self, index: int) -> bytes | None:
-        """Gives the bytes of a file that holds one image; of others, and where axes must be told, `None`."""
+        """Return the bytes of a file that holds one image; of others, and where axes must be told, `None`."""
         path, number = self.path(index), self.place(index)[1]
         needs_axes = self.axes is not None and path.suffix.lower() not in SINGLE_IMAGE_SUFFIXES
         return None if number is not None or needs_axes or images.is_store(path) else path.read_bytes()
 
     def size(self, index: int) -> tuple[int, int]:
-        """Gives height and width; all images of a stack have one size, so each file is opened once."""
+        """Return height and width; all images of a stack have one size, so each file is opened once."""
         file = self.place(index)[0]
         if not self.index.fact(file, "height"):
             height, width = _file_size(self.index.path(file), self.axes)
@@ -81,19 +81,19 @@ class FileSource:
         return self.index.fact(file, "height"), self.index.fact(file, "width")
 
     def known_sizes(self) -> np.ndarray:
-        """Gives (N, 2), height and width of all images, 0 where files would have to be opened."""
+        """Return (N, 2), height and width of all images, 0 where files would have to be opened."""
         sizes = np.stack([self.index.facts("height"), self.index.facts("width")], axis=-1)
         return sizes if self._starts is None else np.repeat(sizes, np.diff(self._starts), axis=0)
 
     def _open(self, file: int) -> None:
-        """Counts the images of a file."""
+        """Count the images of a file."""
         with images.opened(self.index.path(file), self.axes) as opened:
             height, width = _size(opened)
             self.index.learn(file, count=len(opened), height=height, width=width)
 
 
 def _file_size(path: Path, axes: str | None) -> tuple[int, int]:
-    """Gives height and width of the images in a file from its headers."""
+    """Return height and width of the images in a file from its headers."""
     if path.suffix.lower() in SINGLE_IMAGE_SUFFIXES:
         try:
             with Image.open(path, formats=("PNG", "JPEG")) as image:  # the first bytes only, not the file
@@ -105,7 +105,7 @@ def _file_size(path: Path, axes: str | None) -> tuple[int, int]:
 
 
 def _size(file: images.ImageFile) -> tuple[int, int]:
-    """Gives height and width of each image in a file."""
+    """Return height and width of each image in a file."""
     height, width = file.shape[-3:-1] if len(file.shape) == 4 else file.shape[:2]
     return height, width
 

@@ -14,7 +14,7 @@ BAR_DELAY = 1.0  # seconds before a progress bar shows
 
 
 def in_threads(function: Callable[[int], None], numbers: np.ndarray, what: str, unit: str) -> dict[int, Exception]:
-    """Calls a function for each of some numbers, in no particular order.
+    """Call a function for each of some numbers, in no particular order.
 
     Args:
         function: Looks at the image of a number. It may raise ValueError or OSError.

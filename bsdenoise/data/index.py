@@ -64,7 +64,13 @@ class Listing:
 
     @classmethod
     def of(cls, path: str, names: list[str], **known: Any) -> "Listing":
-        """Makes a listing of which nothing is known but names, and what else is given."""
+        """Make a listing of which nothing is known but names, and what else is given.
+
+        Args:
+            path: The folder, relative to the base of the index.
+            names: Names of the files in it.
+            **known: Further fields of the listing.
+        """
         facts = np.zeros(len(names), FACTS)
         facts["count"] = [name.lower().endswith(SINGLE_IMAGE_SUFFIXES) for name in names]
         facts["bytes"] = UNKNOWN
@@ -111,7 +117,7 @@ class FileIndex:
         return left_out
 
     def name(self, number: int) -> str:
-        """Gives the path of a file relative to `base`."""
+        """Return the path of a file relative to `base`."""
         listing, place = self._find(number)
         ends = self._ends[listing]
         start = ends[place - 1] + 1 if place else 0
@@ -119,28 +125,33 @@ class FileIndex:
         return f"{self.listings[listing].path}/{name}" if self.listings[listing].path else name
 
     def path(self, number: int) -> Path:
-        """Gives the path of a file."""
+        """Return the path of a file."""
         return self.base / self.name(number)
 
     def facts(self, name: str) -> np.ndarray:
-        """Gives one of the fields of `FACTS` for all files, in their order."""
+        """Return one of the fields of `FACTS` for all files, in their order."""
         parts = [self.listings[listing].facts[name][start:stop] for listing, start, stop in self.segments]
         return np.concatenate(parts)
 
     def fact(self, number: int, name: str) -> int:
-        """Gives one of the fields of `FACTS` for one file."""
+        """Return one of the fields of `FACTS` for one file.
+
+        Args:
+            number: Number of the file.
+            name: One of the fields.
+        """
         listing, place = self._find(number)
         return int(self.listings[listing].facts[name][place])
 
     def learn(self, number: int, **facts: int) -> None:
-        """Takes down what was found out about a file. Safe in threads."""
+        """Take down what was found out about a file. Safe in threads."""
         listing, place = self._find(number)
         for name, value in facts.items():
             self.listings[listing].facts[name][place] = value
         self._is_changed = True
 
     def measure_bytes(self) -> None:
-        """Asks for the bytes of all files of which they are not known; those of a missing file are `MISSING`."""
+        """Ask for the bytes of all files of which they are not known; those of a missing file are `MISSING`."""
 
         def measure(one: Listing) -> bool:
             unknown = one.facts["bytes"] == UNKNOWN
@@ -154,7 +165,7 @@ class FileIndex:
             self._is_changed |= any(list(pool.map(measure, self.listings)))
 
     def paths_in_bytes(self) -> Iterator[bytes]:
-        """Gives all relative paths in order, many at a time, each ended by a zero byte."""
+        """Return all relative paths in order, many at a time, each ended by a zero byte."""
         for listing, start, stop in self.segments:
             one, ends = self.listings[listing], self._ends[listing]
             part = one.names[ends[start - 1] + 1 if start else 0 : ends[stop - 1]]
@@ -162,7 +173,7 @@ class FileIndex:
             yield prefix + part.replace(b"\0", b"\0" + prefix) + b"\0"
 
     def save(self) -> None:
-        """Keeps what was found out, for the next time; where that cannot be written, nothing happens."""
+        """Keep what was found out, for the next time; where that cannot be written, nothing happens."""
         if self._cache is None or not self._is_changed:
             return
         header = {
@@ -187,14 +198,19 @@ class FileIndex:
         self._is_changed = False
 
     def _find(self, number: int) -> tuple[int, int]:
-        """Gives the listing of a file, and its place there."""
+        """Return the listing of a file, and its place there."""
         segment = bisect.bisect_right(self._starts, number) - 1
         listing, start, _ = self.segments[segment]
         return listing, start + number - self._starts[segment]
 
 
 def of_files(paths: Iterable[Path], base: Path) -> FileIndex:
-    """Makes an index of files, in their order; it is not kept anywhere."""
+    """Make an index of files, in their order; it is not kept anywhere.
+
+    Args:
+        paths: The files, sorted as `images.find` does.
+        base: The folder below which all are.
+    """
     groups = itertools.groupby(paths, lambda path: path.parent)
     listings = []
     for parent, members in groups:
@@ -204,7 +220,7 @@ def of_files(paths: Iterable[Path], base: Path) -> FileIndex:
 
 
 def of_folder(folder: Path, axes: str | None = None) -> FileIndex:
-    """Lists the image files below a folder, the same as `images.find`; where nothing changed, from the cache.
+    """List the image files below a folder, the same as `images.find`; where nothing changed, from the cache.
 
     Results of this package are never among them: where `find` gives them for want of others, there are none here.
 
@@ -228,7 +244,12 @@ def of_folder(folder: Path, axes: str | None = None) -> FileIndex:
 
 
 def cache_file(folder: Path, axes: str | None = None) -> Path:
-    """Names the file that keeps the index of a folder, looked at with those axes."""
+    """Name the file that keeps the index of a folder, looked at with those axes.
+
+    Args:
+        folder: The folder.
+        axes: Letters of the axes of arrays without names.
+    """
     root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_path("bsdenoise")
     name = os.path.realpath(folder) + (f"\0{axes.lower()}" if axes else "")
     checksum = hashlib.sha256(os.fsencode(name)).hexdigest()
@@ -236,7 +257,7 @@ def cache_file(folder: Path, axes: str | None = None) -> Path:
 
 
 def _num_bytes(path: bytes) -> int:
-    """Gives the bytes of a file; of a Zarr store those of the files at its top, which describe it."""
+    """Return the bytes of a file; of a Zarr store those of the files at its top, which describe it."""
     try:
         status = os.stat(path)
         if not stat.S_ISDIR(status.st_mode):
@@ -248,7 +269,7 @@ def _num_bytes(path: bytes) -> int:
 
 
 def _load(cache: Path, folder: Path) -> dict[str, Listing]:
-    """Reads what is kept of a folder; nothing if it is not there, damaged, or of another folder."""
+    """Read what is kept of a folder; nothing if it is not there, damaged, or of another folder."""
     try:
         with cache.open("rb") as file, np.load(file, allow_pickle=False) as content:
             header = json.loads(content["header"].tobytes())
@@ -273,7 +294,7 @@ def _listings(folders: list[Any], names: bytes, facts: np.ndarray) -> dict[str, 
 
 
 def _scan(folder: Path, known: dict[str, Listing]) -> tuple[list[Listing], bool]:
-    """Lists all folders, a folder before those below it; says whether one of them is not as it is known."""
+    """List all folders, a folder before those below it; say whether one of them is not as it is known."""
     base, begin = str(folder), time.time_ns()
     is_changed = False
 
@@ -294,7 +315,7 @@ def _scan(folder: Path, known: dict[str, Listing]) -> tuple[list[Listing], bool]
 
 
 def _stamp(path: str, now: int) -> Stamp:
-    """Tells a folder's states apart; `NO_STAMP` if it changed just now, when a further change might not show."""
+    """Tell a folder's states apart; `NO_STAMP` if it changed just now, when a further change might not show."""
     status = os.stat(path)
     if max(status.st_mtime_ns, status.st_ctime_ns) > now - TICK_NS:
         return NO_STAMP
@@ -302,7 +323,7 @@ def _stamp(path: str, now: int) -> Stamp:
 
 
 def _sorted_segments(listings: list[Listing]) -> list[tuple[int, int, int]]:
-    """Orders files of folders as their whole paths are, part by part: a folder's files around its sub-folders."""
+    """Order files of folders as their whole paths are, part by part: a folder's files around its sub-folders."""
     numbers = {one.path: number for number, one in enumerate(listings)}
     below: dict[str, list[str]] = {}
     for one in listings[1:]:

@@ -21,7 +21,7 @@ NUM_SAMPLES, SAMPLE_BYTES = 64, 4096  # spread evenly over a file
 
 
 def manifest(source: Source) -> str:
-    """Gives the SHA-256 of what identifies the images of a source, as 64 hexadecimal digits.
+    """Return the SHA-256 of what identifies the images of a source, as 64 hexadecimal digits.
 
     Of files: their paths below the source's base, in order, and their sizes in bytes; of at most 100 files, and of an
     `.npy` file, also samples of their content. Of a prepared folder: names, sizes and checksums of all images. Of
@@ -56,13 +56,13 @@ def manifest(source: Source) -> str:
 
 
 def _add_axes(digest: Any, axes: str | None) -> None:
-    """Adds the axes that were named, as other ones make other images of the same arrays."""
+    """Add the axes that were named, as other ones make other images of the same arrays."""
     if axes is not None:
         digest.update(f"axes {axes.lower()}\0".encode())
 
 
 def _add_files(digest: Any, source: FileSource) -> None:
-    """Adds paths and sizes; these are asked for once, and kept in the folder's index."""
+    """Add paths and sizes; these are asked for once, and kept in the folder's index."""
     index = source.index
     index.measure_bytes()
     index.save()
@@ -76,7 +76,7 @@ def _add_files(digest: Any, source: FileSource) -> None:
 
 
 def _add_sample(digest: Any, path: Path) -> None:
-    """Adds size and parts of a file, all of it if it is small."""
+    """Add size and parts of a file, all of it if it is small."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         digest.update(str(size).encode())
@@ -87,7 +87,7 @@ def _add_sample(digest: Any, path: Path) -> None:
 
 
 def _tfds_facts(source: TfdsSource) -> dict[str, Any]:
-    """Says which examples of which files of which version are read, and what of them."""
+    """Say which examples of which files of which version are read, and what of them."""
     records: Any = source.records
     info = records.dataset_info
     instructions = info.splits[records.split].file_instructions

@@ -63,7 +63,7 @@ class _Record:
 def pack(
     source: Source, out: Path, shard_bytes: int, report: Callable[[str], None], no_data: float | None = None
 ) -> Packed:
-    """Writes all images into a folder. If that fails, or is interrupted, nothing is left of it.
+    """Write all images into a folder. If that fails, or is interrupted, nothing is left of it.
 
     Args:
         source: The images.
@@ -91,7 +91,7 @@ def pack(
 
 
 def check_out(out: Path) -> None:
-    """Refuses a folder that holds something.
+    """Refuse a folder that holds something.
 
     Raises:
         ValueError: If it is one, or a file.
@@ -174,7 +174,7 @@ class _Index:
 
 
 def _write_shard(path: Path, records: Iterator[_Record], limit: int, found: _Index) -> _Record | None:
-    """Writes one shard; gives the record that has no place in it any more."""
+    """Write one shard; return the record that has no place in it any more."""
     writer = shards.load_library().ArrayRecordWriter(str(path), WRITER_OPTIONS)
     size = 0
     left: _Record | None = None
@@ -192,7 +192,7 @@ def _write_shard(path: Path, records: Iterator[_Record], limit: int, found: _Ind
 
 
 def _checked(write: Callable[..., None], *data: bytes) -> None:
-    """Lets array_record write, with errors as the system's own functions have them."""
+    """Let array_record write, with errors as the system's own functions have them."""
     try:
         write(*data)
     except RuntimeError as error:
@@ -204,7 +204,7 @@ def _checked(write: Callable[..., None], *data: bytes) -> None:
 
 
 def _records(source: Source, reports: Reports, no_data: float | None) -> Iterator[_Record]:
-    """Reads all images in their order, in threads; says which cannot be read."""
+    """Read all images in their order, in threads; say which cannot be read."""
     num_threads = os.cpu_count() or 1
     pool = concurrent.futures.ThreadPoolExecutor(num_threads)
     waiting: collections.deque[tuple[int, concurrent.futures.Future[_Record]]] = collections.deque()
@@ -243,7 +243,7 @@ def _record(source: Source, index: int, no_data: float | None) -> _Record:
 
 
 def _check(picture: Picture) -> None:
-    """Refuses an image of which no pixel was measured, and one whose noise single precision cannot hold."""
+    """Refuse an image of which no pixel was measured, and one whose noise single precision cannot hold."""
     gaps = missing.where(picture.array, picture.no_data)
     if gaps is not None and gaps.all():
         raise ValueError(missing.NOTHING_MEASURED)

@@ -73,7 +73,11 @@ class ShardSource:
 
     @classmethod
     def open(cls, folder: Path, no_data: float | None = None) -> "ShardSource":
-        """Reads the index, and looks whether all shards are there, whole.
+        """Read the index, and look whether all shards are there, whole.
+
+        Args:
+            folder: A folder that `bsdenoise prepare` has written.
+            no_data: Value of pixels that hold no measurement.
 
         Raises:
             ValueError: If the index cannot be read, or a shard is missing or has another length.
@@ -93,16 +97,16 @@ class ShardSource:
         return len(self.records)
 
     def name(self, index: int) -> str:
-        """Names the original image, and the shard that it is in now."""
+        """Name the original image, and the shard that it is in now."""
         return f"{self.short_name(index)} in {self._shards[self._find(index)[0]]}"
 
     def short_name(self, index: int) -> str:
-        """Names the original image."""
+        """Name the original image."""
         start = self._ends[index - 1] + 1 if index else 0
         return self.names[start : self._ends[index]].decode("utf-8", "surrogateescape")
 
     def read(self, index: int) -> Picture:
-        """Decodes one image."""
+        """Decode one image."""
         data, notes = self._record(index), self.records["notes"][index]
         if notes == IS_FILE:
             return decode(data, self.name(index), self._files_no_data)
@@ -111,19 +115,19 @@ class ShardSource:
         return picture if self._no_data is None else dataclasses.replace(picture, no_data=self._no_data)
 
     def content(self, index: int) -> bytes | None:
-        """Gives the bytes of the image file that went in; `None` if it was no file of its own."""
+        """Return the bytes of the image file that went in; `None` if it was no file of its own."""
         return self._record(index) if self.records["notes"][index] == IS_FILE else None
 
     def size(self, index: int) -> tuple[int, int]:
-        """Gives height and width."""
+        """Return height and width."""
         return int(self.records["height"][index]), int(self.records["width"][index])
 
     def known_sizes(self) -> np.ndarray:
-        """Gives (N, 2), height and width of all images."""
+        """Return (N, 2), height and width of all images."""
         return np.stack([self.records["height"], self.records["width"]], axis=-1)
 
     def _find(self, index: int) -> tuple[int, int]:
-        """Gives the shard of an image, and the number of its record there."""
+        """Return the shard of an image, and the number of its record there."""
         shard = bisect.bisect_right(self._starts, index) - 1
         return shard, index - self._starts[shard]
 
@@ -142,12 +146,12 @@ class ShardSource:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Tells whether a folder was prepared."""
+    """Tell whether a folder was prepared."""
     return (folder / PREPARED_INDEX).is_file()
 
 
 def check_finished(folder: Path) -> None:
-    """Refuses a folder of shards that have no index.
+    """Refuse a folder of shards that have no index.
 
     Raises:
         ValueError: If it is one.
@@ -160,7 +164,12 @@ def check_finished(folder: Path) -> None:
 
 
 def decode(data: bytes, name: str, no_data: float | None = None) -> Picture:
-    """Reads the bytes of an image file that holds one image, (H, W) or (H, W, C).
+    """Read the bytes of an image file that holds one image, (H, W) or (H, W, C).
+
+    Args:
+        data: The file.
+        name: Its name, for messages.
+        no_data: Value of pixels that hold no measurement; `None` for what the file declares.
 
     Raises:
         ValueError: If it is broken, or holds several.
@@ -174,7 +183,7 @@ def decode(data: bytes, name: str, no_data: float | None = None) -> Picture:
 
 
 def load_library() -> Any:
-    """Imports array_record.
+    """Import array_record.
 
     Raises:
         ValueError: If it is not installed.
@@ -186,7 +195,7 @@ def load_library() -> Any:
 
 
 def reason_of(error: Exception) -> str:
-    """Shortens what array_record says: the places in the file come last."""
+    """Shorten what array_record says: the places in the file come last."""
     words = " ".join(str(error).split())
     return re.split(r" \(computed|, chunk at|; ", words)[0].rstrip(".") or type(error).__name__
 
@@ -197,7 +206,7 @@ def _open_shard(path: Path) -> Any:
 
 
 def _read_index(folder: Path) -> tuple[dict[str, Any], bytes, np.ndarray]:
-    """Reads the index whole, which its own checksums allow only if it is undamaged."""
+    """Read the index whole, which its own checksums allow only if it is undamaged."""
     path = folder / PREPARED_INDEX
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:

@@ -30,19 +30,19 @@ class Source(Protocol):
         """Number of images."""
 
     def name(self, index: int) -> str:
-        """Names an image, for messages."""
+        """Name an image, for messages."""
 
     def short_name(self, index: int) -> str:
-        """Names an image by what is the same wherever the source is."""
+        """Name an image by what is the same wherever the source is."""
 
     def read(self, index: int) -> Picture:
-        """Reads (H, W) or (H, W, C), uint8, uint16 or float; raises ValueError or OSError for a broken one."""
+        """Read (H, W) or (H, W, C), uint8, uint16 or float; raise ValueError or OSError for a broken one."""
 
     def content(self, index: int) -> bytes | None:
-        """Gives the bytes of the image file that holds this image alone, not decoded; `None` if there is none."""
+        """Return the bytes of the image file that holds this image alone, not decoded; `None` if there is none."""
 
     def size(self, index: int) -> tuple[int, int]:
-        """Gives height and width, from headers where possible; raises as `read`."""
+        """Return height and width, from headers where possible; raise as `read`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,13 @@ class ArraySource:
 
     @classmethod
     def open(cls, path: Path, axes: str | None = None, no_data: float | None = None) -> "ArraySource":
-        """Maps the file into memory; `axes` as for `images.read`, `no_data` as for `images.opened`."""
+        """Map the file into memory; `axes` as for `images.read`, `no_data` as for `images.opened`.
+
+        Args:
+            path: The `.npy` file.
+            axes: Letters of its axes, as for `images.read`.
+            no_data: As for `images.opened`.
+        """
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
@@ -74,25 +80,25 @@ class ArraySource:
         return shape[0] if len(shape) == 4 else 1
 
     def name(self, index: int) -> str:
-        """Gives the path and the number."""
+        """Return the path and the number."""
         return f"{self.path}[{index}]"
 
     def short_name(self, index: int) -> str:
-        """Gives the file's name without its folder, and the number."""
+        """Return the file's name without its folder, and the number."""
         return f"{self.path.name}[{index}]"
 
     def content(self, index: int) -> None:
         """No image has a file of its own."""
 
     def read(self, index: int) -> Picture:
-        """Reads one image."""
+        """Read one image."""
         part = self.layout.to_image(self.array[self.layout.place(index, slice(None), slice(None))])
         array = np.array(part, part.dtype.newbyteorder("="), order="C", subok=False)
         notes, independent = self.layout.notes, self.layout.independent
         return Picture(array, "NPY", notes=notes, independent_channels=independent, no_data=self.no_data)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Gives height and width, the same for all."""
+        """Return height and width, the same for all."""
         return self.array.shape[self.layout.rows], self.array.shape[self.layout.columns]
 
 
@@ -108,28 +114,32 @@ class Selection:
         return len(self.indices)
 
     def name(self, index: int) -> str:
-        """Gives the name that the source has for it."""
+        """Return the name that the source has for it."""
         return self.source.name(int(self.indices[index]))
 
     def short_name(self, index: int) -> str:
-        """Gives the name that the source has for it wherever it is."""
+        """Return the name that the source has for it wherever it is."""
         return self.source.short_name(int(self.indices[index]))
 
     def read(self, index: int) -> Picture:
-        """Reads one image."""
+        """Read one image."""
         return self.source.read(int(self.indices[index]))
 
     def content(self, index: int) -> bytes | None:
-        """Gives the bytes of a file that holds this image alone."""
+        """Return the bytes of a file that holds this image alone."""
         return self.source.content(int(self.indices[index]))
 
     def size(self, index: int) -> tuple[int, int]:
-        """Gives height and width."""
+        """Return height and width."""
         return self.source.size(int(self.indices[index]))
 
 
 def check_partners(source: Source, targets: Source) -> None:
-    """Checks that two sets hold the same images by their numbers: as many, and files under the same names.
+    """Check that two sets hold the same images by their numbers: as many, and files under the same names.
+
+    Args:
+        source: The images.
+        targets: What they are compared with.
 
     Raises:
         ValueError: If not.
@@ -156,20 +166,20 @@ def check_partners(source: Source, targets: Source) -> None:
 
 
 def has_file_names(source: Source) -> bool:
-    """Tells whether images are named by files of one image or stack each, so that partners can be told by name."""
+    """Tell whether images are named by files of one image or stack each, so that partners can be told by name."""
     if isinstance(source, Selection):
         return has_file_names(source.source)
     return isinstance(source, FileSource) or (isinstance(source, ShardSource) and source.has_file_names)
 
 
 def _stem(name: str) -> tuple[str, str]:
-    """Gives what the names of partners share: that of the file without folder and suffix, and the number in it."""
+    """Return what the names of partners share: that of the file without folder and suffix, and the number in it."""
     stem, suffix = os.path.splitext(os.path.basename(name))
     return stem, suffix[suffix.find("[") :] if suffix.endswith("]") else ""
 
 
 def _check_other(path: Path, target: Path) -> None:
-    """Refuses an image as its own target: what would be learnt is to return it."""
+    """Refuse an image as its own target: what would be learnt is to return it."""
     if path.resolve() == target.resolve():
         raise ValueError(f"--targets must be other images than those of SOURCE. Received: {path} for both.")
 
@@ -180,7 +190,7 @@ def open_source(
     no_data: float | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Source:
-    """Opens what SOURCE names: a folder (searched recursively, or prepared), a glob, an image file or stack, `tfds:`.
+    """Open what SOURCE names: a folder (searched recursively, or prepared), a glob, an image file or stack, `tfds:`.
 
     Args:
         source: What SOURCE may be.
@@ -223,7 +233,7 @@ def select(
     max_side: int | None = None,
     report: Callable[[str], None] = warnings.warn,
 ) -> Source:
-    """Keeps the images whose sides are both within limits, as the paper does with 256 to 512 pixels.
+    """Keep the images whose sides are both within limits, as the paper does with 256 to 512 pixels.
 
     Headers of all images are read, once; no image is decoded for it where the header tells.
 
@@ -261,7 +271,7 @@ def select(
 
 
 def _sizes(source: Source) -> tuple[np.ndarray, dict[int, Exception]]:
-    """Gives height and width of each image, (N, 2), and by its number the error that came instead."""
+    """Return height and width of each image, (N, 2), and by its number the error that came instead."""
     if isinstance(source, (FileSource, ShardSource)):
         sizes = source.known_sizes()
     else:

@@ -53,7 +53,7 @@ class Sample:
 
 
 def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) -> Sample:
-    """Reads a few images, spread over the source.
+    """Read a few images, spread over the source.
 
     Photographs of 8 bits keep their pixels as fractions of full scale: offset 0, scale 1. For anything else the range
     is fitted to the sample. It depends on the source alone.
@@ -113,7 +113,7 @@ def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) ->
 
 
 def _draw(image: np.ndarray, index: int) -> np.ndarray:
-    """Draws pixels of (H, W, C): all of a small image, of a large one so many that it does not outweigh the others."""
+    """Draw pixels of (H, W, C): all of a small image, of a large one so many that it does not outweigh the others."""
     flat = image.reshape(-1, image.shape[2])
     if len(flat) > PIXELS_PER_IMAGE:
         flat = flat[np.random.default_rng((_DRAW, index)).integers(len(flat), size=PIXELS_PER_IMAGE)]
@@ -121,7 +121,7 @@ def _draw(image: np.ndarray, index: int) -> np.ndarray:
 
 
 def _estimate(unit: np.ndarray) -> float:
-    """Estimates the noise of an image (H, W, C) from what was measured of it."""
+    """Estimate the noise of an image (H, W, C) from what was measured of it."""
     counts = ~np.isnan(unit)
     if counts.all():
         return float(estimate_sigma(unit[np.newaxis])[0])

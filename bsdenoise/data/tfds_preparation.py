@@ -36,7 +36,7 @@ MANUAL_FILES = {
 
 
 def load_library(spec: str) -> Any:
-    """Imports tensorflow_datasets.
+    """Import tensorflow_datasets.
 
     Args:
         spec: The SOURCE that needs it, for messages.
@@ -56,7 +56,7 @@ def load_library(spec: str) -> Any:
 
 
 def prepared_builder(tfds: Any, spec: str, name: str, split: str) -> Any:
-    """Finds a data set, and prepares it if that was not done before, which a line announces.
+    """Find a data set, and prepare it if that was not done before, which a line announces.
 
     Args:
         tfds: The library.
@@ -77,7 +77,7 @@ def prepared_builder(tfds: Any, spec: str, name: str, split: str) -> Any:
 
 
 def _make_builder(tfds: Any, spec: str, name: str) -> Any:
-    """Finds the data set, by its code or, if it was prepared elsewhere, by its files."""
+    """Find the data set, by its code or, if it was prepared elsewhere, by its files."""
     try:
         with quiet():
             # Not only at its import, as tensorflow_datasets does, is the environment asked.
@@ -97,7 +97,7 @@ def _make_builder(tfds: Any, spec: str, name: str) -> Any:
 
 
 def _prepare(tfds: Any, builder: Any, spec: str, split: str) -> None:
-    """Makes the array_record files."""
+    """Make the array_record files."""
     manual = Path(builder.data_dir_root, "downloads", "manual")
     _require_manual_files(builder, spec, split, manual)
     _require_network(builder, spec, manual)
@@ -114,7 +114,7 @@ def _prepare(tfds: Any, builder: Any, spec: str, split: str) -> None:
 
 
 def _require_manual_files(builder: Any, spec: str, split: str, manual: Path) -> None:
-    """Says what has to be placed by hand."""
+    """Say what has to be placed by hand."""
     known = MANUAL_FILES.get(builder.name, {})
     needed = [known[part] for part in _split_names(split) if part in known]
     missing = [name for name in needed if not (manual / name).exists()]
@@ -130,7 +130,7 @@ def _require_manual_files(builder: Any, spec: str, split: str, manual: Path) -> 
 
 
 def _require_network(builder: Any, spec: str, manual: Path) -> None:
-    """Refuses a download where its server cannot be reached: tensorflow_datasets would try for many minutes."""
+    """Refuse a download where its server cannot be reached: tensorflow_datasets would try for many minutes."""
     downloads = Path(builder.data_dir_root, "downloads", builder.name)
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return  # the addresses that are known may be those of the files that were placed by hand
@@ -151,7 +151,13 @@ def _require_network(builder: Any, spec: str, manual: Path) -> None:
 
 
 def open_records(tfds: Any, builder: Any, spec: str, split: str) -> Sequence[bytes]:
-    """Opens the files of a split, such as `train[:80%]+test`.
+    """Open the files of a split, such as `train[:80%]+test`.
+
+    Args:
+        tfds: The module tensorflow_datasets.
+        builder: The builder of the data set, which is prepared.
+        spec: SOURCE as the user wrote it, for messages.
+        split: The split.
 
     Returns:
         Serialised examples, by number; safe in threads.
@@ -198,7 +204,7 @@ def _unsuitable_files(builder: Any, spec: str) -> ValueError:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back what tensorflow_datasets prints and logs; its progress bars stay."""
+    """Hold back what tensorflow_datasets prints and logs; its progress bars stay."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)
     try:
@@ -209,7 +215,7 @@ def quiet() -> Iterator[None]:
 
 
 def _split_names(split: str) -> list[str]:
-    """Gives the names in `train[:80%]+test`."""
+    """Return the names in `train[:80%]+test`."""
     return [part.split("[")[0].strip() for part in split.split("+")]
 
 
@@ -223,6 +229,6 @@ def _is_there(folder: Path, name: str | None) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    """Gives the first paragraph of a message, ending in a stop."""
+    """Return the first paragraph of a message, ending in a stop."""
     paragraph = re.split(r"\n\s*\n", str(error).strip())[0]
     return (" ".join(paragraph.split()).rstrip(".") or type(error).__name__) + "."

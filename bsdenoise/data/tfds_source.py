@@ -48,27 +48,27 @@ class TfdsSource:
         return len(self.records)
 
     def name(self, index: int) -> str:
-        """Gives SOURCE and the number."""
+        """Return SOURCE and the number."""
         return f"{self.spec}[{index}]"
 
     def short_name(self, index: int) -> str:
-        """Gives the same as `name`: there is no path in it."""
+        """Return the same as `name`: there is no path in it."""
         return self.name(index)
 
     def content(self, index: int) -> bytes | None:
-        """Gives the bytes of the image file that went in; `None` for float images, which have none."""
+        """Return the bytes of the image file that went in; `None` for float images, which have none."""
         value = self._value(index)
         return None if isinstance(value, np.ndarray) else value
 
     def read(self, index: int) -> Picture:
-        """Decodes one image."""
+        """Decode one image."""
         value = self._value(index)
         if isinstance(value, np.ndarray):
             return Picture(value, "NPY", no_data=self.no_data)
         return images.decode(value, self.name(index), self.no_data)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Gives height and width from the header of the image's bytes."""
+        """Return height and width from the header of the image's bytes."""
         value = self._value(index)
         if isinstance(value, np.ndarray):
             return value.shape[0], value.shape[1]
@@ -79,7 +79,7 @@ class TfdsSource:
             raise ValueError(f"{self.name(index)}: cannot be read: its content is no image of a known kind.") from error
 
     def _value(self, index: int) -> Any:
-        """Gives the bytes of an image file; of float images the pixels."""
+        """Return the bytes of an image file; of float images the pixels."""
         try:
             value = self.example.deserialize_example_np(self.records[index], decoders=self.decoders)
             for name in self.path:
@@ -91,7 +91,7 @@ class TfdsSource:
 
 
 def open_tfds(spec: str, no_data: float | None = None) -> TfdsSource:
-    """Opens `tfds:NAME[/CONFIG][:VERSION]:SPLIT`, such as `tfds:imagenet2012:validation[:80%]`.
+    """Open `tfds:NAME[/CONFIG][:VERSION]:SPLIT`, such as `tfds:imagenet2012:validation[:80%]`.
 
     A data set that is not there yet is downloaded and prepared first, or prepared from files placed by hand; a line
     says so, and at a terminal progress bars show it.
@@ -126,7 +126,7 @@ def open_tfds(spec: str, no_data: float | None = None) -> TfdsSource:
 
 
 def _find_feature(tfds: Any, features: Any, spec: str) -> tuple[tuple[str, ...], bool]:
-    """Finds the image in an example, and says whether it has floats, which have no image file's bytes."""
+    """Find the image in an example, and say whether it has floats, which have no image file's bytes."""
     found = dict(sorted(_image_features(tfds, features), key=lambda pair: pair[0]))
     names = ", ".join("/".join(path) for path in found)
     if not found:
@@ -142,7 +142,7 @@ def _find_feature(tfds: Any, features: Any, spec: str) -> tuple[tuple[str, ...],
 
 
 def _image_features(tfds: Any, features: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Gives the features that are images, but no label masks, at any depth of dictionaries."""
+    """Return the features that are images, but no label masks, at any depth of dictionaries."""
     for name, feature in features.items():
         if isinstance(feature, tfds.features.Image) and not isinstance(feature, tfds.features.LabeledImage):
             yield (*path, name), feature

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bsdenoise import atomic
+from bsdenoise import atomic, extras
 
 PROFILE = "np"  # the package's default, "normal profile" of Dabov et al. 2007
 CHANNELS = (1, 3)
@@ -213,13 +213,11 @@ def default_cache() -> Path:
 
 
 def _package() -> ModuleType:
+    extras.check("--methods bm3d")
     try:
         return importlib.import_module("bm3d")
-    except ImportError as error:
-        raise ValueError(
-            "BM3D needs the package bm3d: pip install 'bsdenoise[bm3d]'. Its licence allows non-commercial use only. "
-            f"({error})"
-        ) from error
+    except ImportError as error:  # such as a library of the system that it needs
+        raise ValueError(f"The package bm3d is installed and cannot be loaded: {error}") from error
 
 
 def _folder_of(label: str) -> Path:

@@ -11,7 +11,7 @@ FILE_NAME = "SHA256SUMS"
 
 
 def write(folder: Path) -> None:
-    """Writes the check sums of all files of a folder, and sees to it that all of them are on the disk.
+    """Write the check sums of all files of a folder, and see to it that all of them are on the disk.
 
     Raises:
         OSError: If a file cannot be read or written.

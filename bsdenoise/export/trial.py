@@ -21,7 +21,7 @@ class TrialError(ValueError):
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Call]:
-    """Loads a SavedModel, and gives a function from a signature's name and its inputs to its outputs.
+    """Load a SavedModel, and return a function from a signature's name and its inputs to its outputs.
 
     Raises:
         TrialError: If it cannot be loaded, or a call fails.
@@ -39,7 +39,7 @@ def opened(folder: Path) -> Iterator[Call]:
 
 
 def check(call: Call, description: dict, text: str) -> None:
-    """Calls every signature once with a small image.
+    """Call every signature once with a small image.
 
     Args:
         call: What `opened` gives.
@@ -65,7 +65,7 @@ def check(call: Call, description: dict, text: str) -> None:
 
 
 def _look(signature: str, name: str, output: np.ndarray, inputs: Mapping[str, np.ndarray]) -> None:
-    """Refuses an output that cannot be right."""
+    """Refuse an output that cannot be right."""
     if output.dtype == object:
         fault = "" if all(output) else "is empty"
     elif name in PLACES and output.shape != inputs["image"].shape:
@@ -78,7 +78,7 @@ def _look(signature: str, name: str, output: np.ndarray, inputs: Mapping[str, np
 
 @contextlib.contextmanager
 def _told(where: str) -> Iterator[None]:
-    """Turns whatever a damaged file leads to into one kind of error."""
+    """Turn whatever a damaged file leads to into one kind of error."""
     try:
         yield
     except Exception as error:  # errors of every type
@@ -87,7 +87,7 @@ def _told(where: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unoptimised() -> Iterator[None]:
-    """Lets graphs run as they are: to optimise them takes most of the time, for one small image each."""
+    """Let graphs run as they are: to optimise them takes most of the time, for one small image each."""
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     try:

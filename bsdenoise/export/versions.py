@@ -15,12 +15,12 @@ SAVED_MODEL = "saved_model.pb"  # what makes a folder a SavedModel
 
 
 def next_version(folder: str | Path) -> int:
-    """Gives the number after the highest version in a model's folder of versions; 1 where there is none."""
+    """Return the number after the highest version in a model's folder of versions; 1 where there is none."""
     return max(_versions(folder), default=0) + 1
 
 
 def retire(folder: str | Path, keep: int, but: int | None = None) -> list[Path]:
-    """Removes the oldest versions of a model.
+    """Remove the oldest versions of a model.
 
     Folders that hold no SavedModel are neither counted nor touched.
 
@@ -49,7 +49,7 @@ def retire(folder: str | Path, keep: int, but: int | None = None) -> list[Path]:
 
 
 def check_free(directory: Path) -> None:
-    """Refuses a folder that holds something: a served version never changes.
+    """Refuse a folder that holds something: a served version never changes.
 
     Raises:
         ValueError: If it does.
@@ -60,7 +60,7 @@ def check_free(directory: Path) -> None:
 
 @contextlib.contextmanager
 def published(directory: Path) -> Iterator[Path]:
-    """Gives the name of a folder beside `directory`, which takes its place once the block has ended well.
+    """Return the name of a folder beside `directory`, which takes its place once the block has ended well.
 
     Args:
         directory: The version folder to make; it may exist if it is empty.
@@ -88,5 +88,5 @@ def _versions(folder: str | Path) -> dict[int, Path]:
 
 
 def _hidden(directory: Path) -> Path:
-    """Gives a new name beside a version folder that no server takes for a version."""
+    """Return a new name beside a version folder that no server takes for a version."""
     return directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.tmp")

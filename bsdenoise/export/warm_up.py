@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.core.framework import tensor_pb2
 
 from bsdenoise import progress
 
@@ -119,7 +119,9 @@ def _takes_noise(signature: str) -> bool:
 def _image(size, description) -> tensor_pb2.TensorProto:
     """Makes a grey image. One value stands for all: 20 bytes whatever the size."""
     pixels = description["pixels"]
-    proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[pixels["offset"] + pixels["scale"] / 2])
+    proto = tensor_pb2.TensorProto(
+        dtype=tf.float32.as_datatype_enum, float_val=[pixels["offset"] + pixels["scale"] / 2]
+    )
     for side in (1, *size, description["channels"]):
         proto.tensor_shape.dim.add(size=side)
     return proto

@@ -76,7 +76,13 @@ class Layout:
         return tuple(int(number) for number in np.unravel_index(index, [self.shape[axis] for axis in self.outer]))
 
     def place(self, index: int, rows: slice, columns: slice) -> tuple[int | slice, ...]:
-        """Return what to index the array by for rows and columns of image number `index`, with all its channels."""
+        """Return what to index the array by for rows and columns of image number `index`, with all its channels.
+
+        Args:
+            index: Number of the image, from 0.
+            rows: Its rows.
+            columns: Its columns.
+        """
         place: list[Any] = [slice(None)] * len(self.shape)
         for axis, number in zip(self.outer, self.numbers(index), strict=True):
             place[axis] = number
@@ -195,7 +201,12 @@ def of_names(names: Sequence[str | None], shape: tuple[int, ...]) -> Layout:
 
 
 def are_of_images(names: Sequence[str | None] | None, shape: tuple[int, ...]) -> bool:
-    """Tell whether names say where rows and columns are; else an array counts as one without names."""
+    """Tell whether names say where rows and columns are; else an array counts as one without names.
+
+    Args:
+        names: A name for each axis, or `None` for one without; `None` for no names at all.
+        shape: Shape of the array.
+    """
     try:
         return names is not None and bool(of_names(names, shape))
     except ValueError:

@@ -33,7 +33,7 @@ class Content:
 
 
 def find(source: str | Path, say: Callable[[str], object] | None = None) -> list[Path]:
-    """Lists the image files that a file name, a folder (searched recursively) or a glob names.
+    """List the image files that a file name, a folder (searched recursively) or a glob names.
 
     Hidden files and folders below a folder are skipped, and so are in a folder or a glob files of other kinds, and
     results of this package among other images. Where there is nothing but results, they are what is meant.
@@ -83,7 +83,7 @@ def find(source: str | Path, say: Callable[[str], object] | None = None) -> list
 
 
 def _in_folder(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
-    """Gives image files, and results, below a folder; counts what is left out."""
+    """Return image files, and results, below a folder; count what is left out."""
     found: list[Path] = []
     its_results: list[Path] = []
     for parent, _, content in walk(folder):
@@ -94,7 +94,7 @@ def _in_folder(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]]
 
 
 def _in_glob(pattern: str, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
-    """Gives image files, and results, that a glob names; counts what is left out."""
+    """Return image files, and results, that a glob names; count what is left out."""
     files = _match(pattern)
     found = [file for file in files if is_supported(file) or is_store(file)]
     its_results = results.among(found)
@@ -103,7 +103,7 @@ def _in_glob(pattern: str, left_out: LeftOut) -> tuple[list[Path], list[Path]]:
 
 
 def base_of(source: str | Path) -> Path:
-    """Gives the folder below which the files of a source stand: itself, its folder, or a glob up to its wildcards."""
+    """Return the folder below which the files of a source stand: itself, its folder, or a glob up to its wildcards."""
     path = Path(source)
     if path.is_file() or is_store(path):
         return path.parent
@@ -116,7 +116,7 @@ def base_of(source: str | Path) -> Path:
 
 
 def is_supported(path: str | Path) -> bool:
-    """Tells from its suffix, in either case, whether a file is of a supported kind."""
+    """Tell from its suffix, in either case, whether a file is of a supported kind."""
     return Path(path).suffix.lower() in SUFFIXES
 
 
@@ -172,7 +172,7 @@ def _has_store_name(path: Path) -> bool:
 
 
 def list_folder(folder: str) -> tuple[list[str], Content]:
-    """Lists what is directly in a folder, without looking at any image.
+    """List what is directly in a folder, without looking at any image.
 
     Returns:
         Names of the sub-folders to be searched, sorted, hidden ones left out; and the content.
@@ -202,7 +202,7 @@ def list_folder(folder: str) -> tuple[list[str], Content]:
 
 
 def _results_among(names: list[str], listed: frozenset[str]) -> set[str]:
-    """Finds the results among the images of a folder; quick where there is none among a million."""
+    """Find the results among the images of a folder; quick where there is none among a million."""
     candidates = [name for name in names if name.startswith(results.DENOISED)]
     if not candidates and not listed:
         return set()
@@ -213,7 +213,7 @@ def _results_among(names: list[str], listed: frozenset[str]) -> set[str]:
 def walk(
     folder: str | Path, lister: Callable[[str], tuple[list[str], Any]] = list_folder
 ) -> Iterator[tuple[str, list[str], Any]]:
-    """Lists a folder and all below, each once however many links lead there.
+    """List a folder and all below, each once however many links lead there.
 
     Args:
         folder: Where to begin.

@@ -34,13 +34,13 @@ class _Codec(Protocol):
     """The module of a format."""
 
     def open_file(self, file: BinaryIO) -> ImageFile:
-        """Reads the headers; pixels follow on demand while the file is open."""
+        """Read the headers; pixels follow on demand while the file is open."""
 
     def check(self, shape: tuple[int, ...], dtype: Any) -> None:
-        """Raises ValueError if the format cannot hold such an array."""
+        """Raise ValueError if the format cannot hold such an array."""
 
     def write(self, file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
-        """Writes an array with the metadata of `like`."""
+        """Write an array with the metadata of `like`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,11 @@ SUFFIXES = (*(suffix for entry in _FORMATS for suffix in entry.suffixes), zarr_s
 
 
 def read_array(path: str | Path, axes: str | None = None) -> np.ndarray:
-    """Reads only the pixels: (H, W), (H, W, C) or (N, H, W, C); uint8, uint16 or float32. Safe in threads.
+    """Read only the pixels: (H, W), (H, W, C) or (N, H, W, C); uint8, uint16 or float32. Safe in threads.
+
+    Args:
+        path: The file, or the Zarr store.
+        axes: Letters of its axes, as for `read`.
 
     Raises:
         ValueError: As `read`.
@@ -72,7 +76,7 @@ def read_array(path: str | Path, axes: str | None = None) -> np.ndarray:
 
 
 def read(path: str | Path, axes: str | None = None) -> Picture:
-    """Reads an image file, with all images of a stack.
+    """Read an image file, with all images of a stack.
 
     Args:
         path: PNG (8 or 16 bits), JPEG, TIFF, or `.npy` with (H, W), (H, W, C) or (N, H, W, C); what it is, its first
@@ -91,7 +95,7 @@ def read(path: str | Path, axes: str | None = None) -> Picture:
 
 
 def read_image(path: str | Path, index: int = 0, axes: str | None = None, no_data: float | None = None) -> Picture:
-    """Reads one image of a file, (H, W) or (H, W, C), at the cost of one image. Safe in threads.
+    """Read one image of a file, (H, W) or (H, W, C), at the cost of one image. Safe in threads.
 
     Args:
         path: As for `read`.
@@ -108,7 +112,11 @@ def read_image(path: str | Path, index: int = 0, axes: str | None = None, no_dat
 
 
 def count(path: str | Path, axes: str | None = None) -> int:
-    """Counts the images in a file, from its headers alone: 1, or the N of a stack.
+    """Count the images in a file, from its headers alone: 1, or the N of a stack.
+
+    Args:
+        path: The file, or the Zarr store.
+        axes: Letters of its axes, as for `read`.
 
     Raises:
         ValueError: As `read`.
@@ -119,7 +127,7 @@ def count(path: str | Path, axes: str | None = None) -> int:
 
 
 def decode(data: bytes, name: str, no_data: float | None = None) -> Picture:
-    """Reads the bytes of an image file.
+    """Read the bytes of an image file.
 
     Args:
         data: The file's content.
@@ -135,7 +143,7 @@ def decode(data: bytes, name: str, no_data: float | None = None) -> Picture:
 
 @contextlib.contextmanager
 def opened(path: str | Path, axes: str | None = None, no_data: float | None = None) -> Iterator[ImageFile]:
-    """Opens an image file for its headers, and for its images one at a time.
+    """Open an image file for its headers, and for its images one at a time.
 
     Pixels may be NaN, which stands for no measurement; infinite ones are refused unless they are its no-data value.
 
@@ -162,7 +170,7 @@ def opened(path: str | Path, axes: str | None = None, no_data: float | None = No
 
 
 def check_writable(path: str | Path, shape: tuple[int, ...], dtype: Any) -> None:
-    """Checks, before there are any pixels, that an array can be written.
+    """Check, before there are any pixels, that an array can be written.
 
     Args:
         path: The file; its suffix chooses the format.
@@ -198,7 +206,7 @@ def not_kept_in(path: str | Path, like: Picture | ImageFile) -> tuple[str, ...]:
 
 
 def write(path: str | Path, array: np.ndarray, like: Picture | ImageFile | None = None) -> None:
-    """Writes an image file whole or not at all, in the format of its suffix and the bit depth of the array.
+    """Write an image file whole or not at all, in the format of its suffix and the bit depth of the array.
 
     Args:
         path: The file; what stood there before is replaced only once the new file is complete.
@@ -244,7 +252,7 @@ class Target:
 def writing(
     path: str | Path, shape: tuple[int, ...], dtype: Any, like: Picture | ImageFile | None = None
 ) -> Iterator[Target]:
-    """Writes an image file in windows; it stands at its place, whole, once the block has ended well.
+    """Write an image file in windows; it stands at its place, whole, once the block has ended well.
 
     Zarr stores and `.npy` files are written in place; for a TIFF the pixels are first collected in a file beside it;
     PNG and JPEG are collected in memory.
@@ -288,12 +296,12 @@ def writing(
 
 
 def _suffixes_of(codec: Any) -> tuple[str, ...]:
-    """Gives the suffixes of the files that a codec is for."""
+    """Return the suffixes of the files that a codec is for."""
     return next(entry.suffixes for entry in _FORMATS if entry.codec is codec)
 
 
 def _format_for(path: Path) -> _Format:
-    """Finds the format by the suffix."""
+    """Find the format by the suffix."""
     entry = next((entry for entry in _FORMATS if path.suffix.lower() in entry.suffixes), None)
     if entry is None:
         raise ValueError(f"unknown kind of image file. Expected one of {suffix_list()}.")
@@ -301,7 +309,7 @@ def _format_for(path: Path) -> _Format:
 
 
 def _open(file: BinaryIO, name: str | Path, axes: str | None = None, no_data: float | None = None) -> ImageFile:
-    """Reads the headers of a file; errors name it, those of reading its pixels later as well."""
+    """Read the headers of a file; errors name it, those of reading its pixels later as well."""
     start = file.read(_NUM_SIGNATURE_BYTES)
     entry = next((entry for entry in _FORMATS if start.startswith(entry.signatures)), None)
     if entry is None:
@@ -320,7 +328,7 @@ def _open(file: BinaryIO, name: str | Path, axes: str | None = None, no_data: fl
 
 
 def _checked(found: ImageFile, name: str | Path, no_data: float | None) -> ImageFile:
-    """Lets reading pixels refuse what cannot be used, by errors that name the file."""
+    """Let reading pixels refuse what cannot be used, by errors that name the file."""
     if no_data is not None:
         found = dataclasses.replace(found, no_data=no_data)
 
@@ -353,7 +361,7 @@ def _checked(found: ImageFile, name: str | Path, no_data: float | None) -> Image
 
 @contextlib.contextmanager
 def _naming(name: str | Path, kind: str) -> Iterator[None]:
-    """Turns every error into one that names the file."""
+    """Turn every error into one that names the file."""
     try:
         yield
     except Exception as error:  # decoders answer hostile bytes with errors of every type

@@ -31,11 +31,17 @@ class Gaps:
         self._ignored = self._all = 0
 
     def read(self, index: int) -> np.ndarray:
-        """Reads an image as `ImageFile.read`, filled."""
+        """Read an image as `ImageFile.read`, filled."""
         return self._filled(index, self._file.read(index), 0, 0)
 
     def window(self, index: int, rows: slice, columns: slice) -> np.ndarray:
-        """Reads a part as `ImageFile.read_window`, filled."""
+        """Read a part as `ImageFile.read_window`, filled.
+
+        Args:
+            index: Number of the image, from 0.
+            rows: Its rows.
+            columns: Its columns.
+        """
         return self._filled(index, self._file.read_window(index, rows, columns), rows.start, columns.start)
 
     def _filled(self, index: int, pixels: np.ndarray, top: int, left: int) -> np.ndarray:
@@ -52,7 +58,7 @@ class Gaps:
         return missing.filled(pixels, gaps)
 
     def put_back(self, index: int, rows: slice, columns: slice, denoised: np.ndarray, std: np.ndarray | None) -> None:
-        """Puts what stood there back into a denoised part, and marks its uncertainty.
+        """Put what stood there back into a denoised part, and mark its uncertainty.
 
         Args:
             index: Number of the image.
@@ -81,7 +87,7 @@ class Gaps:
             self._ignored += int(any_of_them.sum())
 
     def done(self, index: int) -> None:
-        """Forgets an image that was put back whole."""
+        """Forget an image that was put back whole."""
         with self._lock:
             self._kept.pop(index, None)
 
@@ -107,7 +113,7 @@ class FilledFile(images.ImageFile):
 
 @contextlib.contextmanager
 def filled(file: images.ImageFile, mask_path: Path | None = None) -> Iterator[FilledFile]:
-    """Fills what was not measured in an open file.
+    """Fill what was not measured in an open file.
 
     Args:
         file: The file.

@@ -6,7 +6,7 @@ RANGE_PERCENTILES = (0.1, 99.9)
 
 
 def fit_range(pixels: np.ndarray) -> tuple[float, float]:
-    """Fits offset and scale, so that most of (pixel − offset) / scale lies between 0 and 1.
+    """Fit offset and scale, so that most of (pixel − offset) / scale lies between 0 and 1.
 
     They are the 0.1 percentile and its distance to the 99.9 percentile. Extremes would not do: one hot pixel of a
     camera that reads 65535 among values of some hundreds would leave the network with numbers near 0 only. Mean and

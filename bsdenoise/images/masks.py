@@ -41,7 +41,7 @@ class Masks:
         self._read = functools.lru_cache(maxsize=KEPT)(self._read_whole)
 
     def path(self, name: str) -> Path | None:
-        """Gives the file with the mask of an image; `None` if it has none.
+        """Return the file with the mask of an image; `None` if it has none.
 
         Args:
             name: Path of the image below the folder of all, as `Source.short_name` gives it.
@@ -49,7 +49,7 @@ class Masks:
         return next(iter(self._paths.values())) if self._is_for_all else self._paths.get(_stem(_numbered(name)[0]))
 
     def of(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Gives the mask of one image, bool, (H, W, 1) or (H, W, C); `None` if it has none.
+        """Return the mask of one image, bool, (H, W, 1) or (H, W, C); `None` if it has none.
 
         Args:
             name: As for `path`; a number in brackets says which image of a stack.
@@ -68,7 +68,7 @@ class Masks:
 
 @contextlib.contextmanager
 def opened(path: Path, index: int, shape: tuple[int, ...]) -> Iterator[Callable[[slice, slice], np.ndarray]]:
-    """Opens the mask of one image.
+    """Open the mask of one image.
 
     Args:
         path: File of the mask.
@@ -97,7 +97,7 @@ def opened(path: Path, index: int, shape: tuple[int, ...]) -> Iterator[Callable[
 def _found(
     path: Path, stack: contextlib.ExitStack, sides: tuple[int, ...]
 ) -> tuple[int, tuple[int, ...], bool, Callable[[int, slice, slice], np.ndarray]]:
-    """Gives number and size of the masks in a file, whether they are RGB, and what reads a part of one."""
+    """Return number and size of the masks in a file, whether they are RGB, and what reads a part of one."""
     if path.suffix.lower() == NPY:
         array = _loaded(path)
     else:
@@ -120,7 +120,7 @@ def _loaded(path: Path) -> np.ndarray:
 
 
 def _labels(path: Path, refusal: ValueError) -> np.ndarray:
-    """Reads a mask of a kind that no image to denoise has, such as one bit per pixel, or labels of 32 bits.
+    """Read a mask of a kind that no image to denoise has, such as one bit per pixel, or labels of 32 bits.
 
     Raises:
         ValueError: The refusal of the file as an image, if it cannot be read that way either.
@@ -135,17 +135,17 @@ def _labels(path: Path, refusal: ValueError) -> np.ndarray:
 
 
 def _per_pixel(pixels: np.ndarray, channels: int, is_rgb: bool) -> np.ndarray:
-    """Gives (h, w, C) if the mask has a channel for each of the image, else (h, w, 1), where any channel counts."""
+    """Return (h, w, C) if the mask has a channel for each of the image, else (h, w, 1), where any channel counts."""
     mask = (np.asarray(pixels) != 0).reshape(*pixels.shape[:2], -1)
     return mask if mask.shape[2] == channels and not is_rgb else mask.any(axis=2, keepdims=True)
 
 
 def _numbered(name: str) -> tuple[str, int]:
-    """Takes the number of an image in a stack from its name."""
+    """Take the number of an image in a stack from its name."""
     match = re.fullmatch(r"(.*)\[(\d+)\]", name, re.DOTALL)
     return (match[1], int(match[2])) if match else (name, 0)
 
 
 def _stem(name: str) -> str:
-    """Gives a relative path without its suffix."""
+    """Return a relative path without its suffix."""
     return os.path.splitext(name)[0]

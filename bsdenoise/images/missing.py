@@ -60,7 +60,12 @@ def where(array: np.ndarray, no_data: float | None = None, mask: np.ndarray | No
 
 
 def with_nan(values: np.ndarray, gaps: np.ndarray | None) -> np.ndarray:
-    """Mark values that hold no measurement by NaN, in a float array; where there are none, it is the array itself."""
+    """Mark values that hold no measurement by NaN, in a float array; where there are none, it is the array itself.
+
+    Args:
+        values: The values, of a float type.
+        gaps: Which of them hold no measurement, bool, of that shape; `None` for none.
+    """
     return values if gaps is None else np.where(gaps, values.dtype.type(np.nan), values)
 
 

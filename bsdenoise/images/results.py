@@ -19,13 +19,18 @@ LIST = ".bsdenoise-results"
 
 
 def std_name(name: str, suffix: str | None = None) -> str:
-    """Names the uncertainty of a result: NAME-std with its suffix, or with another one after the whole name."""
+    """Name the uncertainty of a result: NAME-std with its suffix, or with another one after the whole name.
+
+    Args:
+        name: Name of the result.
+        suffix: Suffix of another format; `None` for the same.
+    """
     stem, own = os.path.splitext(name)
     return f"{stem}{STD}{own}" if suffix is None else f"{name}{STD}{suffix}"
 
 
 def is_named_so(name: str, is_there: Callable[[str], bool]) -> bool:
-    """Tells from its name whether a file is a result, or the uncertainty of one, that stands beside its input.
+    """Tell from its name whether a file is a result, or the uncertainty of one, that stands beside its input.
 
     Args:
         name: The file's name.
@@ -42,7 +47,7 @@ def is_named_so(name: str, is_there: Callable[[str], bool]) -> bool:
 
 
 def listed_in(folder: str | Path) -> frozenset[str]:
-    """Reads which files of a folder are listed as results; a line that cannot be read names none."""
+    """Read which files of a folder are listed as results; a line that cannot be read names none."""
     names = []
     with contextlib.suppress(OSError), open(os.path.join(folder, LIST), encoding="ascii", errors="replace") as lines:
         for line in lines:
@@ -52,7 +57,7 @@ def listed_in(folder: str | Path) -> frozenset[str]:
 
 
 def among(paths: Iterable[Path]) -> set[Path]:
-    """Finds the results among files of any folders."""
+    """Find the results among files of any folders."""
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
         folders[path.parent].append(path)
@@ -75,7 +80,7 @@ class Lists:
         self._lock = threading.Lock()
 
     def add(self, path: Path) -> None:
-        """Lists a result, which is about to be written.
+        """List a result, which is about to be written.
 
         Before, not after: a folder that is read in between lacks the file, and never takes it for another one. Where
         the list cannot be written, as one that belongs to somebody else, there is none, and the result is worth more.

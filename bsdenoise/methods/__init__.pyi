@@ -1,5 +1,6 @@
 from . import losses as losses
 from .masking import Masking as Masking
+from .registry import ENTRY_POINTS as ENTRY_POINTS
 from .registry import L2 as L2
 from .registry import Crop as Crop
 from .registry import Full as Full

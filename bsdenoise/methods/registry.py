@@ -10,11 +10,12 @@
 | `n2v` | plain U-Net | noisy, some pixels masked | noisy | squared error at the masked pixels |
 
 A method is a small class; everything else asks it and never looks at its name. One's own is a subclass of `Method`,
-made known by `register`.
+made known by `register`, or by an entry point of the group `bsdenoise.methods`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +23,8 @@ import numpy as np
 from bsdenoise import likelihood, network
 from bsdenoise.methods import losses
 from bsdenoise.methods.masking import Masking
+
+ENTRY_POINTS = "bsdenoise.methods"  # group of entry points that name methods of other packages
 
 
 @dataclass(frozen=True)
@@ -208,17 +211,38 @@ for _method in (Full(), PerComponent(), L2(), NoiseToNoise(), NoiseToClean(), No
     register(_method)
 
 
+def _load(point: metadata.EntryPoint) -> None:
+    """Register the method of an entry point, a `Method` or a class of such, unless its module has done so itself."""
+    where = f"The entry point {point.name} = {point.value} of the group {ENTRY_POINTS}"
+    try:
+        found = point.load()
+        method = found() if isinstance(found, type) else found
+    except Exception as error:  # whatever another package does wrong
+        raise ValueError(f"{where} cannot be loaded: {error}") from error
+    if not isinstance(method, Method) or method.name != point.name:
+        received = f"the method {method.name!r}" if isinstance(method, Method) else type(method).__name__
+        raise ValueError(f"{where} must give a Method of that name. Received: {received}.")
+    if point.name not in _METHODS:
+        register(method)
+
+
 def names() -> tuple[str, ...]:
-    """Names all methods, in the order of this module's table."""
-    return tuple(_METHODS)
+    """Name all methods: those of this module's table, those that were registered, those of entry points."""
+    return tuple(dict.fromkeys([*_METHODS, *sorted(metadata.entry_points(group=ENTRY_POINTS).names)]))
 
 
 def get(name: str) -> Method:
-    """Gives a method by its name.
+    """Return a method by its name; one that is not known here is looked for among the entry points.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or its entry point does not give it.
     """
     if name not in _METHODS:
-        raise ValueError(f"`method` must be one of {names()}. Received: method={name!r}.")
+        for point in metadata.entry_points(group=ENTRY_POINTS, name=name):
+            _load(point)
+    if name not in _METHODS:
+        raise ValueError(
+            f"`method` must be one of {names()}. Received: method={name!r}. Another one is registered before, or by an "
+            f"entry point of the group {ENTRY_POINTS} (docs/methods.md)."
+        )
     return _METHODS[name]

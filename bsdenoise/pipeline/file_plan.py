@@ -56,7 +56,7 @@ def plan(
     masks: Masks | None = None,
     say: Callable[[str], object] = lambda line: None,
 ) -> list[Job]:
-    """Decides which files to read and which to write.
+    """Decide which files to read and which to write.
 
     A folder keeps its structure below `out`, and so does a glob from its first wildcard on. Files below `out` are not
     taken as inputs of a folder that holds `out`: they are what an earlier run wrote. Nor are results of earlier runs
@@ -109,13 +109,13 @@ def plan(
 
 
 def _mask(masks: Masks, source: Path, target: Path, out: Path | None) -> Path | None:
-    """Finds the mask of an input by where its output stands below `out`, which is where it stood, or by its name."""
+    """Find the mask of an input by where its output stands below `out`, which is where it stood, or by its name."""
     below = target.relative_to(out).as_posix() if out is not None and target.is_relative_to(out) else ""
     return masks.path(below) or masks.path(_name(source))
 
 
 def _without_results(inputs: Sequence[str], say: Callable[[str], object]) -> Sequence[str]:
-    """Leaves results out where other files are named too."""
+    """Leave results out where other files are named too."""
     places = {source: _place(Path(source)) for source in inputs if _is_file_or_store(Path(source))}
     its_results = results.among(set(places.values())) if len(places) > 1 else set()
     if not its_results or its_results.issuperset(places.values()):
@@ -136,7 +136,7 @@ def _is_single(source: str) -> bool:
 
 
 def _named(source: str) -> list[Path]:
-    """Gives the file that an input names, or the images of the store."""
+    """Return the file that an input names, or the images of the store."""
     path = Path(source)
     if not _is_file_or_store(path) and (path.is_dir() or images.find(source)):
         raise ValueError(f"{source}: a folder or a glob needs --out, the folder for the results.")
@@ -144,7 +144,7 @@ def _named(source: str) -> list[Path]:
 
 
 def _beside(file: Path) -> Path:
-    """Names the result of a file beside it, or beside the store that it is in, where there is no `--out`."""
+    """Name the result of a file beside it, or beside the store that it is in, where there is no `--out`."""
     return _place(file).with_name(f"{results.DENOISED}{_name(file)}")
 
 
@@ -165,7 +165,7 @@ def _name(source: Path) -> str:
 
 
 def _files(source: str, out: Path, say: Callable[[str], object]) -> Iterator[tuple[Path, Path]]:
-    """Gives the files of one input, and where each stands relative to that input."""
+    """Return the files of one input, and where each stands relative to that input."""
     path = Path(source)
     found = images.find(source, say)
     base = images.base_of(source)
@@ -183,7 +183,7 @@ def _files(source: str, out: Path, say: Callable[[str], object]) -> Iterator[tup
 
 
 def _single_target(source: Path, out: Path) -> Path:
-    """Tells whether `out` names a file or a folder for it."""
+    """Tell whether `out` names a file or a folder for it."""
     if (out.is_dir() and not images.is_store(out)) or not out.suffix:
         return out / _name(source)
     if not images.is_supported(out):
@@ -193,13 +193,13 @@ def _single_target(source: Path, out: Path) -> Path:
 
 
 def _std_target(target: Path) -> Path:
-    """Names the uncertainty of a target, NAME-std; of a JPEG NAME.jpg-std.png, lest a.jpg and a.png have the same."""
+    """Name the uncertainty of a target, NAME-std; of a JPEG NAME.jpg-std.png, lest a.jpg and a.png have the same."""
     has_own = target.suffix.lower() in (*NUMBER_SUFFIXES, PICTURE_SUFFIX)
     return target.with_name(results.std_name(target.name, None if has_own else PICTURE_SUFFIX))
 
 
 def _check(jobs: list[Job], overwrite: bool) -> None:
-    """Refuses outputs that meet each other, an input, or a file that exists."""
+    """Refuse outputs that meet each other, an input, or a file that exists."""
     sources = {_key(job.source): job.source for job in jobs}
     stores = {_key(_place(job.source)): _place(job.source) for job in jobs}
     writers: dict[Path, Path] = {}
@@ -226,5 +226,5 @@ def _check(jobs: list[Job], overwrite: bool) -> None:
 
 
 def _key(path: Path) -> Path:
-    """Gives one name to every way of writing a path, links resolved."""
+    """Return one name for every way of writing a path, links resolved."""
     return Path(os.path.realpath(path))

@@ -46,7 +46,12 @@ class Units:
         return pixels if self.are_plain else ((pixels - self.offset) / self.scale).astype(np.float32)
 
     def from_model(self, image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """Undo `to_model` for denoised pixels, in the float type of the file."""
+        """Undo `to_model` for denoised pixels, in the float type of the file.
+
+        Args:
+            image: Denoised pixels as the model gave them.
+            dtype: Float type of the file.
+        """
         return image if self.are_plain else (image.astype(np.float64) * self.scale + self.offset).astype(dtype)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from bsdenoise import presets
-from bsdenoise.config import DenoiseConfig
+from bsdenoise.config import DenoiseConfig, flags
 from bsdenoise.images import missing
 from bsdenoise.images.masks import Masks
 from bsdenoise.noise.base import SIGMA, is_sigma
@@ -155,7 +155,7 @@ def denoise_files(
     watcher = _Reporter(report, say)
     for _ in denoised(config, watcher, given=None if is_named else model):
         pass
-    return watcher.files
+    return watcher.in_order()
 
 
 def denoised(
@@ -242,6 +242,15 @@ class _Reporter(Watcher):
         self.files: list[DenoisedFile] = []
         self._report = report
         self._say = say
+        self._places: dict[tuple[Path, Path], int] = {}
+
+    def in_order(self) -> list[DenoisedFile]:
+        """Return the files in the order of the inputs; of two presets, the files of one are done before the other's."""
+        return sorted(self.files, key=lambda file: self._places[file.source, file.target])
+
+    def at_work(self, tasks: Sequence[Task]) -> contextlib.AbstractContextManager[Any]:
+        self._places = {(task.job.source, task.job.target): place for place, task in enumerate(tasks)}
+        return super().at_work(tasks)
 
     def note(self, line: str) -> None:
         self._say(line)
@@ -263,9 +272,8 @@ class _Reporter(Watcher):
 
 
 def _check_flags(config: DenoiseConfig) -> None:
-    """Refuse flags that do not go together."""
-    if config.concurrency < 1:
-        raise ValueError(f"--concurrency must be at least 1. Received: {config.concurrency}.")
+    """Refuse flags that are out of range, or do not go together."""
+    flags.check(config)
     if config.model is not None and config.server is not None:
         raise ValueError("--model and --server exclude each other.")
     if config.server is None:

@@ -34,7 +34,7 @@ class Parting(Response):
         super().__init__(json_out.error(message), status, {"Connection": "close"}, media_type="application/json")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers."""
+        """Answer."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         # No `asyncio.timeout`: `wait_for` can lose its cancellation on Python 3.11.
@@ -47,7 +47,12 @@ class Parting(Response):
 
 
 async def read(request: Request, limit: int) -> bytes:
-    """Reads the body, and unpacks it while it comes, so that a small one that unpacks to a huge one is cut off."""
+    """Read the body, and unpack it while it comes, so that a small one that unpacks to a huge one is cut off.
+
+    Args:
+        request: The request.
+        limit: Most bytes that it may have, packed and unpacked.
+    """
     if int(request.headers.get("content-length", 0)) > limit:
         raise TooLargeError
     packing = request.headers.get("content-encoding", "identity").strip().lower()
@@ -71,7 +76,7 @@ async def read(request: Request, limit: int) -> bytes:
 
 
 async def _arriving(request: Request) -> AsyncIterator[bytes]:
-    """Gives a body as it comes; a `TimeoutError` if nothing more does.
+    """Return a body as it comes; a `TimeoutError` if nothing more does.
 
     What has come while the event loop was held up by the parsing of other requests is taken, however long that was.
     """
@@ -96,7 +101,12 @@ async def _arriving(request: Request) -> AsyncIterator[bytes]:
 
 
 async def watch(request: Request, is_gone: threading.Event) -> None:
-    """Notices when the caller hangs up."""
+    """Notice when the caller hangs up.
+
+    Args:
+        request: The request, whose body has been read.
+        is_gone: Set once the caller has hung up.
+    """
     while not is_gone.is_set():
         if (await request.receive())["type"] == "http.disconnect":
             is_gone.set()

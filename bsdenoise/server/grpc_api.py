@@ -76,27 +76,27 @@ class GrpcServer:
             raise OSError(f"{address}: cannot be listened on for gRPC; is the port in use?") from error
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Begin to answer."""
         self._server.start()
 
     def serves(self, is_serving: bool) -> None:
-        """Sets what the health service says."""
+        """Set what the health service says."""
         kinds = health_pb2.HealthCheckResponse
         for name in HEALTH_NAMES:
             self._health.set(name, kinds.SERVING if is_serving else kinds.NOT_SERVING)
 
     def announce_stop(self) -> None:
-        """Lets the health service say from now on that it does not serve."""
+        """Let the health service say from now on that it does not serve."""
         self._health.enter_graceful_shutdown()
 
     def stop(self) -> None:
-        """Closes the port, and ends what is left: those who watch its health would do so for ever."""
+        """Close the port, and end what is left: those who watch its health would do so for ever."""
         self._server.stop(0.0).wait()
 
 
 @contextlib.contextmanager
 def _errors_told(context: grpc.ServicerContext) -> Iterator[None]:
-    """Turns a `ServingError` into the status of the call."""
+    """Turn a `ServingError` into the status of the call."""
     try:
         yield
     except ServingError as error:
@@ -184,7 +184,7 @@ class _Status(model_service_pb2_grpc.ModelServiceServicer):
 
 
 def _spec(request) -> Spec:
-    """Reads which signature of which version of which model a request is about."""
+    """Read which signature of which version of which model a request is about."""
     if not request.HasField("model_spec"):
         raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
     sent = request.model_spec

@@ -64,7 +64,13 @@ class Upstream:
         self._pool = urllib3.PoolManager(maxsize=connections, retries=False)
 
     def ask(self, method: str, path: str, body: bytes | None, timeout: float) -> Answer:
-        """Sends a request on.
+        """Send a request on.
+
+        Args:
+            method: GET or POST.
+            path: Path below the server's address, with what is asked for.
+            body: JSON to send; `None` for none.
+            timeout: Seconds that the answer may take.
 
         Raises:
             ServingError: If no answer comes.
@@ -82,7 +88,7 @@ class Upstream:
 
 
 def make_app(upstream: Upstream, limits: Limits) -> Starlette:
-    """Makes the ASGI application.
+    """Make the ASGI application.
 
     Args:
         upstream: The server behind.
@@ -105,7 +111,7 @@ class _Guard:
         self._taken = 0  # touched by the event loop's thread alone
 
     async def answer(self, request: Request) -> Response:
-        """Answers a request, whatever it is."""
+        """Answer a request, whatever it is."""
         path = request.scope["raw_path"].decode("latin-1")
         try:
             if request.method == "POST" and _PREDICT.fullmatch(path):
@@ -153,7 +159,7 @@ class _Guard:
 
 
 def rewritten(body: bytes) -> bytes:
-    """Reads a request to predict, and writes it anew.
+    """Read a request to predict, and write it anew.
 
     Raises:
         Refusal: If it is no JSON of a moderate depth, or something else than a request.
@@ -167,14 +173,14 @@ def rewritten(body: bytes) -> bytes:
 
 
 def deepest(body: bytes) -> int:
-    """Counts how deeply brackets are nested, without parsing: no text can be too deep for this."""
+    """Count how deeply brackets are nested, without parsing: no text can be too deep for this."""
     brackets = np.frombuffer(_STRINGS.sub(b"", body).translate(None, _NOT_BRACKETS), np.uint8)
     steps = np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1)
     return int(np.max(np.cumsum(steps, dtype=np.int64), initial=0))
 
 
 def _check_form(document: dict) -> None:
-    """Refuses what no request has: further keys, names that are none, both forms of inputs."""
+    """Refuse what no request has: further keys, names that are none, both forms of inputs."""
     for key in document:
         if key not in KEYS:
             raise Refusal(f"A request holds {', '.join(KEYS[:-1])} or {KEYS[-1]}. Received: {key[:MAX_NAME]!r}")

@@ -16,7 +16,7 @@ __all__ = ["arrays", "check_examples", "is_row_form", "parse", "signature_name"]
 
 
 def signature_name(document: dict) -> str:
-    """Gives the name of the signature that is asked; "" for the default.
+    """Return the name of the signature that is asked; "" for the default.
 
     Raises:
         Refusal: If it is no string.
@@ -30,7 +30,7 @@ def signature_name(document: dict) -> str:
 
 
 def is_row_form(document: dict) -> bool:
-    """Says whether the request holds `instances`, so that the answer is to hold `predictions`.
+    """Say whether the request holds `instances`, so that the answer is to hold `predictions`.
 
     Raises:
         Refusal: If it holds both kinds of inputs, or none.
@@ -46,7 +46,7 @@ def is_row_form(document: dict) -> bool:
 
 
 def arrays(document: dict, definition: Any) -> dict[str, np.ndarray]:
-    """Gives an array for each input of a signature.
+    """Return an array for each input of a signature.
 
     Args:
         document: The request.
@@ -64,7 +64,11 @@ def arrays(document: dict, definition: Any) -> dict[str, np.ndarray]:
 
 
 def check_examples(document: dict, method: str) -> None:
-    """Looks whether a request to classify or to regress holds examples.
+    """Look whether a request to classify or to regress holds examples.
+
+    Args:
+        document: The request.
+        method: "classify" or "regress".
 
     Raises:
         Refusal: If it does not.
@@ -95,7 +99,7 @@ def _from_columns(value: Any, dtypes: dict) -> dict[str, np.ndarray]:
 
 
 def _from_rows(document: dict, dtypes: dict) -> dict[str, np.ndarray]:
-    """Stacks elements of one shape; the first is the measure of the others."""
+    """Stack elements of one shape; the first is the measure of the others."""
     rows = document["instances"]
     if not isinstance(rows, list):
         raise Refusal(f"JSON Value: {quoted(document)} Expecting 'instances' to be an list/array")
@@ -120,7 +124,7 @@ def _from_rows(document: dict, dtypes: dict) -> dict[str, np.ndarray]:
 
 
 def _stacked_values(rows: list, dtypes: dict, shapes: dict) -> dict[str, np.ndarray] | None:
-    """Gives the elements of all rows for the only input; `None` if one does not fit."""
+    """Return the elements of all rows for the only input; `None` if one does not fit."""
     ((name, dtype),) = dtypes.items()
     if any(map(_is_named, rows)):
         return None
@@ -129,7 +133,7 @@ def _stacked_values(rows: list, dtypes: dict, shapes: dict) -> dict[str, np.ndar
 
 
 def _stacked_objects(rows: list, dtypes: dict, shapes: dict) -> dict[str, np.ndarray] | None:
-    """Gives the elements of all rows for each input; `None` if one does not fit."""
+    """Return the elements of all rows for each input; `None` if one does not fit."""
     if not all(_is_named(row) and row.keys() == dtypes.keys() for row in rows):
         return None
     columns = {}
@@ -164,7 +168,7 @@ def _object_fault(row: Any, index: int, dtypes: dict, shapes: dict) -> str:
 
 
 def _item_fault(value: Any, dtype: tf.DType, shape: tuple[int, ...]) -> str | None:
-    """Says what is wrong with an element of a row, which should have a shape; `None` for nothing."""
+    """Say what is wrong with an element of a row, which should have a shape; `None` for nothing."""
     try:
         item = array(value, dtype)
     except Refusal as error:

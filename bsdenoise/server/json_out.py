@@ -16,7 +16,7 @@ _NUMBERS = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "u
 
 
 def predictions(outputs: dict[str, np.ndarray], is_row_form: bool) -> bytes:
-    """Writes an answer. A single output goes without its name. Floats are written so that nothing is lost.
+    """Write an answer. A single output goes without its name. Floats are written so that nothing is lost.
 
     Args:
         outputs: An array for each output.
@@ -41,7 +41,7 @@ def predictions(outputs: dict[str, np.ndarray], is_row_form: bool) -> bytes:
 
 
 def error(message: str) -> bytes:
-    """Writes an error."""
+    """Write an error."""
     return b'{\n    "error": ' + orjson.dumps(message.encode(errors="replace").decode(errors="replace")) + b"\n}"
 
 
@@ -50,7 +50,7 @@ def _only(columns: dict) -> Any:
 
 
 def _column(name: str, array: np.ndarray) -> Any:
-    """Gives what stands for an array: itself, or lists of strings."""
+    """Return what stands for an array: itself, or lists of strings."""
     if array.dtype.kind in "OSU":
         write = _base64 if name.endswith(BYTES_SUFFIX) else _string
         return _mapped(write, array.tolist())
@@ -85,7 +85,7 @@ def _dumped(value: Any) -> bytes:
 
 
 def _with_nan(text: bytes, values: np.ndarray) -> bytes:
-    """Puts in NaN and infinities, which JSON proper has none of: TensorFlow-Serving writes them, orjson says null."""
+    """Put in NaN and infinities, which JSON proper has none of: TensorFlow-Serving writes them, orjson says null."""
     words = (
         b"NaN" if math.isnan(value) else b"Infinity" if value > 0 else b"-Infinity" for value in _not_finite(values)
     )

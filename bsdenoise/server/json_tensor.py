@@ -34,7 +34,11 @@ _FLOATS = (tf.float32, tf.float64)
 
 
 def array(value: Any, dtype: tf.DType) -> np.ndarray:
-    """Makes an array of nested lists; of strings, an object array of bytes.
+    """Make an array of nested lists; of strings, an object array of bytes.
+
+    Args:
+        value: What JSON holds: nested lists, or one element.
+        dtype: Type of the signature's input.
 
     Raises:
         Refusal: If values are of another type, or the lists of different lengths.
@@ -47,7 +51,7 @@ def array(value: Any, dtype: tf.DType) -> np.ndarray:
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """Gives the shape that the first items of nested lists have.
+    """Return the shape that the first items of nested lists have.
 
     Raises:
         Refusal: If they are nested too deeply for a tensor and its batch.
@@ -64,7 +68,13 @@ def shape_of(value: Any) -> tuple[int, ...]:
 
 
 def flattened(values: list, shape: tuple[int, ...], dtype: tf.DType) -> np.ndarray | None:
-    """Gives the elements of values that all have one shape, one after the other; `None` if something does not fit."""
+    """Return the elements of values that all have one shape, one after the other; `None` if something does not fit.
+
+    Args:
+        values: The values, nested lists each.
+        shape: The shape that each of them should have.
+        dtype: Type of the signature's input.
+    """
     for size in shape:
         if set(map(type, values)) != {list} or set(map(len, values)) != {size}:
             return None
@@ -82,7 +92,12 @@ def flattened(values: list, shape: tuple[int, ...], dtype: tf.DType) -> np.ndarr
 
 
 def first_bad(values: list, is_good: Callable[[list], bool]) -> int:
-    """Gives the index of the first value that is not good, of values of which one is not."""
+    """Return the index of the first value that is not good, of values of which one is not.
+
+    Args:
+        values: The values.
+        is_good: Tells whether all of some values are good.
+    """
     low, high = 0, len(values)
     while high - low > 1:
         middle = (low + high) // 2
@@ -91,12 +106,12 @@ def first_bad(values: list, is_good: Callable[[list], bool]) -> int:
 
 
 def is_base64(value: Any) -> bool:
-    """Says whether a JSON value stands for bytes: {"b64": "…"}."""
+    """Say whether a JSON value stands for bytes: {"b64": "…"}."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
 def _fault(value: Any, level: int, shape: tuple[int, ...], dtype: tf.DType) -> Refusal:
-    """Tells what is wrong with a value that does not fit, in TensorFlow-Serving's words."""
+    """Tell what is wrong with a value that does not fit, in TensorFlow-Serving's words."""
     if not isinstance(value, list):
         if level != len(shape):
             return Refusal(
@@ -138,7 +153,7 @@ def _integers(values: list, dtype: tf.DType) -> np.ndarray | None:
 
 
 def _floats(values: list, dtype: type, has_integers: bool) -> np.ndarray | None:
-    """Takes NaN and infinity, but no number beyond the type's range and no integer that it might round."""
+    """Take NaN and infinity, but no number beyond the type's range and no integer that it might round."""
     limits = np.finfo(dtype)
     largest_integer = 2 ** (limits.nmant + 1) - 1
     wide = np.fromiter(values, np.float64, len(values))
@@ -164,7 +179,7 @@ def _strings(values: list) -> np.ndarray | None:
 
 
 def _decoded(text: str) -> bytes | None:
-    """Decodes base64; white space is passed over, and all of the padding may be left away. `None` if it is none."""
+    """Decode base64; white space is passed over, and all of the padding may be left away. `None` if it is none."""
     if any(space in text for space in " \n\r\t\v\f"):
         text = "".join(text.split())
     digits = text.rstrip("=")

@@ -30,7 +30,7 @@ class Refusal(ServingError):
 
 
 def parse(body: bytes) -> dict:
-    """Reads the text of a request.
+    """Read the text of a request.
 
     Raises:
         Refusal: If it is no JSON object.
@@ -53,7 +53,7 @@ def parse(body: bytes) -> dict:
 
 
 def quoted(value: Any) -> str:
-    """Writes the beginning of a JSON value as TensorFlow-Serving quotes it: objects indented, lists on one line."""
+    """Write the beginning of a JSON value as TensorFlow-Serving quotes it: objects indented, lists on one line."""
     text, length = [], 0
     for token in _tokens(value, 0):
         text.append(token)
@@ -85,7 +85,7 @@ def _tokens(value: Any, depth: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Holds the search for cycles off: JSON makes none, and beside TensorFlow's objects it takes most of the time."""
+    """Hold the search for cycles off: JSON makes none, and beside TensorFlow's objects it takes most of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

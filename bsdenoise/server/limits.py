@@ -45,7 +45,7 @@ class Limits:
 
 
 def default_concurrency() -> int:
-    """Gives as many computations at once as there is memory for, and no more than there are cores.
+    """Return as many computations at once as there is memory for, and no more than there are cores.
 
     The memory is the machine's, or what its container may take if that is less.
     """
@@ -74,7 +74,7 @@ class Gate:
 
     @contextlib.contextmanager
     def admitted(self, timeout: float, is_gone: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Waits until the request may compute, which it may inside of the block.
+        """Wait until the request may compute, which it may inside of the block.
 
         Args:
             timeout: Seconds to wait at most.
@@ -107,7 +107,7 @@ class Gate:
                 self._slots.release()
 
     def close(self, timeout: float) -> bool:
-        """Takes no further requests, and waits for those that were taken.
+        """Take no further requests, and wait for those that were taken.
 
         Returns:
             Whether all have ended within `timeout` seconds.
@@ -130,7 +130,7 @@ class Arrivals:
         self._changed = threading.Condition()
 
     def enter(self) -> None:
-        """Counts a request.
+        """Count a request.
 
         Raises:
             ServingError: If the server is stopping.
@@ -141,13 +141,13 @@ class Arrivals:
             self.number += 1
 
     def leave(self) -> None:
-        """Takes note that a request has been answered."""
+        """Take note that a request has been answered."""
         with self._changed:
             self.number -= 1
             self._changed.notify_all()
 
     def close(self, timeout: float) -> bool:
-        """Takes no further requests, and waits for those that were taken.
+        """Take no further requests, and wait for those that were taken.
 
         Returns:
             Whether all have been answered within `timeout` seconds.

@@ -8,7 +8,11 @@ import uvicorn
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Binds a port without listening yet.
+    """Bind a port without listening yet.
+
+    Args:
+        host: Address or name of this machine.
+        port: The port; 0 picks a free one.
 
     Raises:
         OSError: If it is taken, or the address is none of this machine.
@@ -28,12 +32,17 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def joined(host: str, port: int) -> str:
-    """Writes HOST:PORT, as it stands in URLs."""
+    """Write HOST:PORT, as it stands in URLs.
+
+    Args:
+        host: Address or name; an IPv6 address gets brackets.
+        port: The port.
+    """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def http_server(app: Callable, **settings: Any) -> uvicorn.Server:
-    """Makes a server of HTTP for sockets that are bound already, which neither logs nor names itself.
+    """Make a server of HTTP for sockets that are bound already, which neither logs nor names itself.
 
     Args:
         app: What answers.

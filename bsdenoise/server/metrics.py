@@ -47,7 +47,7 @@ class Metrics:
         self._registry.register(self)
 
     def answered(self, model: str, status: str, entrypoint: str, seconds: float, method: str = "predict") -> None:
-        """Counts a request.
+        """Count a request.
 
         Args:
             model: The model's name, as it was asked for.
@@ -64,28 +64,45 @@ class Metrics:
             self._latencies[model, method, entrypoint].add(seconds)
 
     def computed(self, model: str, seconds: float) -> None:
-        """Notes how long a computation took."""
+        """Note how long a computation took.
+
+        Args:
+            model: The model's name.
+            seconds: How long it took.
+        """
         with self._lock:
             self._runtimes[model, "predict", "TF1"].add(seconds)
 
     def loaded(self, folder: str, is_loaded: bool, seconds: float | None = None) -> None:
-        """Counts an attempt to load a version, and how long it took if that is known."""
+        """Count an attempt to load a version, and how long it took if that is known.
+
+        Args:
+            folder: Folder of the version.
+            is_loaded: Whether the attempt succeeded.
+            seconds: How long it took; `None` if that is not known.
+        """
         with self._lock:
             self._loads[folder, "success" if is_loaded else "fail"] += 1
             if is_loaded and seconds is not None:
                 self._load_times[folder,] += round(MICROSECONDS * seconds)
 
     def warmed_up(self, folder: str, status: str, seconds: float) -> None:
-        """Notes how long the warm-up requests of a version took, and how they ended, such as "OK"."""
+        """Note how long the warm-up requests of a version took, and how they ended, such as "OK".
+
+        Args:
+            folder: Folder of the version.
+            status: The outcome, a name of gRPC's status codes.
+            seconds: How long it took.
+        """
         with self._lock:
             self._warm_ups[folder, status].add(seconds)
 
     def text(self) -> bytes:
-        """Gives all of it in Prometheus' text format."""
+        """Return all of it in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Gives the metrics to `prometheus_client`."""
+        """Return the metrics to `prometheus_client`."""
         with self._lock:
             # `prometheus_client` would add "_total" to the names of counters.
             yield _untyped(REQUEST_COUNT, "Requests answered.", ("model_name", "status"), self._counts)

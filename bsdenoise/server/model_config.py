@@ -13,7 +13,7 @@ PLATFORM = "tensorflow"
 
 
 def parse_labels(texts: Sequence[str]) -> dict[str, int]:
-    """Reads labels such as "stable=1".
+    """Read labels such as "stable=1".
 
     Raises:
         ValueError: If one is no label with a version, or comes twice.
@@ -30,7 +30,7 @@ def parse_labels(texts: Sequence[str]) -> dict[str, int]:
 
 
 def from_folder(folder: Path, name: str, labels: dict[str, int]) -> ModelSettings:
-    """Serves the newest version in a folder, or those that have labels.
+    """Serve the newest version in a folder, or those that have labels.
 
     Args:
         folder: The folder of versions.
@@ -49,7 +49,7 @@ def from_folder(folder: Path, name: str, labels: dict[str, int]) -> ModelSetting
 
 
 def from_file(path: Path) -> list[ModelSettings]:
-    """Reads a ModelServerConfig, a text of protocol buffers.
+    """Read a ModelServerConfig, a text of protocol buffers.
 
     Relative folders in it are taken from the working directory, as TensorFlow-Serving does.
 
@@ -73,7 +73,7 @@ def from_file(path: Path) -> list[ModelSettings]:
 
 
 def to_text(models: Sequence[ModelSettings]) -> str:
-    """Writes a ModelServerConfig."""
+    """Write a ModelServerConfig."""
     config = model_server_config_pb2.ModelServerConfig()
     for model in models:
         entry = config.model_config_list.config.add(
@@ -112,7 +112,7 @@ def _model(path: Path, entry: model_server_config_pb2.ModelConfig) -> ModelSetti
 
 
 def _check(model: ModelSettings) -> None:
-    """Refuses what cannot be served, and says what should have been named."""
+    """Refuse what cannot be served, and say what should have been named."""
     folder = model.base_path
     if folder.suffix == ".keras":
         raise ValueError(f"{folder}: is a model of Keras. Export it: bsdenoise export {folder} --out DIR")

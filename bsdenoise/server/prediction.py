@@ -71,7 +71,7 @@ def predict(
     timeout: float | None = None,
     is_gone: Callable[[], bool] = lambda: False,
 ) -> Prediction:
-    """Answers one request.
+    """Answer one request.
 
     Args:
         house: The server's parts.
@@ -119,7 +119,7 @@ def _check_pixels(inputs, max_pixels) -> None:
 
 
 def _pixels(array) -> int:
-    """Counts the pixels of a batch of images, or of image files by their headers."""
+    """Count the pixels of a batch of images, or of image files by their headers."""
     if array.dtype == object:
         return sum(_pixels_of_file(data) for data in array.flat)
     return math.prod(array.shape[:-1]) if array.ndim == IMAGE_RANK else 0

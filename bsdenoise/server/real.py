@@ -22,7 +22,7 @@ _ALL_ADDRESSES = ("0.0.0.0", "::", "")
 
 
 def find() -> Path | None:
-    """Gives the binary, if it is on the PATH."""
+    """Return the binary, if it is on the PATH."""
     found = shutil.which(BINARY)
     return Path(found) if found else None
 
@@ -38,7 +38,7 @@ def arguments(
     models_path: str,
     monitoring_path: str,
 ) -> list[str]:
-    """Gives its command line, without the binary.
+    """Return its command line, without the binary.
 
     It has no queue. Its threads bound what it takes on: beyond them, requests are refused over gRPC and wait over REST.
 
@@ -85,7 +85,7 @@ def replace_process(
     poll_seconds: float,
     retry_seconds: float,
 ) -> NoReturn:
-    """Becomes the real server: it has this process' number, gets its signals, and its exit code is this one's.
+    """Become the real server: it has this process' number, gets its signals, and its exit code is this one's.
 
     Args:
         binary: The server.
@@ -129,7 +129,7 @@ def _free_port() -> int:
 
 
 def _file_in_memory(name: str, text: str) -> str:
-    """Makes a file that lasts as long as the process, whatever program that becomes, and gives its path."""
+    """Make a file that lasts as long as the process, whatever program that becomes, and return its path."""
     descriptor = os.memfd_create(name, 0)  # 0: it stays open through exec
     os.write(descriptor, text.encode())
     return f"/proc/self/fd/{descriptor}"

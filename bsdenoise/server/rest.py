@@ -37,7 +37,7 @@ CLIENT_CLOSED = 499  # nobody reads it; nginx' number for a client that hung up
 
 
 def make_app(house: House) -> Starlette:
-    """Makes the ASGI application of a server.
+    """Make the ASGI application of a server.
 
     Args:
         house: The server's parts.
@@ -57,7 +57,7 @@ class _Rest:
         self._taken = 0  # touched by the event loop's thread alone
 
     async def answer(self, request: Request) -> Response:
-        """Answers a request, whatever it is."""
+        """Answer a request, whatever it is."""
         path = request.scope["raw_path"].decode("latin-1")
         try:
             return await self._answer(request, path)
@@ -113,7 +113,7 @@ class _Rest:
             self._taken -= 1
 
     def _compute(self, body: bytes, match: re.Match, is_gone: threading.Event) -> bytes:
-        """Does all of a prediction, from the text to the text."""
+        """Do all of a prediction, from the text to the text."""
         spec, method = _spec(match), match["method"].lower()
         start = time.monotonic()
         with contextlib.ExitStack() as reading:
@@ -139,7 +139,7 @@ class _Rest:
         return json_out.predictions(answer.outputs, is_row_form)
 
     def _refuse(self, document: dict, spec: Spec, method: str) -> None:
-        """Answers what no denoiser can do, as TensorFlow-Serving answers it."""
+        """Answer what no denoiser can do, as TensorFlow-Serving answers it."""
         json_in.check_examples(document, method)
         with self._house.models.borrow(spec.name, spec.version, spec.label) as servable:
             definition = servable.signature(spec.signature)[1]

@@ -91,7 +91,7 @@ class LocalServer:
         return self._gate.waiting
 
     def start(self) -> None:
-        """Loads the models, then opens the ports.
+        """Load the models, then open the ports.
 
         Raises:
             ServingError: If a model has no version that can be loaded.
@@ -115,7 +115,7 @@ class LocalServer:
         self._on_change()
 
     def stop(self, grace: float = GRACE_SECONDS) -> bool:
-        """Takes no new requests, and waits for those that it has taken.
+        """Take no new requests, and wait for those that it has taken.
 
         Args:
             grace: Seconds that they may take.
@@ -155,7 +155,7 @@ class LocalServer:
         return servable
 
     def _on_change(self, line: str = "") -> None:
-        """Tells the health service and whoever listens what has changed."""
+        """Tell the health service and whoever listens what has changed."""
         if self._grpc:
             self._grpc.serves(all(self.models.is_available(name) for name in self.models.names))
         if line:
@@ -173,7 +173,7 @@ class _RestServer:
         )
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Begin to answer."""
         self._thread.start()
         end = time.monotonic() + _START_SECONDS
         while not self._server.started:
@@ -182,7 +182,7 @@ class _RestServer:
             time.sleep(0.005)
 
     def stop(self, timeout: float) -> bool:
-        """Closes the port, waits until all is answered, and says whether it is; gives the rest up."""
+        """Close the port, wait until all is answered, and say whether it is; give the rest up."""
         self._server.should_exit = True
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -193,7 +193,7 @@ class _RestServer:
 
 
 def _counted(app: Callable, arrivals: Arrivals) -> Callable:
-    """Wraps an ASGI application so that its predictions are counted, and refused while the server stops."""
+    """Wrap an ASGI application so that its predictions are counted, and refused while the server stops."""
 
     async def answer(scope, receive, send) -> None:
         if scope["method"] != "POST":

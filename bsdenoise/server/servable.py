@@ -14,7 +14,6 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -68,7 +67,7 @@ class Servable:
             raise ServingError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}") from error
 
     def signature(self, name: str) -> tuple[str, Any]:
-        """Gives the name and the `SignatureDef` that are meant by a name, of which "" is the default's.
+        """Return the name and the `SignatureDef` that are meant by a name, of which "" is the default's.
 
         Raises:
             ServingError: If there is none.
@@ -87,7 +86,7 @@ class Servable:
         outputs: Sequence[str] = (),
         timeout: float | None = None,
     ) -> dict[str, np.ndarray]:
-        """Runs a signature. It may be called from many threads at once.
+        """Run a signature. It may be called from many threads at once.
 
         Args:
             signature: Its name, "" for the default.
@@ -114,20 +113,20 @@ class Servable:
             raise _serving_error(error) from error
 
     def close(self) -> None:
-        """Frees the model's memory; nothing may be running."""
+        """Free the model's memory; nothing may be running."""
         self._handles.clear()
         self._session.close()
 
     def _handle(self, tensor: str):
-        """Gives what the session calls a tensor of the graph."""
+        """Return what the session calls a tensor of the graph."""
         if tensor not in self._handles:
             self._handles[tensor] = self._session.graph.get_tensor_by_name(tensor)._as_tf_output()
         return self._handles[tensor]
 
     def _run(self, feeds, fetches, timeout):
-        """Runs the session by its C++ entry: `Session.run` would compare shapes first, in words of its own."""
+        """Run the session by its C++ entry: `Session.run` would compare shapes first, in words of its own."""
         milliseconds = 0 if timeout is None else max(1, int(1000 * timeout))
-        options = config_pb2.RunOptions(timeout_in_ms=milliseconds).SerializeToString()
+        options = tf.compat.v1.RunOptions(timeout_in_ms=milliseconds).SerializeToString()
         buffer = pywrap_tf_session.TF_NewBufferFromString(options)
         try:
             return pywrap_tf_session.TF_SessionRun_wrapper(self._session._session, buffer, feeds, fetches, [], None)
@@ -135,7 +134,7 @@ class Servable:
             pywrap_tf_session.TF_DeleteBuffer(buffer)
 
     def _warm_up(self, folder: Path) -> None:
-        """Sends the version the requests that came with it. A file that is none is passed over, as TF-Serving does."""
+        """Send the version the requests that came with it. A file that is none is passed over, as TF-Serving does."""
         path = folder / WARM_UP
         if not path.is_file():
             return
@@ -156,7 +155,7 @@ class Servable:
 
 
 def _check_names(definition, inputs, outputs) -> None:
-    """Refuses inputs and outputs that the signature does not have."""
+    """Refuse inputs and outputs that the signature does not have."""
     expected, sent = set(definition.inputs), set(inputs)
     if len(sent) != len(expected):
         extra, missing = sent - expected, expected - sent

@@ -33,7 +33,7 @@ _FIELDS = {
 
 
 def to_arrays(protos: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, np.ndarray]:
-    """Unpacks the inputs of a request.
+    """Unpack the inputs of a request.
 
     Args:
         protos: A TensorProto for each input.
@@ -55,7 +55,7 @@ def to_arrays(protos: Mapping[str, tensor_pb2.TensorProto]) -> dict[str, np.ndar
 
 
 def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
-    """Packs an array as a TensorProto."""
+    """Pack an array as a TensorProto."""
     shape = tensor_shape_pb2.TensorShapeProto(
         dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=size) for size in array.shape]
     )

@@ -45,7 +45,7 @@ class ModelSettings:
     labels: Mapping[str, int] = field(default_factory=dict)
 
     def wanted(self) -> dict[int, Path]:
-        """Finds the folders of the versions that should be served."""
+        """Find the folders of the versions that should be served."""
         try:
             paths = [path for path in self.base_path.iterdir() if _is_version(path.name) and path.is_dir()]
         except OSError:
@@ -125,7 +125,7 @@ class Models:
         return list(self._settings)
 
     def start(self) -> None:
-        """Loads what is there, and watches the folders from then on.
+        """Load what is there, and watch the folders from then on.
 
         Raises:
             ServingError: If a model has no version that can be loaded.
@@ -139,7 +139,7 @@ class Models:
         self._thread.start()
 
     def close(self) -> None:
-        """Stops watching and frees all models; nothing may be running."""
+        """Stop watching and free all models; nothing may be running."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -149,13 +149,18 @@ class Models:
             self._retire("", version)
 
     def is_available(self, name: str) -> bool:
-        """Says whether some version of a model serves."""
+        """Say whether some version of a model serves."""
         with self._lock:
             return any(version.is_available for version in self._versions.get(name, {}).values())
 
     @contextlib.contextmanager
     def borrow(self, name: str, version: int | None = None, label: str | None = None) -> Iterator:
-        """Lends the servable of a version, by default the newest, which stays loaded inside of the block.
+        """Lend the servable of a version, by default the newest, which stays loaded inside of the block.
+
+        Args:
+            name: The model's name.
+            version: Its number; `None` for the newest that serves.
+            label: A label in place of the number.
 
         Raises:
             ServingError: If there is none.
@@ -171,9 +176,14 @@ class Models:
             self._free_if_unused(name, lent)
 
     def status(self, name: str, version: int | None = None, label: str | None = None) -> list[VersionStatus]:
-        """Gives the state of all versions of a model, or of one, the newest first.
+        """Return the state of all versions of a model, or of one, the newest first.
 
         An unknown label stands for all versions, as TensorFlow-Serving has it.
+
+        Args:
+            name: The model's name.
+            version: Its number; `None` for all.
+            label: A label in place of the number.
 
         Raises:
             ServingError: If there is no such model or version.
@@ -212,7 +222,7 @@ class Models:
                 _LOGGER.exception("the folders of the models could not be looked at")
 
     def _look(self) -> None:
-        """Loads what has come, then unloads what is no longer wanted, unless nothing else serves."""
+        """Load what has come, then unload what is no longer wanted, unless nothing else serves."""
         for name, model in self._settings.items():
             wanted = model.wanted()
             for number in sorted(wanted):
@@ -251,7 +261,7 @@ class Models:
         self._report(f"{name}: version {number} is served")
 
     def _retire(self, name: str, version: _Version) -> None:
-        """Takes a version out of service; it is freed once nobody uses it."""
+        """Take a version out of service; it is freed once nobody uses it."""
         with self._lock:
             if version.servable is None:
                 return
@@ -259,7 +269,7 @@ class Models:
         self._free_if_unused(name, version)
 
     def _free_if_unused(self, name: str, version: _Version) -> None:
-        """Frees a version that is out of service, after its last request."""
+        """Free a version that is out of service, after its last request."""
         with self._lock:
             if version.users or version.servable is None or version.is_available:
                 return

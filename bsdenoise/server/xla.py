@@ -6,7 +6,7 @@ MUST_COMPILE = "_XlaMustCompile"  # attribute of what `tf.function(jit_compile=T
 
 
 def signatures_that_need_it(meta_graph) -> dict[str, str]:
-    """Finds the signatures that call a function which must be compiled.
+    """Find the signatures that call a function which must be compiled.
 
     Args:
         meta_graph: The `MetaGraphDef` of a SavedModel.
@@ -25,7 +25,7 @@ def signatures_that_need_it(meta_graph) -> dict[str, str]:
 
 
 def _ancestors(nodes: dict, names: Iterable[str]) -> Iterator:
-    """Gives the nodes that some nodes are computed from, themselves included."""
+    """Return the nodes that some nodes are computed from, themselves included."""
     waiting, seen = list(names), set()
     while waiting:
         name = waiting.pop()
@@ -36,7 +36,7 @@ def _ancestors(nodes: dict, names: Iterable[str]) -> Iterator:
 
 
 def _first_call(nodes: Iterable, inside: str, functions: dict, seen: set[str]) -> str | None:
-    """Looks through nodes, and the functions that they call, for a call of a function that must be compiled."""
+    """Look through nodes, and the functions that they call, for a call of a function that must be compiled."""
     for node in nodes:
         for name in (node.op, *_called(node)):
             if name not in functions:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bsdenoise.config import TrainConfig
+from bsdenoise.config import NoiseConfig
 from bsdenoise.data.survey import Sample
 from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.noise import noise_floor, spec
@@ -15,7 +15,7 @@ TOO_LITTLE_DECLARED_RATIO = 1.25
 ALREADY_NOISY_RATIO = 0.3
 
 
-def say_what_is_wrong(config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
+def say_what_is_wrong(config: NoiseConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
     """Say so if the noise that the images show is not what the flags say of it.
 
     What is seen of noise is an estimate, which fine texture raises; so the quiet parts of images speak for there being
@@ -62,7 +62,7 @@ def say_what_is_wrong(config: TrainConfig, data: TrainingImages, sample: Sample,
         )
 
 
-def _in_own_units(config: TrainConfig, data: TrainingImages) -> str:
+def _in_own_units(config: NoiseConfig, data: TrainingImages) -> str:
     """Say what a fraction means of floats, whose full scale is 1 whatever they count."""
     if data.fractional or not spec.is_relative(config.noise):
         return ""

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from bsdenoise import network as networks
-from bsdenoise.config import TrainConfig
+from bsdenoise.config import NetworkConfig
 from bsdenoise.methods import Method
 
 EXPECTED = "Expected MODULE:NAME, or the name of an entry point of the group bsdenoise.networks"
@@ -44,11 +44,11 @@ def find(network: Any) -> Callable[..., Any]:
     return found
 
 
-def build(config: TrainConfig, method: Method, size: dict[str, int], precision: str) -> keras.Model:
+def build(config: NetworkConfig, method: Method, size: dict[str, int], precision: str) -> keras.Model:
     """Build the network of a training.
 
     Args:
-        config: The run's flags.
+        config: The run's flags of the network.
         method: Its method.
         size: As `Start.size`: arguments of `Method.network`, or the number of channels for one's own.
         precision: "float32" or "bfloat16".

@@ -11,7 +11,7 @@ from tqdm import tqdm
 import bsdenoise
 from bsdenoise import methods
 from bsdenoise import noise as noise_models
-from bsdenoise.config import TrainConfig
+from bsdenoise.config import DataConfig, NetworkConfig, TrainConfig, flags
 from bsdenoise.data.manifest import manifest
 from bsdenoise.data.sources import Selection, Source, check_partners, open_source, select
 from bsdenoise.data.survey import Sample, look_at
@@ -32,38 +32,18 @@ def check(config: TrainConfig) -> None:
     """Looks at the flags before anything is made.
 
     Raises:
-        ValueError: If one is out of range.
+        ValueError: If one is out of range, or some do not go together.
     """
-    counts = ("images", "batch", "crop", "log_every")
-    for name in (*counts, "validate_every", "validation_images", "validation_crop"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
-    if not 0.0 <= config.ema < 1.0:
-        raise ValueError(f"--ema must be at least 0 and below 1. Received: {config.ema}.")
-    for name in ("width", "depth", "channels", "micro_batch", "min_side", "workers"):
-        if getattr(config, name) is not None and getattr(config, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1. Received: {getattr(config, name)}.")
-    if config.seed < 0:
-        raise ValueError(f"--seed must not be negative. Received: {config.seed}.")
-    for name in ("checkpoint_minutes", "stall_minutes", "restarts"):
-        if not getattr(config, name) >= 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 0. Received: {getattr(config, name)}.")
-    if not 0.0 <= config.beta_2 < 1.0:
-        raise ValueError(f"--beta-2 must be at least 0 and below 1. Received: {config.beta_2}.")
-    if config.grow and config.init is None:
-        raise ValueError("--grow makes the network of --init wider; there is no --init.")
+    flags.check(config)
     _check_network(config)
     method_of(config)
-    least = max(config.crop, config.min_side or 1)
-    if config.max_side is not None and config.max_side < least:
-        raise ValueError(
-            f"--max-side must be at least the side of a crop (--crop {config.crop}) and --min-side. "
-            f"Received: {config.max_side}."
-        )
+    _check_sides(config)
 
 
-def _check_network(config: TrainConfig) -> None:
+def _check_network(config: NetworkConfig) -> None:
     """Looks for a network of one's own, which has its own sizes."""
+    if config.grow and config.init is None:
+        raise ValueError("--grow makes the network of --init wider; there is no --init.")
     if config.network is None:
         return
     own_network.find(config.network)
@@ -72,12 +52,27 @@ def _check_network(config: TrainConfig) -> None:
             raise ValueError(f"--{name} is for the networks of bsdenoise, not for one's own (--network).")
 
 
+def _check_sides(config: DataConfig) -> None:
+    """Refuse sizes that no image can have."""
+    least = max(config.crop, config.min_side or 1)
+    if config.max_side is not None and config.max_side < least:
+        raise ValueError(
+            f"--max-side must be at least the side of a crop (--crop {config.crop}) and --min-side. "
+            f"Received: {config.max_side}."
+        )
+
+
 def method_of(config: TrainConfig) -> Method:
     """Gives the method, with its own settings.
 
     Raises:
         ValueError: If there is none of that name, a setting is out of range, or it needs what the flags do not give.
     """
+    if config.method not in methods.names():
+        raise ValueError(
+            f"--method must be one of {', '.join(methods.names())}, or a method of one's own that is registered "
+            f"(docs/methods.md). Received: {config.method}."
+        )
     method = methods.get(config.method)
     if method.needs and bool(config.corrupt) == bool(config.targets):
         raise ValueError(
@@ -232,7 +227,7 @@ def provenance(
     }
 
 
-def _open_selected(config: TrainConfig, say: Callable[[str], None]) -> tuple[Source, Source | None]:
+def _open_selected(config: DataConfig, say: Callable[[str], None]) -> tuple[Source, Source | None]:
     """Opens the source, and what its images are compared with; keeps the images of the wanted sizes."""
     no_data = missing.parse_no_data(config.no_data)
 
@@ -273,7 +268,7 @@ def _normalised_noise(spec: str, sample: Sample, offset: float, scale: float) ->
     return rescaled.made()
 
 
-def _announce_ignored(config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
+def _announce_ignored(config: DataConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
     """Says how much of the images is ignored, and how many have a mask.
 
     Raises:

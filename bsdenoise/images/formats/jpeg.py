@@ -16,7 +16,7 @@ _REFUSED = "{} images are not supported: convert it to RGB, knowing that this ch
 
 
 def open_file(file: BinaryIO) -> ImageFile:
-    """Reads the headers.
+    """Read the headers.
 
     Raises:
         ValueError: If it is neither grey nor RGB. (Other errors are the decoder's.)
@@ -45,7 +45,11 @@ def open_file(file: BinaryIO) -> ImageFile:
 
 
 def check(shape: tuple[int, ...], dtype: Any) -> None:
-    """Checks that an array can be written.
+    """Check that an array can be written.
+
+    Args:
+        shape: (H, W), (H, W, C) or (N, H, W, C).
+        dtype: Type of the pixels.
 
     Raises:
         ValueError: If not.
@@ -54,7 +58,13 @@ def check(shape: tuple[int, ...], dtype: Any) -> None:
 
 
 def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
-    """Encodes an array, with colours at full resolution and the metadata of `like`."""
+    """Encode an array, with colours at full resolution and the metadata of `like`.
+
+    Args:
+        file: Open for writing.
+        array: (H, W) or (H, W, C), uint8.
+        like: Whose metadata it gets.
+    """
     known = like.metadata
     options: dict[str, Any] = {}
     if "icc_profile" in known and same_colours(array.shape, like.shape):

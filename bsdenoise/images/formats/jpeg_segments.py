@@ -101,7 +101,12 @@ def fits_xmp(known: dict[str, Any]) -> bool:
 
 
 def with_segments(data: bytes, extra: Sequence[Segment]) -> bytes:
-    """Put segments into an encoded JPEG, behind those of applications at its beginning."""
+    """Put segments into an encoded JPEG, behind those of applications at its beginning.
+
+    Args:
+        data: The encoded file.
+        extra: The segments, in their order.
+    """
     position = 2
     while data[position] == 0xFF and _APP0 <= data[position + 1] <= _APP15:
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")

@@ -37,7 +37,7 @@ _UNREADABLE = frozenset(
 
 
 def unreadable_kind(name: str) -> str | None:
-    """Gives the suffix of an image file that cannot be read, in lower case; `None` for files that are no images."""
+    """Return the suffix of an image file that cannot be read, in lower case; `None` for files that are no images."""
     stem, suffix = os.path.splitext(name.lower())
     if suffix in _COMPRESSED:
         inner = os.path.splitext(stem)[1]
@@ -58,12 +58,17 @@ class LeftOut:
     kinds: Counter[str] = field(default_factory=Counter)
 
     def add(self, results: int, kinds: Mapping[str, int]) -> None:
-        """Counts what was left out of one folder."""
+        """Count what was left out of one folder.
+
+        Args:
+            results: How many results of this package.
+            kinds: How many files that cannot be read, by their suffix.
+        """
         self.results += results
         self.kinds.update(kinds)
 
     def notes(self, source: object) -> list[str]:
-        """Says what was left out of a source, one thing a line."""
+        """Say what was left out of a source, one thing a line."""
         lines = []
         if self.results:
             lines.append(
@@ -75,7 +80,7 @@ class LeftOut:
         return lines
 
     def kinds_in_words(self) -> str:
-        """Says how many files of which kinds there are, the most frequent first; "" if there are none."""
+        """Say how many files of which kinds there are, the most frequent first; "" if there are none."""
         kinds = sorted(self.kinds.items(), key=lambda item: (-item[1], item[0]))
         words = [_files(count, kind) for kind, count in kinds[:MOST_KINDS]]
         if len(kinds) > MOST_KINDS:

@@ -68,11 +68,22 @@ def open_file(file: BinaryIO, axes: str | None = None) -> ImageFile:
 
 
 def check(shape: tuple[int, ...], dtype: Any) -> None:
-    """Take every array."""
+    """Take every array.
+
+    Args:
+        shape: (H, W), (H, W, C) or (N, H, W, C).
+        dtype: Type of the pixels.
+    """
 
 
 def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
-    """Write an array, with the axes of the array that it was made of."""
+    """Write an array, with the axes of the array that it was made of.
+
+    Args:
+        file: Open for writing.
+        array: (H, W), (H, W, C) or (N, H, W, C).
+        like: What was read; its axes are kept if the images have its shape.
+    """
     layout = kept_layout(like, array.shape)
     if layout is not None:
         images, array = array, np.empty(layout.shape, array.dtype)
@@ -112,6 +123,11 @@ def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Picture | Image
 
 
 def kept_layout(like: Picture | ImageFile, shape: tuple[int, ...]) -> Layout | None:
-    """Return the layout of the array that was read, if images of this shape can have it too."""
+    """Return the layout of the array that was read, if images of this shape can have it too.
+
+    Args:
+        like: What was read.
+        shape: Shape of the images that are written.
+    """
     layout = like.metadata.get("layout")
     return layout if isinstance(layout, Layout) and layout.images_shape == shape else None

@@ -21,7 +21,12 @@ _SIGNIFICANT_BITS = re.compile(r"""\s+SignificantBits\s*=\s*["']\d+["']""")
 
 
 def check(description: str, num_pages: int, samples_per_pixel: int) -> None:
-    """Refuses a description that claims more than the file can hold, before anything of that size is made.
+    """Refuse a description that claims more than the file can hold, before anything of that size is made.
+
+    Args:
+        description: The OME-XML of the file.
+        num_pages: How many pages the file has.
+        samples_per_pixel: How many samples a pixel of them has.
 
     Raises:
         ValueError: If it does, or is no XML.
@@ -59,7 +64,7 @@ def significant_bits(description: str) -> int | None:
 def adapted(
     description: bytes, dtype: np.dtype, keeps_bits: bool = True, samples: tuple[int, int] | None = None
 ) -> bytes:
-    """Makes the description of a file whose pages stand in the order of the axes, with pixels of the given type.
+    """Make the description of a file whose pages stand in the order of the axes, with pixels of the given type.
 
     All else, such as the names of channels and the size of a pixel, stays as it is, letter by letter.
 

@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
 
 
 def open_file(file: BinaryIO) -> ImageFile:
-    """Reads header and chunks.
+    """Read header and chunks.
 
     Raises:
         ValueError: If it is broken, or of a kind that is not supported.
@@ -90,7 +90,11 @@ def open_file(file: BinaryIO) -> ImageFile:
 
 
 def check(shape: tuple[int, ...], dtype: Any) -> None:
-    """Checks that an array can be written.
+    """Check that an array can be written.
+
+    Args:
+        shape: (H, W), (H, W, C) or (N, H, W, C).
+        dtype: Type of the pixels.
 
     Raises:
         ValueError: If not.
@@ -99,7 +103,13 @@ def check(shape: tuple[int, ...], dtype: Any) -> None:
 
 
 def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
-    """Encodes an array, with the metadata of `like`."""
+    """Encode an array, with the metadata of `like`.
+
+    Args:
+        file: Open for writing.
+        array: (H, W) or (H, W, C), uint8 or uint16.
+        like: Whose metadata it gets.
+    """
     known = like.metadata
     if like.format == "PNG":
         kept = known.get("chunks", ())
@@ -124,7 +134,7 @@ def encode(array: np.ndarray, level: int | None = None) -> bytes:
 
 
 def read_header(data: bytes) -> Header:
-    """Reads the header chunk.
+    """Read the header chunk.
 
     Raises:
         ValueError: If the bytes do not begin like a PNG file.
@@ -136,7 +146,7 @@ def read_header(data: bytes) -> Header:
 
 
 def chunks(file: BinaryIO) -> Iterator[Chunk]:
-    """Walks over the chunks up to the end chunk, leaving out those of the pixels, and those whose checksum is wrong.
+    """Walk over the chunks up to the end chunk, leaving out those of the pixels, and those whose checksum is wrong.
 
     Raises:
         ValueError: If the file ends within a chunk.
@@ -160,7 +170,12 @@ def chunks(file: BinaryIO) -> Iterator[Chunk]:
 
 
 def with_chunks(data: bytes, extra: tuple[Chunk, ...]) -> bytes:
-    """Puts chunks into an encoded PNG, behind its header, where every kind of `KEPT_CHUNKS` may stand."""
+    """Put chunks into an encoded PNG, behind its header, where every kind of `KEPT_CHUNKS` may stand.
+
+    Args:
+        data: The encoded file.
+        extra: Kinds and contents of the chunks, in their order.
+    """
     packed = b"".join(
         struct.pack(">I4s", len(chunk.data), chunk.name) + chunk.data + _checksum(chunk.name, chunk.data)
         for chunk in extra
@@ -169,7 +184,7 @@ def with_chunks(data: bytes, extra: tuple[Chunk, ...]) -> bytes:
 
 
 def icc_profile(kept: tuple[Chunk, ...]) -> bytes | None:
-    """Finds the ICC profile, unpacked; `None` where there is none or it is broken."""
+    """Find the ICC profile, unpacked; `None` where there is none or it is broken."""
     for chunk in kept:
         if chunk.name == b"iCCP":
             packed = chunk.data.partition(b"\0")[2][1:]  # behind the name comes the method, always 0
@@ -181,12 +196,12 @@ def icc_profile(kept: tuple[Chunk, ...]) -> bytes | None:
 
 
 def exif(kept: tuple[Chunk, ...]) -> bytes | None:
-    """Finds the EXIF block, beginning at its TIFF header."""
+    """Find the EXIF block, beginning at its TIFF header."""
     return next((chunk.data for chunk in kept if chunk.name == b"eXIf"), None)
 
 
 def dots_per_inch(kept: tuple[Chunk, ...]) -> tuple[float, float] | None:
-    """Finds the resolution, (x, y) in dots per inch, where it is stated in a unit of length."""
+    """Find the resolution, (x, y) in dots per inch, where it is stated in a unit of length."""
     for chunk in kept:
         if chunk.name == b"pHYs" and len(chunk.data) == 9 and chunk.data[8] == UNIT_METRE:
             x, y = struct.unpack(">II", chunk.data[:8])
@@ -220,7 +235,7 @@ def num_other_texts(kept: tuple[Chunk, ...]) -> int:
 
 
 def metadata_chunks(known: dict[str, Any]) -> tuple[Chunk, ...]:
-    """Makes the chunks for metadata that come from another format."""
+    """Make the chunks for metadata that come from another format."""
     made = []
     if known.get("icc_profile"):
         made.append(Chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(known["icc_profile"])))
@@ -248,7 +263,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _check_kind(header: Header) -> None:
-    """Refuses what holds no measured noise, and what would not fit into memory."""
+    """Refuse what holds no measured noise, and what would not fit into memory."""
     if header.bits == 1:
         raise ValueError("1 bit per pixel tells nothing of how noisy a pixel was: there is no noise level to remove")
     if header.bits < 8 and header.kind == "grey":
@@ -262,7 +277,7 @@ def _check_kind(header: Header) -> None:
 
 
 def _palette(found: list[Chunk]) -> np.ndarray:
-    """Finds the palette, uint8 (number of colours, 3)."""
+    """Find the palette, uint8 (number of colours, 3)."""
     packed = next((chunk.data for chunk in found if chunk.name == b"PLTE"), b"")
     if not packed or len(packed) % 3:
         raise ValueError("its palette is missing or broken")

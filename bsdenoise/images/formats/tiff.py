@@ -23,7 +23,7 @@ NUM_KNOWN_LAYOUTS = 64  # files whose chain of pages is not followed anew for ea
 
 
 def open_file(file: BinaryIO) -> ImageFile:
-    """Reads the headers.
+    """Read the headers.
 
     Raises:
         ValueError: If it is broken, or of a kind that is not supported. (Other errors are tifffile's.)
@@ -51,7 +51,11 @@ def open_file(file: BinaryIO) -> ImageFile:
 
 
 def check(shape: tuple[int, ...], dtype: Any) -> None:
-    """Checks that an array can be written.
+    """Check that an array can be written.
+
+    Args:
+        shape: (H, W), (H, W, C) or (N, H, W, C).
+        dtype: Type of the pixels.
 
     Raises:
         ValueError: If not.
@@ -60,7 +64,13 @@ def check(shape: tuple[int, ...], dtype: Any) -> None:
 
 
 def write(file: BinaryIO, array: np.ndarray, like: Picture | ImageFile) -> None:
-    """Writes an array; like a TIFF with all that this knows, like others with profile, resolution and orientation."""
+    """Write an array; like a TIFF with all that this knows, like others with profile, resolution and orientation.
+
+    Args:
+        file: Open for writing.
+        array: (H, W), (H, W, C) or (N, H, W, C).
+        like: Whose axes, arrangement and metadata it gets, as far as they fit.
+    """
     layout = like.metadata.get("tiff")
     metadata = dict(like.metadata)
     if not pixels.same_colours(array.shape, like.shape):
@@ -84,7 +94,7 @@ class _Reader:
     _array: Any = None
 
     def read(self, index: int) -> np.ndarray:
-        """Reads one image, (H, W) or (H, W, C)."""
+        """Read one image, (H, W) or (H, W, C)."""
         layout = self.layout
         position = np.unravel_index(index, [layout.shape[axis] for axis in layout.outer]) if layout.outer else ()
         where = {axis: int(number) for axis, number in zip(layout.outer, position, strict=True)}
@@ -99,7 +109,7 @@ class _Reader:
         return image[..., np.newaxis] if image.ndim == 2 and layout.num_images > 1 else image
 
     def read_window(self, index: int, rows: slice, columns: slice) -> np.ndarray:
-        """Reads rows and columns of one image, (h, w) or (h, w, C): from bare pixels, or from tiles and strips."""
+        """Read rows and columns of one image, (h, w) or (h, w, C): from bare pixels, or from tiles and strips."""
         layout = self.layout
         if layout.offsets is not None and self._segments() is None:
             if self._whole is None or self._whole[0] != index:
@@ -122,7 +132,7 @@ class _Reader:
         return image[..., np.newaxis] if image.ndim == 2 and layout.num_images > 1 else image
 
     def _segments(self) -> Any:
-        """Gives the series as an array whose chunks are tiles or strips; `None` if a page is in one piece."""
+        """Return the series as an array whose chunks are tiles or strips; `None` if a page is in one piece."""
         if self._array is None:
             import zarr  # only here: it takes a while
 
@@ -135,7 +145,7 @@ class _Reader:
         return self._array
 
     def _from_frame(self, where: dict[int, int]) -> np.ndarray:
-        """Cuts (H, W) or (H, W, S) out of a frame; `where` gives a position on every other axis."""
+        """Cut (H, W) or (H, W, S) out of a frame; `where` gives a position on every other axis."""
         layout = self.layout
         split = layout.num_frame_axes
         number = 0
@@ -153,7 +163,7 @@ class _Reader:
         return part.transpose([left.index(axis) for axis in names])
 
     def _frame(self, number: int) -> np.ndarray:
-        """Reads the pages of a frame."""
+        """Read the pages of a frame."""
         layout = self.layout
         per_frame = layout.num_pages // math.prod(layout.shape[: layout.num_frame_axes])
         shape = layout.shape[layout.num_frame_axes :]
@@ -171,7 +181,7 @@ class _Reader:
         return (pages[0] if per_frame == 1 else np.stack(pages)).reshape(shape)
 
     def _colours(self, image: np.ndarray) -> np.ndarray:
-        """Turns samples into grey or RGB."""
+        """Turn samples into grey or RGB."""
         layout = self.layout
         if layout.palette is not None:
             return pixels.palette_lookup(image, layout.palette)
@@ -213,5 +223,5 @@ def _layout(file: BinaryIO) -> Layout:
 
 @functools.lru_cache(NUM_KNOWN_LAYOUTS)
 def _known_layout(stamped: _Stamped) -> Layout:
-    """Follows the chain of pages; training reads one image of a stack after the other, each time anew."""
+    """Follow the chain of pages; training reads one image of a stack after the other, each time anew."""
     return tiff_headers.examine(stamped.file)

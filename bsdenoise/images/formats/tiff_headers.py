@@ -37,7 +37,7 @@ _KINDS_OF_COLOUR: dict[int, str] = {
 
 
 def examine(file: BinaryIO) -> Layout:
-    """Reads the headers of a file.
+    """Read the headers of a file.
 
     Raises:
         ValueError: If it is broken or not understood. (Other errors are tifffile's.)
@@ -92,14 +92,20 @@ def examine(file: BinaryIO) -> Layout:
 
 @contextmanager
 def opened(file: BinaryIO) -> Iterator[TiffFile]:
-    """Opens a file with tifffile, which may look into no other file, and whose log is not shown."""
+    """Open a file with tifffile, which may look into no other file, and whose log is not shown."""
     file.seek(0)
     with silence(), TiffFile(file, _multifile=False, is_mmstack=False, is_ndtiff=False, is_scanimage=False) as tif:
         yield tif
 
 
 def read_page(file: BinaryIO, tif: TiffFile, layout: Layout, number: int) -> np.ndarray:
-    """Decodes one page: the samples as they are stored, native byte order.
+    """Decode one page: the samples as they are stored, native byte order.
+
+    Args:
+        file: The open file.
+        tif: The same, as tifffile has it.
+        layout: What its headers say, with the place of each page.
+        number: Number of the page, from 0.
 
     Raises:
         ValueError: If it is broken. (Other errors are tifffile's.)
@@ -115,7 +121,7 @@ def read_page(file: BinaryIO, tif: TiffFile, layout: Layout, number: int) -> np.
 
 
 def _page_offsets(file: BinaryIO, tif: TiffFile) -> list[int]:
-    """Follows the chain of page headers; tifffile passes over a broken one, and with it over the rest of the file."""
+    """Follow the chain of page headers; tifffile passes over a broken one, and with it over the rest of the file."""
     tiff = tif.tiff
     offsets: list[int] = []
     known: set[int] = set()
@@ -139,7 +145,7 @@ def _page_offsets(file: BinaryIO, tif: TiffFile) -> list[int]:
 
 
 def _check_tags(file: BinaryIO, tif: TiffFile, offset: int, file_size: int) -> None:
-    """Looks for descriptions beyond the end of the file; tifffile goes on without them, and with other axes."""
+    """Look for descriptions beyond the end of the file; tifffile goes on without them, and with other axes."""
     tiff = tif.tiff
     for code, kind, count, value in _entries(file, tif, offset):
         size = count * TYPE_SIZES.get(kind, 1)
@@ -170,7 +176,7 @@ def _has_texts_of_its_own(file: BinaryIO, tif: TiffFile, offsets: list[int]) -> 
 
 
 def _only_series(tif: TiffFile) -> TiffPageSeries:
-    """Finds the one series of full-size images."""
+    """Find the one series of full-size images."""
     found = [series for series in tif.series if not series.keyframe.is_reduced]
     shapes = [series.shape for series in found]
     for series in found:  # tifffile takes a second image of half the size for a level of a pyramid
@@ -189,7 +195,7 @@ def _only_series(tif: TiffFile) -> TiffPageSeries:
 
 
 def _locate(series: TiffPageSeries, page: TiffPage, file_size: int) -> tuple[int, int, np.ndarray | None]:
-    """Finds the pages of a series: their number, and where their pixels begin or the header of each is."""
+    """Find the pages of a series: their number, and where their pixels begin or the header of each is."""
     size = math.prod(series.shape)
     start, offsets = series.dataoffset, None
     if start is not None:  # pixels of all pages follow each other, perhaps with a header for the first page alone
@@ -210,7 +216,7 @@ def _locate(series: TiffPageSeries, page: TiffPage, file_size: int) -> tuple[int
 
 
 def _checked_type(page: TiffPage) -> np.dtype:
-    """Gives the type of the pixels; refuses what is not grey or RGB, or holds no measured noise."""
+    """Return the type of the pixels; refuse what is not grey or RGB, or holds no measured noise."""
     if page.bitspersample == 1:
         raise ValueError("1 bit per pixel tells nothing of how noisy a pixel was: there is no noise level to remove")
     if page.dtype is None:
@@ -233,7 +239,7 @@ def _checked_type(page: TiffPage) -> np.dtype:
 
 
 def _check_data(frame: Any, page: TiffPage, file_size: int) -> None:
-    """Compares what the header of a page claims with what the file holds."""
+    """Compare what the header of a page claims with what the file holds."""
     offsets, counts = frame.dataoffsets, frame.databytecounts
     if not offsets or len(offsets) != len(counts) or 0 in counts:
         raise ValueError("parts of its pixels are missing")
@@ -250,7 +256,7 @@ def _check_data(frame: Any, page: TiffPage, file_size: int) -> None:
 
 
 def _palette(page: TiffPage, kind: str) -> tuple[np.ndarray | None, list[str]]:
-    """Gives the colours of a palette, uint8, and the note; microscopes colour measured greys, which are kept."""
+    """Return the colours of a palette, uint8, and the note; microscopes colour measured greys, which are kept."""
     if page.photometric != PHOTOMETRIC.PALETTE or kind in ("imagej", "ome"):
         return None, []
     colours = np.asarray(page.colormap).T
@@ -260,7 +266,7 @@ def _palette(page: TiffPage, kind: str) -> tuple[np.ndarray | None, list[str]]:
 
 
 def _without_alpha(page: TiffPage) -> tuple[int, tuple[int, ...]]:
-    """Counts the samples but for alpha, and gives the ExtraSamples tag without it."""
+    """Count the samples but for alpha, and return the ExtraSamples tag without it."""
     extra = tuple(int(value) for value in page.extrasamples)
     has_alpha = bool(extra) and extra[-1] in _ALPHA and page.samplesperpixel > 1
     return page.samplesperpixel - has_alpha, extra[:-1] if has_alpha else extra
@@ -282,7 +288,7 @@ _SILENCER = _Silencer()
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Keeps tifffile's log of this thread off the terminal."""
+    """Keep tifffile's log of this thread off the terminal."""
     logging.getLogger("tifffile").addFilter(_SILENCER)  # no more than once, whatever the number of calls
     local = _SILENCER.local
     local.depth = getattr(local, "depth", 0) + 1

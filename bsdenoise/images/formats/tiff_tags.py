@@ -148,7 +148,11 @@ def collect(file: BinaryIO, tif: TiffFile, page: TiffPage, kind: str, has_texts:
 
 
 def common_metadata(tags: Tags, byteorder: str) -> dict[str, Any]:
-    """Translates what other formats know too.
+    """Translate what other formats know too.
+
+    Args:
+        tags: The tags of the file.
+        byteorder: "<" or ">".
 
     Returns:
         As far as they are there `icc_profile`, `xmp`, `photoshop`, `iptc`, `dpi`, and the orientation as an EXIF block.
@@ -212,7 +216,7 @@ def holds_exif(block: bytes) -> bool:
 
 
 def from_common(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Translates metadata of other formats to arguments of tifffile's writer."""
+    """Translate metadata of other formats to arguments of tifffile's writer."""
     options: dict[str, Any] = {"extratags": [], "software": "bsdenoise"}
     if "icc_profile" in metadata:
         options["iccprofile"] = metadata["icc_profile"]
@@ -238,7 +242,12 @@ def from_common(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_writer(tag: tuple[int, int, int, bytes, bool], byteorder: str) -> tuple[int, int, int, Any, bool]:
-    """Prepare a tag for tifffile, which counts fractions twice if they come as bytes."""
+    """Prepare a tag for tifffile, which counts fractions twice if they come as bytes.
+
+    Args:
+        tag: Code, kind, count, value as bytes, and whether it stands on the first page alone.
+        byteorder: "<" or ">".
+    """
     code, kind, count, data, is_first = tag
     if kind not in _FRACTIONS or len(data) != 8 * count:
         return tag
@@ -246,12 +255,12 @@ def for_writer(tag: tuple[int, int, int, bytes, bool], byteorder: str) -> tuple[
 
 
 def _bytes(file: BinaryIO, tag: Any) -> bytes:
-    """Reads a tag's value as it stands in the file."""
+    """Read a tag's value as it stands in the file."""
     file.seek(tag.valueoffset)
     return file.read(tag.valuebytecount)
 
 
 def _numbers(kind: int, data: bytes, byteorder: str) -> tuple[int, ...]:
-    """Unpacks SHORT and LONG values."""
+    """Unpack SHORT and LONG values."""
     code = {3: "H", 4: "I"}.get(kind)
     return struct.unpack(f"{byteorder}{len(data) // struct.calcsize(code)}{code}", data) if code else ()

@@ -22,7 +22,7 @@ TILE = 512
 
 
 def write_like(file: BinaryIO, array: np.ndarray, layout: Layout) -> None:
-    """Writes images with the axes, arrangement, compression and tags of a file that was read.
+    """Write images with the axes, arrangement, compression and tags of a file that was read.
 
     More pixels than a classic TIFF can hold go into a BigTIFF. For an ImageJ stack that is a compromise: its
     description stays true, but ImageJ itself opens such a file through Bio-Formats only.
@@ -81,7 +81,13 @@ def write_like(file: BinaryIO, array: np.ndarray, layout: Layout) -> None:
 
 
 def can_write_like(shape: tuple[int, ...], dtype: np.dtype, layout: Layout) -> bool:
-    """Tells whether images fit the layout of a file: some kinds fix the type, or the number of samples."""
+    """Tell whether images fit the layout of a file: some kinds fix the type, or the number of samples.
+
+    Args:
+        shape: Shape of the images.
+        dtype: Type of their pixels.
+        layout: That of the file.
+    """
     if shape != layout.image_shape:
         return False
     if layout.kind == "imagej":
@@ -91,7 +97,12 @@ def can_write_like(shape: tuple[int, ...], dtype: np.dtype, layout: Layout) -> b
 
 
 def are_independent(shape: tuple[int, ...], like: Picture | ImageFile) -> bool:
-    """Tell whether the channels of what is written like a file are no colours, as those of the file."""
+    """Tell whether the channels of what is written like a file are no colours, as those of the file.
+
+    Args:
+        shape: Shape of what is written.
+        like: What was read.
+    """
     return like.independent_channels and shape[-1:] == like.shape[-1:]
 
 
@@ -102,7 +113,7 @@ def write_new(
     layout: Layout | None = None,
     independent_channels: bool = False,
 ) -> None:
-    """Writes images with the little that other formats know too.
+    """Write images with the little that other formats know too.
 
     Grey and RGB images are plain pages. For stacks, and for channels that are no RGB, which become pages of their own,
     a description names the axes: OME's for what was OME, otherwise tifffile's.
@@ -154,14 +165,14 @@ def write_new(
 
 
 def _is_tiled(page_shape: tuple[int, ...], layout: Layout | None = None) -> bool:
-    """Tells whether pages are written in tiles; those with a depth, and ImageJ's, never are."""
+    """Tell whether pages are written in tiles; those with a depth, and ImageJ's, never are."""
     if layout is not None and (layout.is_volume or layout.kind == "imagej"):
         return False
     return math.prod(sorted(page_shape)[-2:]) > TILED_PIXELS
 
 
 def _tiles(page: np.ndarray, is_planar: bool) -> Iterator[np.ndarray]:
-    """Cuts a page, (H, W), (H, W, S) or (S, H, W), into tiles in the order of the file."""
+    """Cut a page, (H, W), (H, W, S) or (S, H, W), into tiles in the order of the file."""
     for plane in page if is_planar else [page]:
         for top in range(0, plane.shape[0], TILE):
             for left in range(0, plane.shape[1], TILE):
@@ -169,7 +180,7 @@ def _tiles(page: np.ndarray, is_planar: bool) -> Iterator[np.ndarray]:
 
 
 def _written_axes(layout: Layout) -> tuple[str, tuple[int, ...]]:
-    """Gives the axes and their lengths after alpha is dropped, or a palette turned into colours."""
+    """Return the axes and their lengths after alpha is dropped, or a palette turned into colours."""
     axes, shape = layout.axes, layout.shape
     if layout.drops_alpha:
         number = axes.index("S")
@@ -182,7 +193,7 @@ def _written_axes(layout: Layout) -> tuple[str, tuple[int, ...]]:
 
 
 def _written_page_shape(layout: Layout) -> tuple[int, ...]:
-    """Gives the shape of a page after the same changes."""
+    """Return the shape of a page after the same changes."""
     shape = layout.page_shape
     if layout.drops_alpha:
         kept = (layout.num_colours,) if layout.num_colours > 1 else ()
@@ -191,7 +202,7 @@ def _written_page_shape(layout: Layout) -> tuple[int, ...]:
 
 
 def _frames(array: np.ndarray, layout: Layout, axes: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Cuts (H, W), (H, W, C) or (N, H, W, C) into the frames of a layout, each with the axes that a frame has."""
+    """Cut (H, W), (H, W, C) or (N, H, W, C) into the frames of a layout, each with the axes that a frame has."""
     channel = next((axes.index(name) for name in "SC" if name in axes), None)
     inner = [axes.index("Y"), axes.index("X"), *([] if channel is None else [channel])]
     order = [*(number for number in range(len(axes)) if number not in inner), *inner]
@@ -201,7 +212,7 @@ def _frames(array: np.ndarray, layout: Layout, axes: str, shape: tuple[int, ...]
 
 
 def _samples(layout: Layout, inverts: bool, has_same_type: bool) -> dict[str, Any]:
-    """Gives tifffile's arguments for what the samples mean."""
+    """Return tifffile's arguments for what the samples mean."""
     num_samples = layout.num_colours
     photometric = PHOTOMETRIC.MINISBLACK
     if layout.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR) or (
@@ -223,7 +234,7 @@ def _samples(layout: Layout, inverts: bool, has_same_type: bool) -> dict[str, An
 
 
 def _packing(layout: Layout) -> dict[str, Any]:
-    """Gives tifffile's arguments for the compression: none, deflate or LZW as in the input, deflate for others."""
+    """Return tifffile's arguments for the compression: none, deflate or LZW as in the input, deflate for others."""
     if layout.compression == COMPRESSION.NONE:
         return {}
     if layout.compression in (*_DEFLATES, COMPRESSION.LZW):

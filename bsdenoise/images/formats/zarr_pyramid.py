@@ -28,7 +28,12 @@ def edges(above: int, below: int) -> np.ndarray:
 
 
 def block(above: int, below: int) -> int | float:
-    """Return how long blocks are: the whole number that fits the two sides, or their mean length where none does."""
+    """Return how long blocks are: the whole number that fits the two sides, or their mean length where none does.
+
+    Args:
+        above: Side of the level above.
+        below: Side of the level below, in the same direction.
+    """
     ratio = round(above / below)
     return ratio if below in (above // ratio, -(-above // ratio)) else above / below
 
@@ -46,7 +51,12 @@ def fill(lower: Any, above: Any) -> None:
 
 
 def regions(shape: Sequence[int], unit: Sequence[int]) -> Iterator[Region]:
-    """Divide an array into parts of whole units, several at a time along its last axis if they are small."""
+    """Divide an array into parts of whole units, several at a time along its last axis if they are small.
+
+    Args:
+        shape: Shape of the array.
+        unit: Shape of a unit, such as a chunk or shard.
+    """
     several = max(1, BATCH_VALUES // math.prod(unit))
     steps = [*unit[:-1], unit[-1] * several]
     ranges = [range(0, side, step) for side, step in zip(shape, steps, strict=True)]
