@@ -30,7 +30,7 @@ LONGEST = (
     "test_graph_tiles",
     "test_selection",
     "test_export",
-    "test_openvino",
+    "test_fit_any_backend",
     "test_inference",
     "test_denoiser",
 )
@@ -46,6 +46,11 @@ def _without_trial(module):
             module.tried(folder, directory, description, text, sizes, report)
 
     module._try = only_for_warm_up
+
+
+def pytest_collection_finish():
+    """What was imported stays: neither tests nor the end of the process look for garbage among it."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):
