@@ -1,4 +1,4 @@
-# Two commands: `make test` runs what CI runs, `make demo` shows the main job on real photographs.
+# `make test` runs what CI runs, `make quick` a minute of it, `make demo` shows the main job on real photographs.
 # Each makes its own virtual environment in .venv; nothing but Python 3.11, 3.12 or 3.13 is needed.
 
 SHELL := /bin/bash
@@ -10,10 +10,11 @@ IS_USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_in
 PYTHON ?= $(shell for name in python3.12 python3.13 python3.11 python3 python; do \
 	if $$name -c '$(IS_USABLE)' >/dev/null 2>&1; then echo $$name; break; fi; done)
 
-.PHONY: help test demo lint format clean
+.PHONY: help test quick demo lint format clean
 
 help:
 	@echo 'make test     format check, lint, types, import rules, tests: what CI runs'
+	@echo 'make quick    some tests of each package, in a minute: before each commit'
 	@echo 'make demo     noisy photographs in, a model trained, exported and applied, before/after picture out'
 	@echo 'make lint     the checks of `make test` without the tests'
 	@echo 'make format   formats the code and mends what can be mended'
@@ -21,6 +22,10 @@ help:
 
 test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# Which tests: tests/quick.txt. Two workers, since more would spend the minute on importing TensorFlow.
+quick: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 --dist worksteal @tests/quick.txt
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m examples.demo

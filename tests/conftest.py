@@ -7,9 +7,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import gc
+from pathlib import Path
 
 import pytest
 import wrapt
+
+# Processes that tests start begin with `children/sitecustomize.py`, which halves what importing TensorFlow costs.
+CHILDREN = str(Path(__file__).with_name("children"))
+paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+if CHILDREN not in paths:
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [CHILDREN, *paths]))
 
 # Tracing makes very many objects that stay: looking for garbage after every 700 of them takes a tenth of the time.
 gc.set_threshold(50_000, 20, 100)
@@ -23,7 +30,7 @@ LONGEST = (
     "test_graph_tiles",
     "test_selection",
     "test_export",
-    "test_openvino",
+    "test_fit_any_backend",
     "test_inference",
     "test_denoiser",
 )
@@ -39,6 +46,11 @@ def _without_trial(module):
             module.tried(folder, directory, description, text, sizes, report)
 
     module._try = only_for_warm_up
+
+
+def pytest_collection_finish():
+    """What was imported stays: neither tests nor the end of the process look for garbage among it."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

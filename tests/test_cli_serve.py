@@ -175,7 +175,10 @@ def start(folder, *ports):
         [sys.executable, "-m", "bsdenoise.cli", *"serve den --name den --grpc-port".split(), ports[0], "--rest-port"]
         + [ports[1]],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parent.parent)]),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -84,7 +84,7 @@ def train(folder, run, images, *arguments):
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # for speed: the runs compile much the same
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(SCRIPT.parent)]),
+        "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT), str(SCRIPT.parent)]),
     }
     result = subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW, *map(str, argv), *SMALL, *arguments],
@@ -277,7 +277,8 @@ def test_leaves_in_time_and_saves(tmp_path, monkeypatch, reason):
 
 def test_says_that_it_compiles_and_obeys_meanwhile(folder):
     """A signal is not handled by Python while JAX compiles, which takes far longer here than this test waits."""
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT)])
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
     arguments = ["--images", folder / "rgb.npy", "--out", folder / "stopped", "--noise", "gaussian:25", "--crop", "32"]
     command = [sys.executable, "-u", str(SCRIPT), *map(str, arguments)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
