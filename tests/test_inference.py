@@ -1,5 +1,6 @@
 """Images of any size in the memory that there is: in one pass, in stages, in blocks, all with one result."""
 
+import math
 import subprocess
 import sys
 
@@ -66,7 +67,9 @@ def assert_same(one, other, atol=1e-5):
 
 
 @pytest.mark.parametrize(
-    "size, depth", [((1, 90), 1), ((45, 67), 1), ((130, 31), 2), ((64, 48), 3), ((45, 67), 3)], ids=str
+    "size, depth",
+    [((1, 90), 1), ((45, 67), 1), ((130, 31), 2), ((64, 48), 3), ((45, 67), 3), ((151, 67), 3), ((31, 300), 3)],
+    ids=str,
 )
 def test_stages_equal_one_pass(size, depth, monkeypatch):
     denoiser = build(depth)
@@ -118,20 +121,21 @@ def test_stages_show_no_seams(monkeypatch):
 # --- blocks --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth, size", [(1, (130, 101)), (2, (190, 250))], ids=str)
-def test_blocks_are_chosen_from_the_free_memory(depth, size, monkeypatch):
+@pytest.mark.parametrize("depth, size, pass_pixels", [(1, (130, 101), 1600), (2, (190, 250), 6000)], ids=str)
+def test_blocks_are_chosen_from_the_free_memory(depth, size, pass_pixels, monkeypatch):
     """And give what one pass gives, as the overlap is the network's reach."""
     denoiser = build(depth)
     noisy = random_noisy(*size, 3)
     whole = denoiser.posterior(noisy)
-    give_memory(monkeypatch, denoiser, pass_pixels=1600)
+    give_memory(monkeypatch, denoiser, pass_pixels=pass_pixels)
     pieces = list(denoiser._inference._plan(*size, None, None))
     assert len(pieces) >= 2
-    blocks = [(w[0].stop - w[0].start) * (w[1].stop - w[1].start) for w in (piece.window for piece in pieces)]
-    most = 1601 * engine.PASS_FACTOR / engine.STAGES_FACTOR * 2 / 3
-    grid, overlap = 2**depth, tiling.default_overlap(2**depth, tiling.TILE)
-    assert overlap >= REACH[depth]
-    assert max(blocks) <= max(most, (2 * overlap + grid) ** 2) + 1
+    blocks = [[side.stop - side.start for side in piece.window] for piece in pieces]
+    # Seven images of three channels, and coarse maps of half a chunk's side and of two grids, all in float32.
+    rows = math.sqrt(max(pass_pixels / 3, 1600)) / 2 + 2 * 2**depth
+    needed = max(4 * width * (7 * 3 * height + denoiser.network.width * 8 * rows) for height, width in blocks)
+    assert needed <= memory.available_bytes() / 2 * 2 / 3 * 1.01
+    assert tiling.default_overlap(2**depth, tiling.TILE) >= REACH[depth]
     assert_same(denoiser.posterior(noisy), whole)
 
 
@@ -284,7 +288,9 @@ def test_limit_of_a_container(limit, use, expected, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["network.rotation", "network.layers", "inference.exact_chunks"])
+@pytest.mark.parametrize(
+    "module", ["network.rotation", "network.layers", "inference.exact_chunks", "inference.rolling_maps"]
+)
 def test_any_module_may_be_imported_first(module):
     """`import keras` in it loads the denoiser, and so the module itself again, while it is half loaded."""
     subprocess.run([sys.executable, "-c", f"import bsdenoise.{module}, bsdenoise; bsdenoise.Denoiser"], check=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsdenoise.inference.tiling import choose, padded_pixels, plan
+from bsdenoise.inference.tiling import choose, fit, padded_pixels, plan
 
 
 @st.composite
@@ -112,3 +112,12 @@ def test_pixels_with_padding(height, width, depth):
     grid = 2**depth
     rows, columns = (next(n for n in range(size, size + grid) if n % grid == 0) for size in (height, width))
     assert padded_pixels(height, width, grid) == rows * columns
+
+
+def test_extra_rows_count_as_pixels_of_a_tile():
+    """They make tiles narrower, not lower."""
+    rows, columns = fit(200, 300, 10_000, 8, 4)
+    assert rows * columns <= 10_000 < (rows + 100) * columns
+    extra = fit(200, 300, 10_000, 8, 4, extra_rows=100)
+    assert extra[0] == rows
+    assert (extra[0] + 100) * extra[1] <= 10_000

@@ -159,7 +159,9 @@ def to_unit(array: np.ndarray, bits: int | None = None) -> np.ndarray:
     """
     scale = np.float32(full_scale(array.dtype, bits))
     unit = array.astype(np.float32)
-    return unit if scale == 1 else unit / scale
+    if scale != 1:
+        unit /= scale
+    return unit
 
 
 def measured_unit(
@@ -202,8 +204,9 @@ def from_unit(array: np.ndarray, dtype: Any, bits: int | None = None) -> np.ndar
     scale = full_scale(dtype, bits)
     if scale == 1:
         return array.astype(dtype)
-    # In float32, 65535 + ½ is still exact to 1/128.
-    return np.clip(np.floor(array * np.float32(scale) + np.float32(0.5)), 0, scale).astype(dtype)
+    scaled = array * np.float32(scale)
+    scaled += np.float32(0.5)  # in float32, 65535 + ½ is still exact to 1/128
+    return np.clip(np.floor(scaled, out=scaled), 0, scale, out=scaled).astype(dtype)
 
 
 def to_channels(array: np.ndarray, channels: int, independent: bool = False) -> np.ndarray:

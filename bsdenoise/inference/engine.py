@@ -18,9 +18,13 @@ MAX_EAGER_PIXELS = 2**14
 # Of what is free a denoiser uses one half, and never more than this.
 MAX_MEMORY = 2**34
 MAX_PASS_PIXELS = 2**19  # of a network that can be cut into stages: these take an eighth longer, and far less memory
-# Bytes per pixel at the peak, in units of the greatest number of maps that a layer has and of their size.
-PASS_FACTOR = 4.0  # in one pass
-STAGES_FACTOR = 0.38  # in stages, beside those of a chunk
+# Bytes per pixel at the peak of one pass, in units of the greatest number of maps that a layer has and of their size.
+PASS_FACTOR = 4.0
+# In stages, and beside those of a chunk, the bytes of so many rows of a block, in these units: for each row of a chunk,
+# and for each pixel of the pooling grid, as the deepest level looks twelve of its rows ahead. And float32 images of the
+# block: the noisy one, its three moments, and these once more in the result of all blocks.
+BAND_FACTOR, AHEAD_FACTOR = 0.5, 2.0
+BLOCK_IMAGES, FLOAT32_BYTES = 7, 4
 CHUNK_SHARE = 3  # a chunk takes at most a third of the memory
 MAX_CHUNK_PIXELS = 2**18  # half of what is computed in one pass; larger ones save little
 MIN_CHUNK_PIXELS = 2**14
@@ -159,20 +163,18 @@ class Inference:
                     compute = functools.partial(self._block, theta=theta[one], kept=kept)
                     moments = self_ensemble.average(compute, blocks[one], tta)
                 found.append([moment[:, *piece.inner] for moment in moments])
-            yield piece.target, [np.concatenate(moments) for moments in zip(*found, strict=True)]
+            joined = found[0] if len(found) == 1 else [np.concatenate(parts) for parts in zip(*found, strict=True)]
+            yield piece.target, joined
 
     def _plan(self, height, width, tile, overlap) -> Iterator[tiling.Tile]:
         """Cuts an image into blocks."""
         if tile is None and overlap is None:
-            most = self._most_pixels()
             if self._fits(1, height, width):
                 whole = slice(0, height), slice(0, width)
                 return iter([tiling.Tile(whole, whole, whole)])
             grid, overlap = self.network.grid, self.network.context
-            if self._is_cut:
-                left = (1 - 1 / CHUNK_SHARE) * self._memory()
-                most = max(most, int(left / (STAGES_FACTOR * self.network.map_bytes)))
-            return tiling.plan(height, width, tiling.fit(height, width, most, overlap, grid), overlap, grid)
+            most, extra = self._block_pixels() if self._is_cut else (self._most_pixels(), 0)
+            return tiling.plan(height, width, tiling.fit(height, width, most, overlap, grid, extra), overlap, grid)
         grid = self.network.grid
         return tiling.plan(height, width, *tiling.choose(grid, tile, overlap, self.network.context), grid)
 
@@ -218,6 +220,13 @@ class Inference:
         """Counts the pixels of the chunks that stages compute in full resolution."""
         fitting = int(self._memory() / CHUNK_SHARE / (PASS_FACTOR * self.network.map_bytes))
         return min(MAX_CHUNK_PIXELS, max(fitting, MIN_CHUNK_PIXELS))
+
+    def _block_pixels(self) -> tuple[int, int]:
+        """Counts the pixels that a block may have, and the rows that it has beside its own: those of maps are kept."""
+        image_bytes = BLOCK_IMAGES * FLOAT32_BYTES * self.network.channels
+        rows = BAND_FACTOR * self._chunk_pixels() ** 0.5 + AHEAD_FACTOR * self.network.grid
+        left = (1 - 1 / CHUNK_SHARE) * self._memory()
+        return int(left / image_bytes), int(rows * self.network.map_bytes / image_bytes)
 
     @staticmethod
     def _memory() -> float:

@@ -1,10 +1,10 @@
 """A blind-spot network in stages, for images whose maps in full resolution would need too much memory.
 
-In each resolution the convolutions before a pooling and after an upsampling see a few pixels around only. These are
-computed in chunks, each with a halo of a few pixels, and so are those of half the resolution between them, until a
-resolution fits into one chunk: one direction after the other, down to there and back. So the result is that of one
-pass, to rounding, while hardly anything is computed twice, and the maps at work fit into the processor's caches as
-well as those of a small image.
+In each resolution the convolutions before a pooling and after an upsampling see a few pixels around only. So all maps
+are computed from top to bottom, as many rows at a time as what follows asks for, in chunks with a halo of a few pixels;
+and rows go once nothing that follows sees them. What is kept of coarse maps is a band as high as a chunk and as the
+deepest level looks ahead, however high the image is. Yet the result is that of one pass, to rounding, hardly anything
+is computed twice, and the maps at work fit into the processor's caches as well as those of a small image.
 """
 
 import functools
@@ -15,11 +15,14 @@ import numpy as np
 # A module, not names of it: `import keras` in it may be what imports this one (see bsdenoise/__init__.py).
 from bsdenoise import network as networks
 from bsdenoise import progress
-from bsdenoise.inference import tiling
+from bsdenoise.inference import rolling_maps
 
-# Rows that the stages of one resolution reach to one side. Two convolutions and a move by one row reach five, and
-# windows begin at even rows.
-HALO = 6
+# Rows that stages reach to one side, in full resolution and in coarser ones. Two convolutions and a move by one row
+# reach five, two convolutions or one and a move at most four; and windows begin at even rows.
+HALO, COARSE_HALO = 6, 4
+# An image halved so often is computed at once, to the deepest level and back, if it fits into a chunk. For images of a
+# few chunks this is quicker, but it needs all rows of the maps above: further down these would be too many.
+AT_ONCE = 2
 # Shares of a level's multiplications, for whoever watches: those before its pooling, and those of all coarser levels.
 # Of one turn these are 9 and 26 of 105 per pixel and width²; in full resolution, with the head, 36 and 104 of 428.
 ENTERING, BELOW = 0.08, 0.25
@@ -71,82 +74,54 @@ class Stages:
 
         Whoever watches (`bsdenoise.progress`) hears of shares that add up to 1.
         """
-        chunks = Chunks(image, chunk_pixels)
-        coarse = []
-        for turns in networks.TURNS:
-            with progress.part((ENTERING + BELOW) / len(networks.TURNS), of=ENTERING + BELOW):
-                coarse.append(self._from_below(chunks, 0, turns))
-        with progress.part(LEAVING):
-            return chunks.collect(lambda pixels, *maps: self._leave_all(pixels, sigma, *maps), coarse, kept)
+        _, height, width, _ = image.shape
+        pieces = rolling_maps.Cut(chunk_pixels, HALO).pieces(height, width)
+        pieces = [piece for piece in pieces if kept is None or all(map(_meet, piece.target, kept))]
 
-    def _from_below(self, chunks: "Chunks", level: int, turns: int) -> np.ndarray:
-        """Computes what a level is given from the one below it."""
-        with progress.part(ENTERING):
-            maps = chunks.collect_halved(self._enter(level, turns))
-        with progress.part(BELOW):
-            if level + 1 == self._depth or maps.shape[1] * maps.shape[2] <= chunks.max_pixels:
-                return self._below(level + 1, turns)(maps)
-            chunks = Chunks(maps, chunks.max_pixels)
-            coarse = self._from_below(chunks, level + 1, turns)
-            with progress.part(LEAVING):
-                return chunks.collect(lambda *parts: [self._leave(level + 1, turns)(*parts)], [coarse])[0]
+        def pixels(rows: slice) -> np.ndarray:
+            return image[:, rows]
 
-
-class Chunks:
-    """Maps of one resolution, (1, H, W, C), cut into chunks.
-
-    Args:
-        maps: The maps.
-        max_pixels: Number of pixels that a chunk may have.
-    """
-
-    def __init__(self, maps: np.ndarray, max_pixels: int):
-        self.max_pixels = max_pixels
-        self._maps = maps
-        _, height, width, _ = maps.shape
-        chunk = tiling.fit(height, width, max_pixels, HALO, networks.POOLING_FACTOR)
-        self._pieces = list(tiling.plan(height, width, chunk, HALO, networks.POOLING_FACTOR))
-
-    def collect(
-        self, function: Callable, coarse: list[np.ndarray], kept: tuple[slice, slice] | None = None
-    ) -> list[np.ndarray]:
-        """Applies a function chunk by chunk.
-
-        Args:
-            function: From maps, and coarse ones, to several of the same height and width as the first.
-            coarse: Maps in half the resolution.
-            kept: Rows and columns that are needed; `None` for all.
-        """
         results: list[np.ndarray] = []
-        pieces = [piece for piece in self._pieces if kept is None or all(map(_meet, piece.target, kept))]
-        for piece in pieces:
-            parts = function(self._maps[:, *piece.window], *(maps[:, *_halved(piece.window)] for maps in coarse))
-            results = results or [np.empty((*self._maps.shape[:3], part.shape[-1]), part.dtype) for part in parts]
-            for result, part in zip(results, parts, strict=True):
-                result[:, *piece.target] = part[:, *piece.inner]
-            progress.advance(1 / len(pieces))
+        with progress.part(1):  # all of it, even if some rows are not needed
+            coarse = [self._from_below(pixels, (height, width), 0, turns, chunk_pixels) for turns in networks.TURNS]
+            for piece in pieces:
+                rows, columns = map(rolling_maps.halved, piece.window)
+                for maps in coarse:
+                    maps.forget(rows.start)
+                # No name for the coarse maps: it would keep them while the next ones are computed.
+                parts = self._leave_all(
+                    image[:, *piece.window], sigma, *(maps.rows(rows)[:, :, columns] for maps in coarse)
+                )
+                results = results or [np.empty((1, height, width, part.shape[-1]), part.dtype) for part in parts]
+                for result, part in zip(results, parts, strict=True):
+                    result[:, *piece.target] = part[:, *piece.inner]
+                progress.advance(LEAVING / len(pieces))
         return results
 
-    def collect_halved(self, function: Callable) -> np.ndarray:
-        """Applies a function from maps to some of half their resolution chunk by chunk."""
-        sides = [-(-side // networks.POOLING_FACTOR) for side in self._maps.shape[1:3]]
-        result = np.empty(0)
-        for piece in self._pieces:
-            part = function(self._maps[:, *piece.window])
-            if not result.size:
-                result = np.empty((1, *sides, part.shape[-1]), part.dtype)
-            result[:, *_halved(piece.target)] = part[:, *_halved(piece.inner)]
-            progress.advance(1 / len(self._pieces))
-        return result
+    def _from_below(
+        self, above: Callable, size: tuple[int, int], level: int, turns: int, chunk_pixels: int
+    ) -> "rolling_maps.Maps":
+        """Gives what a level is given from the one below it.
+
+        Args:
+            above: Gives some rows of the level's own maps.
+            size: Their height and width.
+            level: How often they are halved.
+            turns: The direction.
+            chunk_pixels: As for `compute`.
+        """
+        share, share_below = (BELOW**halvings / len(networks.TURNS) for halvings in (level, level + 1))
+        cut = rolling_maps.Cut(chunk_pixels, COARSE_HALO if level else HALO)
+        maps = rolling_maps.halving(self._enter(level, turns), above, size, cut, ENTERING * share)
+        level, cut = level + 1, rolling_maps.Cut(chunk_pixels, COARSE_HALO)
+        if level <= AT_ONCE and maps.size[0] * maps.size[1] <= chunk_pixels:
+            return rolling_maps.at_once(self._below(level, turns), maps, share_below)
+        if level == self._depth:
+            return rolling_maps.joined(self._below(level, turns), (maps,), cut, share_below)
+        coarse = self._from_below(maps.rows, maps.size, level, turns, chunk_pixels)
+        return rolling_maps.joined(self._leave(level, turns), (maps, coarse), cut, LEAVING * share_below)
 
 
 def _meet(one: slice, other: slice) -> bool:
     """Tells whether two ranges have something in common."""
     return one.start < other.stop and other.start < one.stop
-
-
-def _halved(window: tuple[slice, slice]) -> tuple[slice, ...]:
-    """Gives rows and columns in half the resolution; starts are even, and so are stops before the end."""
-    return tuple(
-        slice(side.start // networks.POOLING_FACTOR, -(-side.stop // networks.POOLING_FACTOR)) for side in window
-    )

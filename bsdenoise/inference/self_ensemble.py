@@ -43,11 +43,13 @@ def average(compute: Callable[[np.ndarray], Sequence[np.ndarray]], images: np.nd
     Returns:
         The means, float32.
     """
+    if size == 1:
+        return [np.asarray(array, "float32") for array in compute(images)]
     sums = [np.array(array, "float32") for array in compute(images)]
     for copy in _COPIES[1:size]:
         for total, array in zip(sums, compute(np.ascontiguousarray(_changed(images, *copy))), strict=True):
             total += _changed_back(np.asarray(array), *copy)
-    return [total / np.float32(size) for total in sums] if size > 1 else sums
+    return [total / np.float32(size) for total in sums]
 
 
 def _changed(images, transposed, upside_down, mirrored):

@@ -70,7 +70,7 @@ def padded_pixels(height: int, width: int, grid: int) -> int:
     return -(-height // grid) * grid * (-(-width // grid) * grid)
 
 
-def fit(height: int, width: int, max_pixels: int, overlap: int, grid: int) -> tuple[int, int]:
+def fit(height: int, width: int, max_pixels: int, overlap: int, grid: int, extra_rows: int = 0) -> tuple[int, int]:
     """Chooses height and width of tiles, so that the least is computed twice.
 
     Args:
@@ -79,6 +79,7 @@ def fit(height: int, width: int, max_pixels: int, overlap: int, grid: int) -> tu
         max_pixels: Number of pixels that a tile may have. It has more if less leave nothing between two overlaps.
         overlap: As for `plan`.
         grid: As for `plan`.
+        extra_rows: Rows that count among the pixels of a tile beside its own.
 
     Returns:
         Multiples of `grid`.
@@ -89,7 +90,8 @@ def fit(height: int, width: int, max_pixels: int, overlap: int, grid: int) -> tu
     fewest = None
     for rows_of_one, all_rows in rows:
         for columns_of_one, all_columns in columns:
-            if rows_of_one * columns_of_one <= max_pixels and (fewest is None or all_rows * all_columns < fewest):
+            is_small = (rows_of_one + extra_rows) * columns_of_one <= max_pixels
+            if is_small and (fewest is None or all_rows * all_columns < fewest):
                 best, fewest = (rows_of_one, columns_of_one), all_rows * all_columns
     return best
 

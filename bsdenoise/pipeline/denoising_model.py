@@ -314,9 +314,10 @@ def parts_of(noisy: np.ndarray, channels: int) -> np.ndarray:
     Raises:
         ValueError: If the model cannot take the image.
     """
-    return np.stack(images.parts_for(noisy if noisy.ndim == 3 else noisy[..., np.newaxis], channels))
+    parts = images.parts_for(noisy if noisy.ndim == 3 else noisy[..., np.newaxis], channels)
+    return np.stack(parts) if len(parts) > 1 else parts[0][np.newaxis]  # no copy of the one there is
 
 
 def joined(parts: np.ndarray) -> np.ndarray:
     """Undoes `parts_of`; gives (H, W, C)."""
-    return np.concatenate(list(parts), axis=-1)
+    return np.concatenate(list(parts), axis=-1) if len(parts) > 1 else parts[0]

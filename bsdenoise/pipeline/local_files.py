@@ -185,7 +185,8 @@ class Local:
     def _denoise(self, batch: list[_Image]) -> None:
         """Denoises images of equal shape."""
         try:
-            parts = np.concatenate([image.parts for image in batch if image.parts is not None])
+            found = [image.parts for image in batch if image.parts is not None]
+            parts = np.concatenate(found) if len(found) > 1 else found[0]
             with self._watched(batch, len(parts)):
                 denoised = self._model.denoise(parts, batch[0].task.full_scale)
         except Exception as error:
