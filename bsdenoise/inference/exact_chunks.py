@@ -35,7 +35,7 @@ class Stages:
     Args:
         levels: The network, as `DenoisingNetwork.levels` cuts it.
         compile_fn: Makes a function of arrays, that gives arrays, out of one of tensors.
-        finish: Function from network outputs, images and σ to a tuple of tensors (B, H, W, C).
+        finish: Function from network outputs, images and noise parameters to a tuple of tensors (B, H, W, C).
     """
 
     def __init__(self, levels, compile_fn: Callable, finish: Callable):
@@ -45,8 +45,8 @@ class Stages:
         def enter(image, level, turns):
             return branch.enter(image, level, turns)
 
-        def leave_all(image, sigma, *coarse):
-            return finish(head([branch.leave(image, coarse[t], 0, t) for t in networks.TURNS]), image, sigma)
+        def leave_all(image, theta, *coarse):
+            return finish(head([branch.leave(image, coarse[t], 0, t) for t in networks.TURNS]), image, theta)
 
         @functools.cache
         def compiled(function, *place):
@@ -60,7 +60,7 @@ class Stages:
     def compute(
         self,
         image: np.ndarray,
-        sigma: np.ndarray,
+        theta: np.ndarray,
         chunk_pixels: int,
         kept: tuple[slice, slice] | None = None,
     ) -> list[np.ndarray]:
@@ -68,7 +68,7 @@ class Stages:
 
         Args:
             image: (1, H, W, C).
-            sigma: (1,).
+            theta: Noise parameters, (1, P).
             chunk_pixels: Number of pixels that are computed at once in each resolution.
             kept: Rows and columns whose results are needed; all others may be anything. `None` for all.
 
@@ -90,7 +90,7 @@ class Stages:
                     maps.forget(rows.start)
                 # No name for the coarse maps: it would keep them while the next ones are computed.
                 parts = self._leave_all(
-                    image[:, *piece.window], sigma, *(maps.rows(rows)[:, :, columns] for maps in coarse)
+                    image[:, *piece.window], theta, *(maps.rows(rows)[:, :, columns] for maps in coarse)
                 )
                 results = results or [np.empty((1, height, width, part.shape[-1]), part.dtype) for part in parts]
                 for result, part in zip(results, parts, strict=True):
