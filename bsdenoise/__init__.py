@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 @wrapt.when_imported("keras")
 def _register_keras_classes(_: Any) -> None:
-    """Registers layers, losses and the model with Keras once Keras is there.
+    """Register layers, losses and the model with Keras once Keras is there.
 
     It runs inside of `import keras`, even of one at the top of a module of this package, which is then half loaded.
     """

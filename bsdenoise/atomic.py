@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives the name of a temporary file beside `path`, which takes its place once the block has ended well.
+    """Return the name of a temporary file beside `path`, which takes its place once the block has ended well.
 
     It has the same suffix, and a name that begins with a dot, so that no search for images finds it. After an error
     it is gone, and what stood at `path` is as it was.
@@ -39,7 +39,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def beside(path: str | Path, suffix: str) -> Iterator[Path]:
-    """Gives the name of a temporary file in the folder of `path`, which is gone after the block.
+    """Return the name of a temporary file in the folder of `path`, which is gone after the block.
 
     Raises:
         OSError: If the block cannot write; the error names `path`.
@@ -58,7 +58,7 @@ def beside(path: str | Path, suffix: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Gives the name of a temporary folder beside `path`, which takes its place once the block has ended well.
+    """Return the name of a temporary folder beside `path`, which takes its place once the block has ended well.
 
     What stood there is moved away first and removed last: for a moment there is nothing at `path`, but never is
     anything lost.

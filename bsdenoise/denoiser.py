@@ -125,7 +125,7 @@ class Denoiser(keras.Model):
 
     @classmethod
     def from_preset(cls, name):
-        """Makes the denoiser of a shipped model; `bsdenoise presets` lists them.
+        """Make the denoiser of a shipped model; `bsdenoise presets` lists them.
 
         Args:
             name: Name of the preset, such as "rgb-gaussian5-50".
@@ -161,7 +161,7 @@ class Denoiser(keras.Model):
 
     # A method, no property: Keras would save what it gives as if it were another part of the model.
     def described_network(self):
-        """Give the network as a `DenoisingNetwork`, which can be asked for its reach and more."""
+        """Return the network as a `DenoisingNetwork`, which can be asked for its reach and more."""
         return self._inference.network
 
     def check_blindness(self):
@@ -196,13 +196,13 @@ class Denoiser(keras.Model):
 
     @property
     def units(self) -> str:
-        """Says in words what the units of pixels and σ are."""
+        """Say in words what the units of pixels and σ are."""
         if self.fractional:
             return "fractions of full scale (25 grey levels of 8 bits are 0.098)"
         return f"those of the float images it was trained on, which span about {self.scale:g}"
 
     def __call__(self, image, *args, **kwargs):
-        """Denoises a batch, tensor or array; arrays are checked as by `denoise`.
+        """Denoise a batch, tensor or array; arrays are checked as by `denoise`.
 
         Raises:
             ValueError: If an array is no batch (B, H, W, C), or one that `denoise` refuses.
@@ -210,7 +210,7 @@ class Denoiser(keras.Model):
         return super().__call__(self._checked_batch(image), *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
-        """Denoises a batch with `keras.Model.predict`; arrays are checked as by `denoise`.
+        """Denoise a batch with `keras.Model.predict`; arrays are checked as by `denoise`.
 
         Raises:
             ValueError: If an array is no batch (B, H, W, C), or one that `denoise` refuses.
@@ -221,11 +221,11 @@ class Denoiser(keras.Model):
         return super().predict(checked, *args, **kwargs) if gaps is None else self.denoise(x).astype("float32")
 
     def call(self, image, sigma=None, noise=None):
-        """Denoise (B, H, W, C) as `moments` does, and give the denoised images alone."""
+        """Denoise (B, H, W, C) as `moments` does, and return the denoised images alone."""
         return self.moments(image, sigma, noise).denoised
 
     def compute_output_shape(self, input_shape):
-        """Gives the shape of the image."""
+        """Return the shape of the image."""
         return input_shape
 
     def moments(self, image, sigma=None, noise=None):
@@ -247,11 +247,11 @@ class Denoiser(keras.Model):
         return Moments(*self.in_units(self.solved(noisy, theta)[0]))
 
     def normalized(self, image):
-        """Gives images (B, H, W, C), arrays or tensors, in the units of the network."""
+        """Return images (B, H, W, C), arrays or tensors, in the units of the network."""
         return image if self._has_plain_units else (image - self.offset) / self.scale
 
     def in_units(self, moments):
-        """Gives denoised, mean and standard deviation in the units of the model, from moments in those of the network.
+        """Return denoised, mean and standard deviation in the units of the model, from moments in those of the network.
 
         Moments hold the variance: only there its square cannot leave float32, whatever the units of the model are.
 
@@ -292,7 +292,7 @@ class Denoiser(keras.Model):
         return fit.undone(moments), self.unfitted_theta(shown_theta, fit)
 
     def solved_flat(self, noisy):
-        """Give what `solved` gives for the model's own noise parameters as one tuple."""
+        """Return what `solved` gives for the model's own noise parameters as one tuple."""
         moments, theta = self.solved(noisy)
         return *moments, theta
 
@@ -315,7 +315,7 @@ class Denoiser(keras.Model):
         return denoised, mean, ops.maximum(variance, 0.0)
 
     def fitted_theta(self, theta, fit, xp=ops):
-        """Give noise parameters (B, P) of images as they are shown with a fit."""
+        """Return noise parameters (B, P) of images as they are shown with a fit."""
         return self.noise.rescaled(theta, fit.offset, 1.0 / fit.gain, xp)
 
     def unfitted_theta(self, theta, fit, xp=ops):
@@ -323,7 +323,7 @@ class Denoiser(keras.Model):
         return self.noise.restored(theta, fit.offset, 1.0 / fit.gain, xp)
 
     def first_theta(self, noisy, counts=None):
-        """Give the noise of each image before the network has seen it, (B, P): the known one, or a first estimate."""
+        """Return the noise of each image before the network has seen it, (B, P): the known one, or a first estimate."""
         if self.noise.is_known:
             known = ops.convert_to_tensor(self.noise.least, "float32")
             return ops.broadcast_to(known, (ops.shape(noisy)[0], self.noise.size))
@@ -334,7 +334,7 @@ class Denoiser(keras.Model):
         return self.noise.refined(self.estimator.prior(outputs), shown, theta, counts)
 
     def solved_theta(self, noisy, counts=None, network=None):
-        """Give the model's own noise parameters of normalised images, (B, P).
+        """Return the model's own noise parameters of normalised images, (B, P).
 
         The network sees the middle of an image, 256 pixels square.
 
@@ -364,7 +364,7 @@ class Denoiser(keras.Model):
         return self.has_posterior and not self.noise.is_known
 
     def own_noise(self, image):
-        """Give the model's own noise parameters of each image, (B, P): the known ones, or an estimate.
+        """Return the model's own noise parameters of each image, (B, P): the known ones, or an estimate.
 
         An estimate may lie outside of the range that was trained: such images are denoised with it as it is.
 
@@ -375,7 +375,7 @@ class Denoiser(keras.Model):
         return self.noise.restored(theta, self.offset, self.scale, ops)
 
     def own_sigma(self, image):
-        """Give the model's own σ of each image, (B,), as `own_noise` does.
+        """Return the model's own σ of each image, (B,), as `own_noise` does.
 
         Args:
             image: Noisy images (B, H, W, C), float, in the units of the model.
@@ -437,7 +437,7 @@ class Denoiser(keras.Model):
         return denoised, None if theta is None else self._told(theta)
 
     def posterior(self, noisy, sigma=None, tile=None, overlap=None, tta=1, noise=None):
-        """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
+        """Denoise, and say how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
 
         Args as for `denoise`.
 
@@ -487,7 +487,7 @@ class Denoiser(keras.Model):
         return np.sqrt(self.noise.variance(self.normalized(np.asarray(mean)), theta)) * np.float32(self.scale)
 
     def windows(self, read, shape, sigma=None, tile=None, overlap=None, tta=1, noise=None):
-        """Denoises an image, or several of one size, that need not fit into memory, block by block.
+        """Denoise an image, or several of one size, that need not fit into memory, block by block.
 
         Args:
             read: Function that gives the noisy pixels (h, w, C), or (B, h, w, C) of several images, of some rows and
@@ -535,12 +535,12 @@ class Denoiser(keras.Model):
         return (finished(window, moments) for window, moments in blocks)
 
     def _empty(self, noisy):
-        """Gives a result for images of which nothing was measured, once they are known to be images."""
+        """Return a result for images of which nothing was measured, once they are known to be images."""
         self._accepted.batch(noisy)
         return np.zeros(noisy.shape, noisy.dtype if noisy.dtype == np.float64 else np.float32)
 
     def _normalized_moments(self, noisy, sigma, noise, tile, overlap, tta, gaps=None):
-        """Give images, their noise parameters and their moments in the units of the network, as batches."""
+        """Return images, their noise parameters and their moments in the units of the network, as batches."""
         self_ensemble.check(tta)
         normalized = self._normalized(noisy)
         theta = self._given_theta(sigma, noise, len(normalized.pixels))
@@ -550,7 +550,7 @@ class Denoiser(keras.Model):
         return normalized, theta, moments
 
     def _given_theta(self, sigma, noise, count):
-        """Give the noise parameters that were told, (B, P), in the units of the network; `None` if none were."""
+        """Return the noise parameters that were told, (B, P), in the units of the network; `None` if none were."""
         if sigma is not None and noise is not None:
             raise ValueError("`sigma` is a short form of `noise`: give one of them.")
         if sigma is not None:
@@ -563,16 +563,16 @@ class Denoiser(keras.Model):
         base.check_is_sigma(self.noise.kind, self.noise.parameters)
 
     def _shown(self, theta, xp=np):
-        """Give noise parameters (…, P) in the units of the network."""
+        """Return noise parameters (…, P) in the units of the network."""
         return self.noise.rescaled(theta, self.offset, self.scale, xp)
 
     def _told(self, theta):
-        """Give noise parameters (B, P) of normalised images as users are told them."""
+        """Return noise parameters (B, P) of normalised images as users are told them."""
         found = self.noise.found(np.asarray(theta, np.float64))
         return self.noise.restored(found, self.offset, self.scale).astype("float32")
 
     def _normalized(self, noisy):
-        """Checks images and gives them as a batch in the units of the network."""
+        """Check images and return them as a batch in the units of the network."""
         pixels = self._accepted.pixels(self._accepted.batch(noisy))
         # In the precision of the input: in float32, a large offset would swallow the noise of float64 images.
         return _Normalized(self.normalized(pixels).astype("float32", copy=False), pixels.dtype)
@@ -586,11 +586,11 @@ class Denoiser(keras.Model):
         return np.concatenate([ops.convert_to_numpy(theta) for theta in found])
 
     def _results(self, moments, normalized):
-        """Gives moments in the units of the model, in the precision of the images that they are of."""
+        """Return moments in the units of the model, in the precision of the images that they are of."""
         return self.in_units([moment.astype(normalized.dtype, copy=False) for moment in moments])
 
     def _checked_batch(self, image):
-        """Checks an array (B, H, W, C) and gives it as floats in the units of the model; tensors stay as they are."""
+        """Check an array (B, H, W, C) and return it as floats in the units of the model; tensors stay as they are."""
         if not isinstance(image, _ARRAYS):
             return image
         if np.ma.isMaskedArray(image):
@@ -603,7 +603,7 @@ class Denoiser(keras.Model):
         return self._accepted.float32(self._accepted.pixels(self._accepted.batch(image)))
 
     def in_precision(self, precision):
-        """Gives the same denoiser with the network's body in another precision; all else stays float32.
+        """Return the same denoiser with the network's body in another precision; all else stays float32.
 
         Args:
             precision: "float32" or "bfloat16".
@@ -627,7 +627,7 @@ class Denoiser(keras.Model):
         return Accepted(self.channels, self.fractional, self.units, *self.intensities, self.scale, self.offset)
 
     def get_config(self):
-        """Gives the arguments from which the model can be made again."""
+        """Return the arguments from which the model can be made again."""
         return {
             **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
@@ -643,7 +643,7 @@ class Denoiser(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Makes the model again."""
+        """Make the model again."""
         config = dict(config)
         if "diagonal" in config:  # models saved before there were other methods
             config["method"] = "per_component" if config.pop("diagonal") else "full"
@@ -667,7 +667,7 @@ class _Normalized(NamedTuple):
 
 
 def _as_fractions(image):
-    """Gives a tensor as floats; unsigned integers of 8 and 16 bits are scaled by their type's maximum."""
+    """Return a tensor as floats; unsigned integers of 8 and 16 bits are scaled by their type's maximum."""
     dtype = keras.backend.standardize_dtype(image.dtype)
     if "float" in dtype:
         return ops.cast(image, "float32")
@@ -677,7 +677,7 @@ def _as_fractions(image):
 
 
 def _middle(size):
-    """Gives the middle of a side, a slice; `size` is a number or, in a graph, a tensor."""
+    """Return the middle of a side, a slice; `size` is a number or, in a graph, a tensor."""
     if isinstance(size, int):
         start = max(size - PROBE, 0) // 2
     else:

@@ -18,7 +18,7 @@ _UNKNOWN_CLASS = re.compile("Could not locate class '([^']+)'")  # in Keras' wor
 
 
 def find(model: str | Path) -> Path:
-    """Gives the file that is meant by a file, a run folder, or the name of a preset.
+    """Return the file that is meant by a file, a run folder, or the name of a preset.
 
     What exists under that name wins over a preset.
 
@@ -38,7 +38,7 @@ def find(model: str | Path) -> Path:
 
 
 def load(model: str | Path) -> Any:
-    """Loads the `Denoiser` that is meant by a file, a run folder, or the name of a preset.
+    """Load the `Denoiser` that is meant by a file, a run folder, or the name of a preset.
 
     Raises:
         ValueError: If there is none, or it is not a denoiser; the message names the file.

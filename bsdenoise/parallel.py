@@ -20,7 +20,7 @@ def in_order(
     budget: float | None = None,
     prompt: bool = False,
 ) -> Iterator[tuple[Item, Future[Result]]]:
-    """Calls a function for each item in threads, and gives the results in the order of the items.
+    """Call a function for each item in threads, and return the results in the order of the items.
 
     Without `cost`, at most `AHEAD * concurrency` items are taken before the first of them is handed out. The threads do
     not keep the process alive: who is interrupted leaves at once, whatever is in flight.

@@ -13,7 +13,7 @@ _watcher: ContextVar[Callable[[float], object] | None] = ContextVar("watcher", d
 
 @contextlib.contextmanager
 def watched_by(watcher: Callable[[float], object]) -> Iterator[None]:
-    """Encloses a computation that is watched.
+    """Enclose a computation that is watched.
 
     Args:
         watcher: Called with each amount that is done, such as a number of pixels.
@@ -26,7 +26,7 @@ def watched_by(watcher: Callable[[float], object]) -> Iterator[None]:
 
 
 def advance(amount: float) -> None:
-    """Counts an amount that is done."""
+    """Count an amount that is done."""
     watcher = _watcher.get()
     if watcher is not None:
         watcher(amount)
@@ -34,7 +34,7 @@ def advance(amount: float) -> None:
 
 @contextlib.contextmanager
 def part(amount: float, of: float = 1.0) -> Iterator[None]:
-    """Encloses a part of a computation: once it has ended well it counts as `amount`, whatever it counted itself.
+    """Enclose a part of a computation: once it has ended well it counts as `amount`, whatever it counted itself.
 
     Args:
         amount: What the part is worth.

@@ -151,7 +151,7 @@ class Bench:
         return self._joined(_watched(compute, parts, advance), noisy.dtype)
 
     def _pixels(self, noisy: np.ndarray) -> np.ndarray:
-        """Give pixels as the model takes them: integers with a full scale of their own as fractions of it."""
+        """Return pixels as the model takes them: integers with a full scale of their own as fractions of it."""
         if self._bits is None:
             return noisy
         # A model of floats refuses integers in words of its own.
@@ -166,7 +166,7 @@ class Bench:
         return images.full_scale(dtype, self._bits)
 
     def _given_sigma(self, noisy: np.ndarray, sigma: str | None) -> float | None:
-        """Give the σ that was asked for in the model's units."""
+        """Return the σ that was asked for in the model's units."""
         return None if sigma is None else parse_level(sigma, self._full_scale(noisy.dtype))
 
     def _own_sigma(self, image: np.ndarray) -> float:
@@ -198,5 +198,5 @@ def _watched(
 
 
 def _joint_psnr(psnrs: list[float]) -> float:
-    """Give the PSNR over all channels from those of each, whose squared errors are averaged; NaN if one is NaN."""
+    """Return the PSNR over all channels from those of each, whose squared errors are averaged; NaN if one is NaN."""
     return float(-10 * np.log10(np.mean(10 ** (-np.array(psnrs) / 10))))

@@ -21,7 +21,7 @@ KEEP_FOR = 3600  # seconds that uploads and results are kept; all go when the pa
 
 
 def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
-    """Makes the page.
+    """Make the page.
 
     Args:
         workshop: What does the work.
@@ -86,7 +86,7 @@ class Handlers:
         self.folder = folder
 
     def take(self, name: str | None) -> tuple[Any, ...]:
-        """Looks at a file that was dropped, or taken away: nothing is computed yet, and what was shown is gone."""
+        """Look at a file that was dropped, or taken away: nothing is computed yet, and what was shown is gone."""
         facts, error = None, ""
         if name is not None:
             try:
@@ -109,7 +109,7 @@ class Handlers:
         number: int,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - by this default Gradio knows what to pass
     ) -> tuple[Any, ...]:
-        """Denoises the file, shows one image of it, and offers the result."""
+        """Denoise the file, show one image of it, and offer the result."""
         if name is None:
             return *_failed("Please drop an image first."), gr.skip()
 

@@ -24,7 +24,7 @@ ANY_HOST = ("0.0.0.0", "::", "")
 
 @contextlib.contextmanager
 def running(workshop: Workshop, about: str, host: str, port: int) -> Iterator[str]:
-    """Serves the page from a thread while the block runs; then stops it and removes its files.
+    """Serve the page from a thread while the block runs; then stop it and remove its files.
 
     Args:
         workshop: What does the work.
@@ -55,7 +55,7 @@ def running(workshop: Workshop, about: str, host: str, port: int) -> Iterator[st
 
 
 async def _app(workshop: Workshop, about: str, folder: Path, host: str) -> Any:
-    """Makes the ASGI application; in an event loop, lest Gradio make some of its own that nobody closes."""
+    """Make the ASGI application; in an event loop, lest Gradio make some of its own that nobody closes."""
     import fastapi
     import gradio as gr
 
@@ -89,7 +89,7 @@ async def _app(workshop: Workshop, about: str, folder: Path, host: str) -> Any:
 
 
 def _uploads_only(move: Callable[..., Awaitable[str | None]]) -> Callable[..., Awaitable[str | None]]:
-    """Keeps Gradio from downloading what a request names by a URL instead of uploading it."""
+    """Keep Gradio from downloading what a request names by a URL instead of uploading it."""
 
     async def checked(path: Any) -> str | None:
         if str(path).lower().startswith(("http:", "https:")):
@@ -126,7 +126,7 @@ class _Local:
 
 
 def _allowed_hosts(host: str) -> tuple[str, ...]:
-    """Names under which a page on the loopback interface is called; none where others are to reach it."""
+    """Name under which a page on the loopback interface is called; none where others are to reach it."""
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -136,7 +136,7 @@ def _allowed_hosts(host: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Opens the socket of the page."""
+    """Open the socket of the page."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family)
@@ -150,7 +150,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _own_folder() -> Iterator[Path]:
-    """Gives uploads and results a folder of their own, which is removed in the end, and silences Gradio."""
+    """Return uploads and results a folder of their own, which is removed in the end, and silences Gradio."""
     with tempfile.TemporaryDirectory(prefix="bsdenoise-app-", ignore_cleanup_errors=True) as folder:
         settings = {**SILENT, "GRADIO_TEMP_DIR": folder, "GRADIO_EXAMPLES_CACHE": os.path.join(folder, "examples")}
         before = {name: os.environ.get(name) for name in settings}

@@ -82,6 +82,6 @@ SCRIPT = """
 
 
 def theme() -> gr.themes.Base:
-    """Makes the theme."""
+    """Make the theme."""
     base = gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=MONO_FONTS)
     return base.set(body_text_color_subdued=READABLE_GREY, block_info_text_color=READABLE_GREY)

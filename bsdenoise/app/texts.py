@@ -44,7 +44,7 @@ MINUTE = 60
 
 
 def sentence(error: Exception, path: Path | None = None) -> str:
-    """Says in one sentence what went wrong; of a file only its name, not where it lies on this machine.
+    """Say in one sentence what went wrong; of a file only its name, not where it lies on this machine.
 
     The page's owner sees a bug, an error that was not written for users, on stderr as well.
     """
@@ -63,17 +63,17 @@ def sentence(error: Exception, path: Path | None = None) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Makes plain text a paragraph."""
+    """Make plain text a paragraph."""
     return f"<p>{escape(text)}</p>"
 
 
 def alert(message: str) -> str:
-    """Draws an error, so that screen readers say it at once; nothing without one."""
+    """Draw an error, so that screen readers say it at once; nothing without one."""
     return f'<div class="bsd-alert" role="alert">{escape(message)}</div>' if message else ""
 
 
 def about_method(name: str, has_posterior: bool) -> str:
-    """Says what kind of model denoises, and what it cannot tell."""
+    """Say what kind of model denoises, and what it cannot tell."""
     sentence = f"Method: {name}, {METHODS[name]}." if name in METHODS else f"Method: {name}."
     return sentence if has_posterior else f"{sentence} {ONLY_DENOISES}"
 
@@ -125,7 +125,7 @@ def progress(step: Step) -> str:
 
 
 def legend() -> str:
-    """Draws the scale of the uncertainty map, with what its ends mean."""
+    """Draw the scale of the uncertainty map, with what its ends mean."""
     stops = ", ".join(f"rgb{tuple(colour)}" for colour in views.COLOURS)
     ticks = "".join(f"<span>{tick:g}</span>" for tick in (0, 0.25, 0.5, 0.75, 1))
     return (

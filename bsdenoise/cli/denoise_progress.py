@@ -75,7 +75,7 @@ class Progress:
 
     @property
     def _name(self) -> str:
-        """Names what the bar counts."""
+        """Name what the bar counts."""
         if len(self._tasks) == 1:
             return self._tasks[0].job.source.name
         return f"{self._num_ended} of {len(self._tasks)} files"

@@ -55,7 +55,7 @@ class Results:
 
     @property
     def protocols(self) -> list[str]:
-        """Says of each contestant, in a line, what it had to learn from."""
+        """Say of each contestant, in a line, what it had to learn from."""
         lines = []
         for contestant in self.contestants:
             name, method = contestant.name, contestant.method
@@ -64,7 +64,7 @@ class Results:
 
 
 def run(config: EvaluateConfig) -> int:
-    """Measures, prints the tables and writes the files.
+    """Measure, print the tables and write the files.
 
     Returns:
         0, or 2 if an image could not be measured.
@@ -91,7 +91,7 @@ def run(config: EvaluateConfig) -> int:
 
 
 def _check(config: EvaluateConfig) -> None:
-    """Looks at the flags before anything is loaded."""
+    """Look at the flags before anything is loaded."""
     if bool(config.data) == bool(config.noisy or config.clean) or bool(config.noisy) != bool(config.clean):
         raise ValueError("Expected either --data with --noise, or --noisy with --clean.")
     if bool(config.data) != bool(config.noise):
@@ -111,7 +111,7 @@ def _check(config: EvaluateConfig) -> None:
 
 
 def _check_names_and_levels(config: EvaluateConfig) -> None:
-    """Refuses unknown methods and noise that cannot be read; whether it is too strong, each file's type tells."""
+    """Refuse unknown methods and noise that cannot be read; whether it is too strong, each file's type tells."""
     from bsdenoise.evaluation import contestants
     from bsdenoise.noise import parse_level, read
 
@@ -135,7 +135,7 @@ def _list_items(config: EvaluateConfig) -> "list[Item]":
 
 
 def _recognise(config: EvaluateConfig) -> "dict[str, Finding | None]":
-    """Gives what the package knows of the sets, by their names, and says what is wrong with those that it knows."""
+    """Return what the package knows of the sets, by their names, and say what is wrong with those that it knows."""
     from bsdenoise.evaluation import cases, testsets
 
     names = cases.set_names(config.data)
@@ -148,7 +148,7 @@ def _recognise(config: EvaluateConfig) -> "dict[str, Finding | None]":
 
 
 def _open(config: EvaluateConfig, items: "list[Item]") -> "list[Contestant]":
-    """Loads what is measured."""
+    """Load what is measured."""
     from bsdenoise.evaluation import cases, contestants
 
     channels = cases.RGB if config.model else cases.usual_channels(items)
@@ -160,7 +160,7 @@ def _open(config: EvaluateConfig, items: "list[Item]") -> "list[Contestant]":
 def _measure(
     config: EvaluateConfig, contestants: "list[Contestant]", items: "list[Item]"
 ) -> "tuple[list[Record], int, str]":
-    """Gives the records, how many are missing, and why the first is; says which are, and how far it is."""
+    """Return the records, how many are missing, and why the first is; say which are, and how far it is."""
     from bsdenoise.data.faults import Faults
     from bsdenoise.evaluation import records
 
@@ -218,7 +218,7 @@ def _summarise(
 
 
 def _table1(config: EvaluateConfig, made: "Table1", sets: "dict[str, Finding | None]") -> "Table1":
-    """Adds to the notes of a table why its rows may not be compared with the published ones."""
+    """Add to the notes of a table why its rows may not be compared with the published ones."""
     remarks = [f"{name}: {line}" for name, finding in sets.items() if finding for line in finding.lines]
     is_beside_published = any(line.source is not None for line in made.lines)
     if is_beside_published and (config.sigma or config.own_sigma):
@@ -228,7 +228,7 @@ def _table1(config: EvaluateConfig, made: "Table1", sets: "dict[str, Finding | N
 
 
 def _print(results: Results) -> None:
-    """Prints the tables, what every contestant had to learn from, and how much is missing."""
+    """Print the tables, what every contestant had to learn from, and how much is missing."""
     from bsdenoise.evaluation import table, table1
 
     parts = [] if results.table1 is None else [table1.as_text(results.table1)]
@@ -240,7 +240,7 @@ def _print(results: Results) -> None:
 
 
 def _write(config: EvaluateConfig, results: Results) -> None:
-    """Writes results.json, table.md, table.csv and table1.csv, each whole or not at all."""
+    """Write results.json, table.md, table.csv and table1.csv, each whole or not at all."""
     from bsdenoise.evaluation import table, table1
 
     text = json.dumps(_as_json(config, results), indent=1) + "\n"

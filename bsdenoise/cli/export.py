@@ -7,7 +7,7 @@ from bsdenoise.config import ExportConfig
 
 
 def run(config: ExportConfig) -> int:
-    """Writes the next version of a model, and says where it is and what it answers to.
+    """Write the next version of a model, and say where it is and what it answers to.
 
     Raises:
         ValueError: If there is no model, or the version cannot be written there.

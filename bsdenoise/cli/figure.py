@@ -31,7 +31,7 @@ SUFFIXES = (".png", ".pdf")
 
 
 def run(config: FigureConfig) -> None:
-    """Denoises, prints the numbers and writes the files.
+    """Denoise, print the numbers and write the files.
 
     Raises:
         ValueError: If a package is missing, the flags contradict each other, or an image, a model or a crop does not
@@ -64,7 +64,7 @@ def _note(line: str) -> None:
 
 
 def _check(config: FigureConfig) -> None:
-    """Looks at the flags before anything is loaded."""
+    """Look at the flags before anything is loaded."""
     if not config.images:
         raise ValueError(
             "Expected at least one image file, folder or glob. They stand before --methods and --crop, which take all "
@@ -89,7 +89,7 @@ def _check(config: FigureConfig) -> None:
 
 
 def _check_outputs(outputs: Sequence[Path], items: "Sequence[Item]") -> None:
-    """Refuses outputs that are folders, that replace an image or each other, or that have no place to stand."""
+    """Refuse outputs that are folders, that replace an image or each other, or that have no place to stand."""
     inputs = {os.path.realpath(path) for item in items for path in item.paths}
     if len({os.path.realpath(path) for path in outputs}) < len(outputs):
         raise ValueError(f"Two outputs have the same name. Received: {' '.join(map(str, outputs))}.")
@@ -104,7 +104,7 @@ def _check_outputs(outputs: Sequence[Path], items: "Sequence[Item]") -> None:
 
 
 def _make_folders(folders: Sequence[Path]) -> None:
-    """Makes the folders of the outputs before the work, lest it be lost."""
+    """Make the folders of the outputs before the work, lest it be lost."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def _make_folders(folders: Sequence[Path]) -> None:
 
 
 def _open(config: FigureConfig, items: "Sequence[Item]") -> "list[Contestant]":
-    """Loads what is compared, from left to right."""
+    """Load what is compared, from left to right."""
     from bsdenoise.evaluation import cases, contestants, figure
 
     contestants.check_names(config.model, config.methods)
@@ -127,7 +127,7 @@ def _open(config: FigureConfig, items: "Sequence[Item]") -> "list[Contestant]":
 
 
 def _as_text(rows: "Sequence[Row]") -> str:
-    """Renders the PSNRs for people."""
+    """Render the PSNRs for people."""
     names = [" ".join(panel.caption[:-1]) for panel in rows[0].panels[:-1]]  # the clean image has none
     cells = [
         [row.subject.item.name, str(row.subject.window), *(f"{panel.psnr:.2f}" for panel in row.panels[:-1])]
@@ -139,7 +139,7 @@ def _as_text(rows: "Sequence[Row]") -> str:
 
 
 def _write(config: FigureConfig, contestants: "Sequence[Contestant]", rows: "Sequence[Row]") -> None:
-    """Writes the figure, the JSON and the crops, each whole or not at all."""
+    """Write the figure, the JSON and the crops, each whole or not at all."""
     from bsdenoise.evaluation import figure
 
     facts = _facts(config, contestants, rows)
@@ -186,7 +186,7 @@ def _facts(config: FigureConfig, contestants: "Sequence[Contestant]", rows: "Seq
 
 
 def _save(drawn: Image.Image, path: Path, facts: dict[str, Any]) -> None:
-    """Writes the figure with its facts in the file's own metadata."""
+    """Write the figure with its facts in the file's own metadata."""
     software = f"bsdenoise {bsdenoise.__version__}"
     if path.suffix.lower() == ".pdf":
         # Pillow makes lossy JPEG of RGB, whose traces would be taken for the methods', and lossless JPEG 2000 of RGBA.
@@ -201,7 +201,7 @@ def _save(drawn: Image.Image, path: Path, facts: dict[str, Any]) -> None:
 
 
 def _crop_paths(folder: Path, rows: "Sequence[Row]") -> "dict[Path, Any]":
-    """Names the pixels of every picture IMAGE-METHOD.png; what has the same name gets numbers or the model's name."""
+    """Name the pixels of every picture IMAGE-METHOD.png; what has the same name gets numbers or the model's name."""
     stems = [Path(row.subject.item.name).stem + _number(row.subject.item.index) for row in rows]
     paths = {}
     for number, (row, stem) in enumerate(zip(rows, stems, strict=True), 1):

@@ -59,7 +59,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._model.transport.close()
 
     # --- what the model is ------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class Client:
         return self.method.has_posterior
 
     def wait_until_ready(self, deadline: float = 60.0) -> None:
-        """Waits until a version of the model is served.
+        """Wait until a version of the model is served.
 
         Args:
             deadline: Seconds to wait at most.
@@ -119,7 +119,7 @@ class Client:
     # --- arrays ------------------------------------------------------------------------------------------------------
 
     def denoise(self, noisy: Any, sigma: Any = None, noise: Any = None) -> np.ndarray:
-        """Denoises an image or a batch of images of any size.
+        """Denoise an image or a batch of images of any size.
 
         Over REST, images of 8 or 16 bits with 1 or 3 channels travel as PNG files, and the result is rounded to their
         bits. All else, and all over gRPC, travels as float32 and comes back unrounded.
@@ -149,7 +149,7 @@ class Client:
         return denoised if gaps is None else gaps.restored(denoised)
 
     def posterior(self, noisy: Any, sigma: Any = None, noise: Any = None) -> Posterior:
-        """Denoises, and says how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
+        """Denoise, and say how sure it is: a standard deviation per pixel, and an estimate of the PSNR.
 
         Args and errors as for `denoise`; also a `ValueError` of a model without a posterior.
 
@@ -180,7 +180,7 @@ class Client:
         return found if len(shape) == batch.ndim else found.of_one()
 
     def own_noise(self, image: Any) -> np.ndarray:
-        """Gives the model's own noise parameters of an image: the known ones, or its estimate.
+        """Return the model's own noise parameters of an image: the known ones, or its estimate.
 
         Of an image that exceeds the limits, the largest part in its middle that fits is looked at.
 
@@ -202,7 +202,7 @@ class Client:
         return theta if np.ndim(image) == 4 else theta[0]
 
     def own_sigma(self, image: Any) -> Any:
-        """Gives the model's own σ of an image, as `own_noise` does; args and errors as for it.
+        """Return the model's own σ of an image, as `own_noise` does; args and errors as for it.
 
         Returns:
             A number, or for a batch float32 (B,), in the units of the pixels.
@@ -212,7 +212,7 @@ class Client:
         return sigma if np.ndim(image) == 4 else float(sigma)
 
     def denoise_many(self, noisy: Iterable[Any], sigma: Any = None, concurrency: int = 4) -> Iterator[Outcome]:
-        """Denoises images with several requests in flight; results come in order, one bad image loses no other.
+        """Denoise images with several requests in flight; results come in order, one bad image loses no other.
 
         Args:
             noisy: Images as for `denoise`; at most `2 * concurrency` of them are taken ahead of the results.
@@ -231,7 +231,7 @@ class Client:
     # --- files -------------------------------------------------------------------------------------------------------
 
     def denoise_bytes(self, data: bytes, sigma: float | None = None) -> bytes:
-        """Denoises the content of a PNG or JPEG file.
+        """Denoise the content of a PNG or JPEG file.
 
         Args:
             data: The file; EXIF orientation is ignored.
@@ -253,7 +253,7 @@ class Client:
         return files.denoise_decoded(self, data, sigma)
 
     def denoise_file(self, source: str | Path, target: str | Path, sigma: float | None = None) -> None:
-        """Denoises an image file into another one of the same bit depth, with its metadata.
+        """Denoise an image file into another one of the same bit depth, with its metadata.
 
         Args:
             source: PNG, JPEG, TIFF or `.npy`, also with several images, which are denoised one by one. A model for one
@@ -269,12 +269,12 @@ class Client:
         files.denoise_file(self, source, target, sigma)
 
     def _empty(self, noisy: np.ndarray) -> np.ndarray:
-        """Gives a result for images of which nothing was measured, once they are known to be images."""
+        """Return a result for images of which nothing was measured, once they are known to be images."""
         self._model.described.accepted.batch(noisy)
         return np.zeros(noisy.shape, np.float32)
 
     def _checked(self, noisy: Any, sigma: Any, noise: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Gives the batch as it came and as float32, and the noise parameters of each image, (B, P)."""
+        """Return the batch as it came and as float32, and the noise parameters of each image, (B, P)."""
         described = self._model.described
         batch = described.accepted.batch(noisy)
         pixels = described.accepted.float32(described.accepted.pixels(batch))

@@ -78,7 +78,7 @@ class Described:
 
     @classmethod
     def parse(cls, text: str) -> "Described":
-        """Reads the text.
+        """Read the text.
 
         Raises:
             ValueError: If it is no description, or one of a later format.
@@ -158,7 +158,7 @@ class Described:
 
     @cached_property
     def signatures(self) -> frozenset[str]:
-        """Names of what can be called."""
+        """Name of what can be called."""
         return frozenset(self.json["signatures"])
 
     @cached_property
@@ -167,7 +167,7 @@ class Described:
         return Accepted(self.channels, self.is_fractional, self.units, *self.intensities, self.scale, self.offset)
 
     def theta_to_send(self, sigma: Any, noise: Any, count: int) -> np.ndarray | None:
-        """Check the noise of images, and give it as float32 (B, P).
+        """Check the noise of images, and return it as float32 (B, P).
 
         Args:
             sigma: σ, a number or one per image; `None` if it is not told.
@@ -195,7 +195,7 @@ class Described:
         check_is_sigma(self.noise.kind, self.noise.parameters)
 
     def named(self, theta: np.ndarray | None) -> dict[str, np.ndarray]:
-        """Give noise parameters (B, P) as an input of signatures, by its name."""
+        """Return noise parameters (B, P) as an input of signatures, by its name."""
         if theta is None:
             return {}
         return {SIGMA: theta[:, 0]} if self.noise.takes_sigma else {NOISE: theta}

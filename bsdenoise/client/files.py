@@ -18,7 +18,7 @@ _KINDS = ((png_format.SIGNATURE, png_format), (jpeg.SIGNATURE, jpeg))
 
 
 def size(data: bytes) -> tuple[int, int]:
-    """Reads height and width of a PNG or JPEG file from its header.
+    """Read height and width of a PNG or JPEG file from its header.
 
     Raises:
         ValueError: If it is neither.
@@ -33,18 +33,18 @@ def size(data: bytes) -> tuple[int, int]:
 
 
 def png(image: np.ndarray) -> bytes:
-    """Encodes an image of 8 or 16 bits, (H, W, 1) or (H, W, 3)."""
+    """Encode an image of 8 or 16 bits, (H, W, 1) or (H, W, 3)."""
     native = np.ascontiguousarray(image, image.dtype.newbyteorder("="))
     return png_format.encode(native, PNG_LEVEL)
 
 
 def unit_pixels(data: bytes) -> np.ndarray:
-    """Decodes a PNG file to float32, full scale 1."""
+    """Decode a PNG file to float32, full scale 1."""
     return images.to_unit(imagecodecs.png_decode(data))
 
 
 def denoise_decoded(denoiser: Any, data: bytes, sigma: float | None) -> bytes:
-    """Denoises a file by its pixels, for where it cannot be sent as it is; args as for `Client.denoise_bytes`."""
+    """Denoise a file by its pixels, for where it cannot be sent as it is; args as for `Client.denoise_bytes`."""
     noisy = images.decode(data, "The image file").array
     return png(images.from_unit(denoiser.denoise(noisy, sigma), noisy.dtype))
 

@@ -50,7 +50,7 @@ class ServedModel:
             return self._described
 
     def denoise(self, batch: np.ndarray, pixels: np.ndarray, theta: np.ndarray | None) -> np.ndarray:
-        """Denoises a batch.
+        """Denoise a batch.
 
         Args:
             batch: (B, H, W, C), of the type that it came in.
@@ -71,7 +71,7 @@ class ServedModel:
         return self._joined(planned, sent, theta, MAPS[:1], ask)[0]
 
     def posterior(self, pixels: np.ndarray, theta: np.ndarray | None, counts: np.ndarray | None = None) -> Posterior:
-        """Denoises a batch with all that is known of it; args as for `denoise`, results with a batch axis.
+        """Denoise a batch with all that is known of it; args as for `denoise`, results with a batch axis.
 
         `counts` (B, H, W, C) tells which pixels hold measurements; `None` for all.
         """
@@ -98,7 +98,7 @@ class ServedModel:
         return Posterior(denoised, mean, std, psnr, own[:, 0] if noise.takes_sigma else None, own)
 
     def own_noise(self, pixels: np.ndarray) -> np.ndarray:
-        """Gives the model's own noise of each image, float32 (B, P); of images too large, from their middle."""
+        """Return the model's own noise of each image, float32 (B, P); of images too large, from their middle."""
         noise, offset, scale = self.described.noise, self.described.offset, self.described.scale
         if noise.is_known:
             told = zip(noise.parameters, noise.least, strict=True)
@@ -112,7 +112,7 @@ class ServedModel:
         return np.concatenate(found).reshape(len(pixels), -1)
 
     def denoise_file(self, data: bytes, theta: np.ndarray | None) -> bytes:
-        """Denoises the bytes of one PNG or JPEG file into those of a PNG file; `theta` is (1, P) or `None`."""
+        """Denoise the bytes of one PNG or JPEG file into those of a PNG file; `theta` is (1, P) or `None`."""
         noise = self.described.named(theta)
         signature = "_".join(["encoded_with", *noise]) if noise else "encoded"
         return self._ask(signature, "denoised_bytes", image_bytes=_objects(data), **noise)[0]
@@ -133,7 +133,7 @@ class ServedModel:
         return self._patience.ask(lambda seconds: self.transport.predict(signature, inputs, seconds))
 
     def _ask(self, signature: str, output: str, **inputs: Any) -> np.ndarray:
-        """Calls a signature of one output, which REST does not name."""
+        """Call a signature of one output, which REST does not name."""
         answer = self._predict(signature, **inputs)
         found = answer.get(output, answer.get(""))
         if found is None:
@@ -157,7 +157,7 @@ class ServedModel:
         return request_plan.plan(shape, self._most_pixels(pictures), *self.described.tiles)
 
     def _file_parts(self, batch: np.ndarray, index: int) -> list[request_plan.Part]:
-        """Plans one image of a batch: a file of it is about as large as its pixels, as noise cannot be compressed."""
+        """Plan one image of a batch: a file of it is about as large as its pixels, as noise cannot be compressed."""
         bytes_per_pixel = self.described.channels * batch.dtype.itemsize
         most = min(self.described.max_pixels, self.transport.most_file_bytes() // bytes_per_pixel)
         planned = request_plan.plan((1, *batch.shape[1:]), most, *self.described.tiles)
@@ -171,7 +171,7 @@ class ServedModel:
         names: tuple[str, ...],
         ask: Callable[[np.ndarray, Any, slice], list[np.ndarray]],
     ) -> list[np.ndarray]:
-        """Sends the parts of a batch one after the other, and joins the pictures of the answers."""
+        """Send the parts of a batch one after the other, and join the pictures of the answers."""
         results = [np.empty(batch.shape, np.float32) for _ in names]
         for part in planned:
             sent = batch[part.images, *part.tile.window]

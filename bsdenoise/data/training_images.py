@@ -85,7 +85,7 @@ class TrainingImages:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self):
-        """Splits the images into those to train on and those held out."""
+        """Split the images into those to train on and those held out."""
         shuffled = np.random.default_rng((_HELD_OUT, len(self.source))).permutation(len(self.source))
         self.held_out = np.sort(shuffled[: self.num_held_out])
         self.training = np.sort(shuffled[self.num_held_out :])
@@ -98,7 +98,7 @@ class TrainingImages:
         return len(self._left_out)
 
     def example(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Makes training example `number` of the run: what the network is shown, and its target, as the method says."""
+        """Make training example `number` of the run: what the network is shown, and its target, as the method says."""
         rng = np.random.default_rng((self.seed, _EXAMPLE, number))
         images_of_one = self._pick(number)
         theta = self.noise.draw(rng)
@@ -113,7 +113,7 @@ class TrainingImages:
         return missing.filled(np.ascontiguousarray(shown, "float32")), np.ascontiguousarray(target, "float32")
 
     def validation_crop(self, index: int, side: int) -> Crop:
-        """Gives the centre of an image, or of what was measured of it, at most `side` pixels wide and high.
+        """Return the centre of an image, or of what was measured of it, at most `side` pixels wide and high.
 
         The noise is the image's own for ever, so that validations of a run can be compared.
 
@@ -131,7 +131,7 @@ class TrainingImages:
     def batches(
         self, batch: int, first: int, last: int, *, worker: int = 0, workers: int = 1, size: int | None = None
     ) -> tf.data.Dataset:
-        """Streams one worker's part of global batches `first` to `last` − 1.
+        """Stream one worker's part of global batches `first` to `last` − 1.
 
         Example i of global batch n is example n · batch + i of the run, whoever makes it: worker w of W makes those
         with i from w · batch / W on, its equal part. So the workers together show what one process would show.
@@ -162,7 +162,7 @@ class TrainingImages:
         return loaded.batch(size or part, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
     def _crop(self, images_of_one: list[np.ndarray], theta, cut, rng, corrupt: str | None) -> Crop:
-        """Cuts an image, and its partner if there is one; adds noise, `fresh` to the crop, `fixed` to the whole."""
+        """Cut an image, and its partner if there is one; add noise, `fresh` to the crop, `fixed` to the whole."""
         cuts = [self._normalised(cut(image)) for image in images_of_one]
         if corrupt is None:
             has_clean = len(cuts) > 1 and not self.method.has_noisy_target
@@ -173,7 +173,7 @@ class TrainingImages:
         return Crop(lambda copy: cut(copies[copy]), cuts[0], copies.theta, rng)
 
     def _place(self, images_of_one: list[np.ndarray], rng: np.random.Generator) -> tuple[int, int]:
-        """Draws the upper left corner of a crop: once, unless hardly anything was measured in it."""
+        """Draw the upper left corner of a crop: once, unless hardly anything was measured in it."""
         best, most = (0, 0), -1.0
         for _ in range(MOST_DRAWS):
             top, left = (int(rng.integers(side - self.crop + 1)) for side in images_of_one[0].shape[:2])
@@ -185,11 +185,11 @@ class TrainingImages:
         return best
 
     def _shuffle(self, epoch: int) -> np.ndarray:
-        """Orders the training images for one epoch."""
+        """Order the training images for one epoch."""
         return np.random.default_rng((self.seed, _ORDER, epoch)).permutation(self.training)
 
     def _pick(self, number: int) -> list[np.ndarray]:
-        """Reads the image of an example, as `_read`; where it is unusable, the next one in the epoch's order."""
+        """Read the image of an example, as `_read`; where it is unusable, the next one in the epoch's order."""
         epoch, position = divmod(number, len(self.training))
         order = self._order(epoch)
         for offset in range(len(order)):
@@ -213,7 +213,7 @@ class TrainingImages:
         raise self.failure
 
     def _leave_out(self, index: int, error: Exception) -> None:
-        """Reports an image once, and never tries it again."""
+        """Report an image once, and never tries it again."""
         with self._lock:
             if index in self._left_out:
                 return
@@ -221,7 +221,7 @@ class TrainingImages:
         self._reports.left_out(self.source.name(index), error)
 
     def _read(self, index: int) -> list[np.ndarray]:
-        """Reads an image, and behind it its partner if there are such, (H, W, …), checked, as files hold them."""
+        """Read an image, and behind it its partner if there are such, (H, W, …), checked, as files hold them."""
         image = self._read_from(self.source, index)
         if self.targets is None:
             return [image]
@@ -253,14 +253,14 @@ class TrainingImages:
         return array
 
     def _normalised(self, array: np.ndarray) -> np.ndarray:
-        """Gives pixels (H, W, …) as float32 in the units and with the channels of the network."""
+        """Return pixels (H, W, …) as float32 in the units and with the channels of the network."""
         unit = images.to_unit(images.to_channels(array, self.channels))
         if (self.offset, self.scale) == (0.0, 1.0):
             return unit
         return (unit - np.float32(self.offset)) / np.float32(self.scale)
 
     def _remark_on(self, index: int, notes: tuple[str, ...]) -> None:
-        """Says once per kind what reading changed."""
+        """Say once per kind what reading changed."""
         for note in notes:
             with self._lock:
                 if note in self.remarked:
@@ -270,14 +270,14 @@ class TrainingImages:
 
 
 def _measured(images_of_one: list[np.ndarray], window: tuple[slice, slice]) -> np.ndarray:
-    """Tells which pixels of a window were measured in an image and its partner, bool (h, w)."""
+    """Tell which pixels of a window were measured in an image and its partner, bool (h, w)."""
     parts = [image[window] for image in images_of_one]
     found = [~np.isnan(part).any(axis=-1) for part in parts if part.dtype.kind == "f"]
     return np.logical_and.reduce(found) if found else np.ones(parts[0].shape[:2], bool)
 
 
 def _centre(images_of_one: list[np.ndarray], side: int) -> tuple[slice, slice]:
-    """Gives rows and columns of the centre, at most `side` each; of what was measured if hardly anything was there."""
+    """Return rows and columns of the centre, at most `side` each; of what was measured if hardly anything was there."""
     sides = images_of_one[0].shape[:2]
     window = _window([(size - side) // 2 for size in sides], sides, side)
     if _measured(images_of_one, window).mean() >= LEAST_MEASURED:
@@ -287,7 +287,7 @@ def _centre(images_of_one: list[np.ndarray], side: int) -> tuple[slice, slice]:
 
 
 def _window(starts: Sequence[int], sides: Sequence[int], side: int) -> tuple[slice, slice]:
-    """Gives at most `side` rows and columns from where they would start, or from near there if that is outside."""
+    """Return at most `side` rows and columns from where they would start, or from near there if that is outside."""
     top, left = (min(max(start, 0), max(size - side, 0)) for start, size in zip(starts, sides, strict=True))
     return slice(top, top + side), slice(left, left + side)
 
@@ -309,7 +309,7 @@ class FixedCopies:
         self._first: np.ndarray | None = None
 
     def __getitem__(self, copy: int) -> np.ndarray:
-        """Give a copy; both have the same noise parameters."""
+        """Return a copy; both have the same noise parameters."""
         if copy:
             return self._noise.corrupt(self._image, self.theta, np.random.default_rng((*self._seed, copy)))
         if self._first is None:

@@ -73,7 +73,7 @@ class Bm3d:
         self._is_stopped = False
 
     def denoise(self, noisy: np.ndarray, sigma: float, label: str = "") -> Result:
-        """Denoises an image, or finds what was computed before.
+        """Denoise an image, or find what was computed before.
 
         Args:
             noisy: (H, W, 1) or (H, W, 3), float, in any units.
@@ -106,17 +106,17 @@ class Bm3d:
         return Result(denoised, seconds, notes)
 
     def stop(self) -> None:
-        """Ends the processes that compute for other threads; these, and all later ones, get an `OSError`."""
+        """End the processes that compute for other threads; these, and all later ones, get an `OSError`."""
         self._is_stopped = True
         for process in list(self._running):
             process.terminate()
 
     def digest(self) -> str:
-        """Gives a checksum of all that a result depends on beside the image and σ."""
+        """Return a checksum of all that a result depends on beside the image and σ."""
         return hashlib.sha256(f"{self.version}, {PROFILE}".encode()).hexdigest()[:DIGEST_LENGTH]
 
     def _run_apart(self, noisy: np.ndarray, sigma: float, profile: str) -> tuple[np.ndarray, float]:
-        """Computes in a process of its own, as long as the calling thread waits."""
+        """Compute in a process of its own, as long as the calling thread waits."""
         # Not forked: TensorFlow's threads would not come along, but the locks that they hold.
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
@@ -151,7 +151,7 @@ class Bm3d:
         return hashlib.sha256(facts + noisy.tobytes()).hexdigest()[:DIGEST_LENGTH]
 
     def _find(self, checksum: str, shape: tuple[int, ...]) -> tuple[Result | None, tuple[str, ...]]:
-        """Gives the result that is kept under any label, or else a word for each file that cannot be used."""
+        """Return the result that is kept under any label, or else a word for each file that cannot be used."""
         notes = []
         for path in sorted(self.cache.rglob(f"{checksum}.npz")):
             try:
@@ -167,7 +167,7 @@ class Bm3d:
 
 
 def run(noisy: np.ndarray, sigma: float, profile: str) -> tuple[np.ndarray, float]:
-    """Computes BM3D, with nothing kept.
+    """Compute BM3D, with nothing kept.
 
     Args:
         noisy: float32 (H, W, 1) or (H, W, 3).
@@ -194,7 +194,7 @@ def run(noisy: np.ndarray, sigma: float, profile: str) -> tuple[np.ndarray, floa
 
 
 def check_channels(channels: int) -> None:
-    """Refuses what BM3D has no variant for.
+    """Refuse what BM3D has no variant for.
 
     Raises:
         ValueError: If there are neither one nor three channels.
@@ -206,7 +206,7 @@ def check_channels(channels: int) -> None:
 
 
 def default_cache() -> Path:
-    """Gives the folder that is used unless another one is named, in the user's cache."""
+    """Return the folder that is used unless another one is named, in the user's cache."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("bsdenoise")) / "bm3d"
@@ -221,18 +221,18 @@ def _package() -> ModuleType:
 
 
 def _folder_of(label: str) -> Path:
-    """Makes a folder's name below the cache of any label: no step upwards, no sign that a file system may refuse."""
+    """Make a folder's name below the cache of any label: no step upwards, no sign that a file system may refuse."""
     parts = [re.sub(r"[^\w.\-\[\]]+", "_", part) for part in label.split("/")]
     return Path(*[part for part in parts if part.strip(".")] or ["unnamed"])
 
 
 def _num_cores() -> int:
-    """Counts the cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run_and_send(sender: Connection, noisy: np.ndarray, sigma: float, profile: str) -> None:
-    """Computes BM3D in a process of its own, and sends what `run` gives or raises."""
+    """Compute BM3D in a process of its own, and send what `run` gives or raises."""
     try:
         sender.send(run(noisy, sigma, profile))
     except ValueError as error:

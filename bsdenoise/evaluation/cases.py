@@ -117,7 +117,7 @@ def clean_items(
     axes: str | None = None,
     say: Callable[[str], object] | None = None,
 ) -> list[Item]:
-    """Lists the images of folders of clean images, each as often as noise is drawn for it.
+    """List the images of folders of clean images, each as often as noise is drawn for it.
 
     Args:
         folders: Folders, files or globs; each is a set of its own.
@@ -141,7 +141,7 @@ def clean_items(
 
 
 def _for_each(folders: Sequence[str], flag: str, numbers: Sequence[int]) -> list[int]:
-    """Gives the number of each set."""
+    """Return the number of each set."""
     if len(numbers) not in (1, len(folders)):
         raise ValueError(
             f"{flag} takes one number, or one for each of {len(folders)} --data. Received: {len(numbers)}."
@@ -158,7 +158,7 @@ def paired_items(
     axes: str | None = None,
     say: Callable[[str], object] | None = None,
 ) -> list[Item]:
-    """Lists real pairs: files of the same name, whatever their suffix, below two folders.
+    """List real pairs: files of the same name, whatever their suffix, below two folders.
 
     Args:
         noisy_folder: Folder, file or glob of the noisy images.
@@ -184,13 +184,13 @@ def paired_items(
 
 
 def set_names(folders: Sequence[str]) -> list[str]:
-    """Names sets by their folders; by all that was given where two folders have the same name."""
+    """Name sets by their folders; by all that was given where two folders have the same name."""
     short = [Path(folder).resolve().name for folder in folders]
     return [name if short.count(name) == 1 else folder for name, folder in zip(short, folders, strict=True)]
 
 
 def usual_channels(items: Sequence[Item]) -> int:
-    """Gives the number of channels that most of the images have, for methods that take grey and RGB images alike.
+    """Return the number of channels that most of the images have, for methods that take grey and RGB images alike.
 
     Args:
         items: The images; those that cannot be read do not count. RGB wins a tie.
@@ -203,7 +203,7 @@ def usual_channels(items: Sequence[Item]) -> int:
 
 
 def _by_stem(folder: str, name: str, axes: str | None, say: Callable[[str], object] | None) -> dict[str, Item]:
-    """Lists a folder's images by their names without suffix, which must not be the same for two of them."""
+    """List a folder's images by their names without suffix, which must not be the same for two of them."""
     found: dict[str, Item] = {}
     for item in _images_of(folder, name, axes, say):
         other = found.setdefault(_stem(item), item)
@@ -213,7 +213,7 @@ def _by_stem(folder: str, name: str, axes: str | None, say: Callable[[str], obje
 
 
 def read_clean(item: Item, channels: int, spec: str) -> Case:
-    """Reads a clean image and adds its noise.
+    """Read a clean image and add its noise.
 
     Args:
         item: Which image and draw.
@@ -243,7 +243,7 @@ def read_clean(item: Item, channels: int, spec: str) -> Case:
 
 
 def read_pair(item: Item, channels: int) -> Case:
-    """Reads a noisy and a clean image of the same size and type, and with as many channels as the method takes.
+    """Read a noisy and a clean image of the same size and type, and with as many channels as the method takes.
 
     Raises:
         ValueError: If a file is broken, has other channels, or the two do not fit together.
@@ -304,13 +304,13 @@ def _images_of(folder: str, name: str, axes: str | None, say: Callable[[str], ob
 
 
 def _stem(item: Item) -> str:
-    """Gives the name that the partners of a pair share."""
+    """Return the name that the partners of a pair share."""
     path = Path(item.name)
     return (path.parent / path.name.removesuffix(path.suffix)).as_posix() + (f"[{item.index}]" if item.index else "")
 
 
 def _read(path: Path, item: Item) -> tuple[images.Picture, np.ndarray | None]:
-    """Reads an image, (H, W, C), filled; and which of its values were not measured, `None` if all were."""
+    """Read an image, (H, W, C), filled; and which of its values were not measured, `None` if all were."""
     picture = images.read_image(path, item.index, item.axes, item.no_data)
     array = picture.array[..., np.newaxis] if picture.array.ndim == 2 else picture.array
     gaps = missing.where(array, picture.no_data)
@@ -318,7 +318,7 @@ def _read(path: Path, item: Item) -> tuple[images.Picture, np.ndarray | None]:
 
 
 def _counts(gaps: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Gives which values of an image of that shape were measured, from the gaps of the file, (H, W, …).
+    """Return which values of an image of that shape were measured, from the gaps of the file, (H, W, …).
 
     Raises:
         ValueError: If none was.
@@ -335,6 +335,6 @@ def _levels(picture: images.Picture) -> int | None:
 
 
 def _seed(array: np.ndarray) -> list[int]:
-    """Gives numbers that stand for an image: its shape and a checksum of its pixels."""
+    """Return numbers that stand for an image: its shape and a checksum of its pixels."""
     digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
     return [*array.shape, int.from_bytes(digest[:8], "little")]

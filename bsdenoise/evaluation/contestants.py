@@ -72,15 +72,15 @@ class Contestant(Protocol):
     def workers(self) -> int: ...  # noqa: D102
 
     def digest(self) -> str:
-        """Gives a checksum of what its results depend on beside the image."""
+        """Return a checksum of what its results depend on beside the image."""
         ...
 
     def check(self, case: Case) -> None:
-        """Raises `ValueError` if an image is not in its units, or its channels are no colours where they must be."""
+        """Raise `ValueError` if an image is not in its units, or its channels are no colours where they must be."""
         ...
 
     def estimate(self, noisy: np.ndarray, told: Told | None, tile: int | None, label: str = "") -> Estimate:
-        """Denoises one image.
+        """Denoise one image.
 
         Args:
             noisy: float32 (H, W, C).
@@ -94,7 +94,7 @@ class Contestant(Protocol):
         ...
 
     def stop(self) -> None:
-        """Ends what other threads wait for: their results are not wanted any more."""
+        """End what other threads wait for: their results are not wanted any more."""
         ...
 
 
@@ -122,12 +122,12 @@ class Model:
 
     @property
     def protocol(self) -> str:
-        """Says in words how it was trained, and whether copies were averaged."""
+        """Say in words how it was trained, and whether copies were averaged."""
         words = training_in_words(self.denoiser.method, self.training)
         return f"{words}; mean of {self._tta} copies of each image" if self._tta > 1 else words
 
     def digest(self) -> str:
-        """Gives a checksum of the file, and the number of copies."""
+        """Return a checksum of the file, and the number of copies."""
         with self.path.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         return f"{checksum}-{self._tta}" if self._tta > 1 else checksum
@@ -145,7 +145,7 @@ class Model:
             raise ValueError(f"the model takes {kind} images: its units are {self.denoiser.units}.")
 
     def estimate(self, noisy: np.ndarray, told: Told | None, tile: int | None, label: str = "") -> Estimate:
-        """Denoises; says as much beyond that as the method can."""
+        """Denoise; says as much beyond that as the method can."""
         denoiser, method = self.denoiser, self.denoiser.method
         options = {"tile": tile, "tta": self._tta}
         if not (method.has_posterior or method.is_blind):
@@ -168,10 +168,10 @@ class Model:
         return result._replace(estimated_psnr=None) if was_estimated else result
 
     def stop(self) -> None:
-        """Does nothing: one image is denoised at a time."""
+        """Do nothing: one image is denoised at a time."""
 
     def _stein_psnr(self, denoised: np.ndarray, noisy: np.ndarray, theta: np.ndarray) -> float:
-        """Estimates the PSNR of a prediction that does not depend on the observed pixel: no variance is left to it."""
+        """Estimate the PSNR of a prediction that does not depend on the observed pixel: no variance is left to it."""
         denoiser = self.denoiser
         batch, noisy_batch = ((image[np.newaxis] - denoiser.offset) / self.scale for image in (denoised, noisy))
         shown = denoiser.noise.rescaled(np.float64(theta), denoiser.offset, self.scale)[np.newaxis]
@@ -205,7 +205,7 @@ class Bm3d:
         self.workers = bm3d_filter.workers
 
     def digest(self) -> str:
-        """Gives a checksum of the package's version, its settings and the number of channels."""
+        """Return a checksum of the package's version, its settings and the number of channels."""
         return f"{self._filter.digest()}-{self.channels}"
 
     def check(self, case: Case) -> None:
@@ -218,7 +218,7 @@ class Bm3d:
             raise ValueError("BM3D takes three channels for red, green and blue, and these are independent.")
 
     def estimate(self, noisy: np.ndarray, told: Told | None, tile: int | None, label: str = "") -> Estimate:
-        """Denoises the whole image, without tiles, or finds what was computed before."""
+        """Denoise the whole image, without tiles, or find what was computed before."""
         sigma = None if told is None else told.sigma
         if sigma is None:
             raise ValueError(
@@ -228,7 +228,7 @@ class Bm3d:
         return Estimate(denoised, sigma=sigma, seconds=seconds, notes=notes)
 
     def stop(self) -> None:
-        """Ends the processes that compute."""
+        """End the processes that compute."""
         self._filter.stop()
 
 
@@ -240,7 +240,7 @@ def open_contestants(
     channels: int = RGB,
     tta: int = 1,
 ) -> list[Contestant]:
-    """Loads what is to be measured: the models in their order, then the methods in theirs.
+    """Load what is to be measured: the models in their order, then the methods in theirs.
 
     Args:
         models: `.keras` files, run folders that hold one, or names of presets.
@@ -270,7 +270,7 @@ def open_contestants(
 
 
 def check_names(models: Sequence[Path], methods: Sequence[str]) -> None:
-    """Refuses unknown methods, what is named twice, and nothing at all, before anything is loaded.
+    """Refuse unknown methods, what is named twice, and nothing at all, before anything is loaded.
 
     Raises:
         ValueError: If so.
@@ -290,7 +290,7 @@ def check_names(models: Sequence[Path], methods: Sequence[str]) -> None:
 
 
 def training_in_words(method: Any, training: dict[str, Any] | None) -> str:
-    """Says how a model was trained, so that nobody compares what had different things to learn from.
+    """Say how a model was trained, so that nobody compares what had different things to learn from.
 
     Args:
         method: A `bsdenoise.methods.Method`.
@@ -319,12 +319,12 @@ def training_in_words(method: Any, training: dict[str, Any] | None) -> str:
 
 
 def _kind(training: dict[str, Any]) -> tuple:
-    """Gives what must be equal of two trainings to speak of them as of one."""
+    """Return what must be equal of two trainings to speak of them as of one."""
     return training.get("corrupt"), training.get("pairs"), training.get("source")
 
 
 def _amount(stages: list[dict[str, Any]]) -> str:
-    """Says how much was trained on, as far as the model's file tells."""
+    """Say how much was trained on, as far as the model's file tells."""
     crops = sum(stage.get("crops") or 0 for stage in stages)
     images = max(stage.get("images") or 0 for stage in stages)
     sides = [int(stage["crop"]) for stage in stages if stage.get("crop")]
@@ -338,6 +338,6 @@ def _amount(stages: list[dict[str, Any]]) -> str:
 
 
 def _names(paths: Sequence[Path], taken: Sequence[str]) -> list[str]:
-    """Names models by the last part of their paths; by the whole path where that is not enough."""
+    """Name models by the last part of their paths; by the whole path where that is not enough."""
     short = [path.stem if path.suffix in (".keras", presets.SUFFIX) else path.resolve().name for path in paths]
     return short if len({*short, *taken}) == len(short) + len(taken) else [str(path) for path in paths]

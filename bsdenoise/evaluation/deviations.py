@@ -35,7 +35,7 @@ def describe(
     unreadable: Mapping[str, str],
     variants: Mapping[tuple[int, int], str],
 ) -> list[str]:
-    """Says what is wrong, one thing a line; nothing if all images are there as they should be, and no others.
+    """Say what is wrong, one thing a line; nothing if all images are there as they should be, and no others.
 
     Args:
         expected: The images of the set.
@@ -60,7 +60,7 @@ def describe(
 def _match_pixels(
     expected: Sequence[Image], found: Sequence[Image]
 ) -> tuple[list[Pair], list[Image], dict[str, Image]]:
-    """Finds images by their pixels.
+    """Find images by their pixels.
 
     Returns:
         Images that are there twice, with the first of each; images with other pixels than any of the set; and those of
@@ -80,7 +80,7 @@ def _match_pixels(
 
 
 def _match_names(open_: dict[str, Image], rest: Iterable[Image]) -> tuple[list[Pair], list[Image]]:
-    """Finds images by their names, and takes those that they stand for out of `open_`."""
+    """Find images by their names, and take those that they stand for out of `open_`."""
     pairs, strangers = [], []
     for image in rest:
         meant = open_.pop(image.stem, None)
@@ -92,7 +92,7 @@ def _match_names(open_: dict[str, Image], rest: Iterable[Image]) -> tuple[list[P
 
 
 def _match_sizes(open_: dict[str, Image], rest: Iterable[Image]) -> tuple[list[Pair], list[Image]]:
-    """Takes as many images as the set has for those of the set, in the order of their sizes; empties `open_`."""
+    """Take as many images as the set has for those of the set, in the order of their sizes; empty `open_`."""
     expected = sorted(open_.values(), key=lambda image: image.size)
     open_.clear()
     return list(zip(sorted(rest, key=lambda image: image.size), expected, strict=True)), []
@@ -106,7 +106,7 @@ def _missing(open_: Mapping[str, Image], total: int) -> list[str]:
 def _deviations(
     pairs: Iterable[Pair], sizes: str, variants: Mapping[tuple[int, int], str], is_renamed: bool
 ) -> list[str]:
-    """Describes images that are meant to be those of the set, each by the grossest difference that it has."""
+    """Describe images that are meant to be those of the set, each by the grossest difference that it has."""
     other_size, other_channels, other_type, other_pixels = [], [], [], []
     for pair in pairs:
         image, meant = pair
@@ -148,7 +148,7 @@ def _kind(image: Image) -> str:
 
 
 def _lines(pairs: Sequence[Pair], what: str, instead: Callable[[Image, Image], str]) -> list[str]:
-    """Gives a line for each of a few images, one for many."""
+    """Return a line for each of a few images, one for many."""
     if len(pairs) <= MOST_LINES:
         return [f"{image.name}: {instead(image, meant)}" for image, meant in pairs]
     image, meant = pairs[0]
@@ -177,12 +177,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def in_words(size: tuple[int, int]) -> str:
-    """Writes width and height."""
+    """Write width and height."""
     return f"{size[0]}×{size[1]}"
 
 
 def sizes_in_words(sizes: Iterable[tuple[int, int]]) -> str:
-    """Names up to two sizes, of more the smallest and the largest."""
+    """Name up to two sizes, of more the smallest and the largest."""
     different: Collection[tuple[int, int]] = sorted(set(sizes), key=lambda size: (size[0] * size[1], -size[0]))
     if len(different) <= 2:
         return " and ".join(map(in_words, different))

@@ -24,7 +24,7 @@ WHITE_LEVEL = 255
 
 
 def items_of(sources: Sequence[str], draw: int, say: Callable[[str], object] | None = None) -> list[Item]:
-    """Lists the images that files, folders and globs name, in the order given, each called by its folder and its name.
+    """List the images that files, folders and globs name, in the order given, each called by its folder and its name.
 
     Args:
         sources: Files, folders or globs; each image of a stack counts.
@@ -50,13 +50,13 @@ def items_of(sources: Sequence[str], draw: int, say: Callable[[str], object] | N
 
 
 def in_paper_order(contestants: Sequence[Contestant]) -> list[Contestant]:
-    """Sorts contestants as the paper's figure does; those of one method stay in their order."""
+    """Sort contestants as the paper's figure does; those of one method stay in their order."""
     order = list(LABELS)
     return sorted(contestants, key=lambda one: order.index(one.method) if one.method in order else len(order))
 
 
 def check_channels(contestants: Sequence[Contestant]) -> int:
-    """Gives the number of channels that all contestants take.
+    """Return the number of channels that all contestants take.
 
     Raises:
         ValueError: If they differ, or cannot be shown. The luminance of an image has another noise and another PSNR
@@ -77,7 +77,7 @@ def check_channels(contestants: Sequence[Contestant]) -> int:
 
 
 def read(items: Sequence[Item], windows: Sequence[Window], channels: int, protocol: Protocol) -> list[Subject]:
-    """Reads all images and adds their noise, so that what cannot be shown is found before anything is denoised.
+    """Read all images and add their noise, so that what cannot be shown is found before anything is denoised.
 
     Args:
         items: The images.
@@ -108,7 +108,7 @@ def measure(
     stretch: bool = False,
     done: Callable[[], object] = lambda: None,
 ) -> list[Row]:
-    """Denoises every image with every contestant.
+    """Denoise every image with every contestant.
 
     Args:
         contestants: From left to right.
@@ -135,7 +135,7 @@ def measure(
 
 
 def draw(rows: Sequence[Row], zoom: int = 1, columns: int | None = None) -> Image.Image:
-    """Draws the figure: a row for each image, named where there are several; below each picture label and PSNR.
+    """Draw the figure: a row for each image, named where there are several; below each picture label and PSNR.
 
     Args:
         rows: As `measure` gives them.
@@ -156,7 +156,7 @@ def draw(rows: Sequence[Row], zoom: int = 1, columns: int | None = None) -> Imag
 
 
 def _estimates(contestant: Contestant, subjects: Sequence[Subject], protocol: Protocol) -> Iterator[Estimate]:
-    """Denoises images, as many at the same time as the contestant can, in their order."""
+    """Denoise images, as many at the same time as the contestant can, in their order."""
 
     def estimate(subject: Subject) -> Estimate:
         case = subject.case
@@ -176,7 +176,7 @@ def _estimates(contestant: Contestant, subjects: Sequence[Subject], protocol: Pr
 
 
 def _row(subject: Subject, contestants: Sequence[Contestant], estimates: Sequence[Estimate], stretch: bool) -> Row:
-    """Puts the noisy image before what the contestants made of it, and the clean one behind."""
+    """Put the noisy image before what the contestants made of it, and the clean one behind."""
     case, shown = subject.case, _shown(subject, stretch)
     methods = [contestant.method for contestant in contestants]
     panels = [_panel(subject, shown, NOISY, case.noisy, is_rounded=False)]
@@ -201,7 +201,7 @@ def _row(subject: Subject, contestants: Sequence[Contestant], estimates: Sequenc
 def _panel(
     subject: Subject, shown: tuple[float, float], label: str, image: np.ndarray, is_rounded: bool = True
 ) -> Panel:
-    """Compares an image with the clean one, all of it and the part that is shown."""
+    """Compare an image with the clean one, all of it and the part that is shown."""
     case = subject.case
     final, clean = (rounded(part, case.levels) if is_rounded else part for part in (image, case.clean))
     black, white = shown
@@ -215,7 +215,7 @@ def _panel(
 
 
 def _shown(subject: Subject, stretch: bool) -> tuple[float, float]:
-    """Gives the intensities that are shown black and white."""
+    """Return the intensities that are shown black and white."""
     if subject.case.levels is not None and not stretch:
         return 0.0, 1.0
     part = subject.window.of(subject.case.clean)
@@ -225,7 +225,7 @@ def _shown(subject: Subject, stretch: bool) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def _naming(item: Item) -> Iterator[None]:
-    """Puts the file's name before errors that do not have it."""
+    """Put the file's name before errors that do not have it."""
     try:
         yield
     except ValueError as error:

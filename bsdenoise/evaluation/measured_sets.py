@@ -34,7 +34,7 @@ class MeasuredSet:
 
     @property
     def kind(self) -> tuple[int, int]:
-        """Gives what averaged sets share, in the order of the table: colour, grey, grey taken as colour."""
+        """Return what averaged sets share, in the order of the table: colour, grey, grey taken as colour."""
         channels = self.channels or 0
         is_grey_set = self.key is not None and references.SETS[self.key].channels == 1
         rank = 1 if channels == 1 else 2 if is_grey_set else 0
@@ -42,7 +42,7 @@ class MeasuredSet:
 
 
 def gather(rows: Iterable[Row], known: Mapping[str, str], noise: str | None) -> list[MeasuredSet]:
-    """Puts rows of the same pixels together: colour sets first, then those of the papers first, in their order.
+    """Put rows of the same pixels together: colour sets first, then those of the papers first, in their order.
 
     Args:
         rows: Rows of `table.summarise`; averages among them are left out.
@@ -69,12 +69,12 @@ def gather(rows: Iterable[Row], known: Mapping[str, str], noise: str | None) -> 
 
 
 def channels_in_words(channels: int | None) -> str:
-    """Says how many channels there are."""
+    """Say how many channels there are."""
     return "1 channel" if channels == 1 else f"{channels} channels"
 
 
 def _title(name: str, channels: int | None, groups: Sequence[tuple[str, int | None]], keys: Mapping[str, str]) -> str:
-    """Names a set as the papers do, others by their own name; adds what tells it from others where needed."""
+    """Name a set as the papers do, others by their own name; add what tells it from others where needed."""
     key = keys.get(name)
     if key is None:
         is_alone = sum(other == name for other, _ in groups) == 1

@@ -10,7 +10,7 @@ SSIM_WINDOW = 11
 
 
 def psnr(image: np.ndarray, clean: np.ndarray, peak: float, counts: np.ndarray | None = None) -> float:
-    """Computes the PSNR over all pixels and channels that count.
+    """Compute the PSNR over all pixels and channels that count.
 
     Args:
         image: Image of any shape.
@@ -28,7 +28,7 @@ def psnr(image: np.ndarray, clean: np.ndarray, peak: float, counts: np.ndarray |
 
 
 def ssim(image: np.ndarray, clean: np.ndarray, peak: float, counts: np.ndarray | None = None) -> float | None:
-    """Computes the structural similarity (Wang et al. 2004), averaged over pixels and channels.
+    """Compute the structural similarity (Wang et al. 2004), averaged over pixels and channels.
 
     The window is a Gaussian of 11×11 pixels and σ 1.5; pixels whose window leaves the image do not count, nor do those
     whose window holds one that does not.
@@ -64,7 +64,7 @@ def ssim(image: np.ndarray, clean: np.ndarray, peak: float, counts: np.ndarray |
 
 
 def rounded(unit: np.ndarray, levels: int | None) -> np.ndarray:
-    """Rounds pixels to the levels of an integer file: x·255 + ½, clipped and truncated for 8 bits.
+    """Round pixels to the levels of an integer file: x·255 + ½, clipped and truncated for 8 bits.
 
     Args:
         unit: Pixels, full scale 1.

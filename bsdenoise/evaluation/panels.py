@@ -71,7 +71,7 @@ class Panel:
         return self.label, *name, *(() if self.psnr is None else (f"{self.psnr:.2f} dB",))
 
     def facts(self) -> dict[str, Any]:
-        """Gives all but the pixels, for JSON."""
+        """Return all but the pixels, for JSON."""
         told = ("label", "name", "method", "psnr", "psnr_crop", "sigma_used")
         return {name: getattr(self, name) for name in told}
 
@@ -93,7 +93,7 @@ class Row:
     notes: tuple[str, ...]
 
     def facts(self) -> dict[str, Any]:
-        """Gives all but the pixels, for JSON."""
+        """Return all but the pixels, for JSON."""
         item, case = self.subject.item, self.subject.case
         height, width, channels = case.clean.shape
         return {

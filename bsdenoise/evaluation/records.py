@@ -115,14 +115,14 @@ class Store:
                 file.write("\n")
 
     def find(self, key: str) -> Record | None:
-        """Gives the record that was made under that key."""
+        """Return the record that was made under that key."""
         try:
             return Record(**self._known[key]) if key in self._known else None
         except TypeError:  # made by another version of this package
             return None
 
     def add(self, key: str, record: Record) -> None:
-        """Keeps a record, on disk before the call returns."""
+        """Keep a record, on disk before the call returns."""
         if self.path is None:
             return
         with self.path.open("a") as file:
@@ -137,7 +137,7 @@ def measure_all(
     failed: Callable[[Item, Exception], None],
     note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Record]:
-    """Measures contestants on images, or finds what was measured before.
+    """Measure contestants on images, or find what was measured before.
 
     Args:
         contestants: What is measured.
@@ -185,7 +185,7 @@ def _attempt(
     store: Store,
     item: Item,
 ) -> _Measured | Exception:
-    """Measures one image, or finds what was measured, or gives the reason why neither is possible."""
+    """Measure one image, or find what was measured, or return the reason why neither is possible."""
     try:
         key = _key([digest, *map(digest_of, item.paths)], item, protocol)
         known = store.find(key)
@@ -199,7 +199,7 @@ def _attempt(
 
 
 def _in_order(attempt: Callable[[Item], Any], items: Iterable[Item], contestant: Contestant) -> Iterator[Any]:
-    """Attempts items, as many at the same time as the contestant can, and gives the results in the items' order."""
+    """Attempt items, as many at the same time as the contestant can, and return the results in the items' order."""
     if contestant.workers == 1:
         yield from map(attempt, items)
         return
@@ -220,14 +220,14 @@ def _in_order(attempt: Callable[[Item], Any], items: Iterable[Item], contestant:
 
 
 def read_case(item: Item, channels: int, protocol: Protocol) -> Case:
-    """Reads an image, and adds noise where the protocol says so."""
+    """Read an image, and add noise where the protocol says so."""
     independent = are_independent(item, channels)
     case = read_pair(item, channels) if protocol.noise is None else read_clean(item, channels, protocol.noise)
     return replace(case, independent_channels=independent)
 
 
 def told_noise(case: Case, protocol: Protocol) -> Told | None:
-    """Gives the noise that contestants are told of an image; `None` leaves it to them.
+    """Return the noise that contestants are told of an image; `None` leaves it to them.
 
     Raises:
         ValueError: If the protocol's cannot be read.
@@ -240,7 +240,7 @@ def told_noise(case: Case, protocol: Protocol) -> Told | None:
 
 
 def measure(contestant: Contestant, item: Item, case: Case, protocol: Protocol) -> tuple[Record, tuple[str, ...]]:
-    """Denoises one image and compares the result with the clean one.
+    """Denoise one image and compare the result with the clean one.
 
     Returns:
         The record, and what the contestant has to say about its making.
@@ -282,7 +282,7 @@ def measure(contestant: Contestant, item: Item, case: Case, protocol: Protocol) 
 
 
 def _for_peak(estimated_psnr: float | None, ratio: float) -> float | None:
-    """Converts a PSNR to a peak that is so many times as high."""
+    """Convert a PSNR to a peak that is so many times as high."""
     return None if estimated_psnr is None else estimated_psnr + float(20.0 * np.log10(ratio))
 
 
@@ -294,7 +294,7 @@ def _calibration(denoised: np.ndarray, std: np.ndarray, clean: np.ndarray, count
 
 
 def _key(digests: list[str], item: Item, protocol: Protocol) -> str:
-    """Gives a checksum of all that a record depends on, this package's version included."""
+    """Return a checksum of all that a record depends on, this package's version included."""
     parts = [bsdenoise.__version__, digests, item.index, item.draw, asdict(protocol)]
     if item.no_data is not None:
         parts.append(f"no data {item.no_data}")
@@ -304,7 +304,7 @@ def _key(digests: list[str], item: Item, protocol: Protocol) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    """Gives a checksum of a file, or of all files of a Zarr store."""
+    """Return a checksum of a file, or of all files of a Zarr store."""
     if path.is_dir():
         digest = hashlib.sha256()
         for one in sorted(one for one in path.rglob("*") if one.is_file()):

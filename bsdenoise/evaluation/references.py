@@ -84,7 +84,7 @@ METHOD_ORDER = tuple(PAPER.psnr)  # the columns of the paper's table
 
 
 def published(source: Source, method: str, key: str) -> float | None:
-    """Gives a published PSNR in dB; `None` where the source has none.
+    """Return a published PSNR in dB; `None` where the source has none.
 
     Args:
         source: The publication.
@@ -95,7 +95,7 @@ def published(source: Source, method: str, key: str) -> float | None:
 
 
 def average(source: Source, method: str, keys: Collection[str]) -> float | None:
-    """Averages published PSNRs over sets, each counted once; `None` unless the source has all of them.
+    """Average published PSNRs over sets, each counted once; `None` unless the source has all of them.
 
     Args:
         source: The publication.

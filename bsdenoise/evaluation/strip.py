@@ -43,12 +43,12 @@ class Row:
 
 
 def enlarged(pixels: np.ndarray, zoom: int) -> np.ndarray:
-    """Makes every pixel a square of `zoom` × `zoom` pixels, so that nothing is interpolated."""
+    """Make every pixel a square of `zoom` × `zoom` pixels, so that nothing is interpolated."""
     return pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 def draw(rows: Sequence[Row], zoom: int = 1, columns: int | None = None) -> Image.Image:
-    """Draws rows below each other.
+    """Draw rows below each other.
 
     All pictures stand in columns of the same width; a column is wider than its pictures where their text is.
 
@@ -89,12 +89,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _wrapped(lines: Sequence[str], letters: int) -> list[str]:
-    """Breaks lines of more letters, within a word if it must be: names of models may be whole paths."""
+    """Break lines of more letters, within a word if it must be: names of models may be whole paths."""
     return [part for line in lines for part in textwrap.wrap(line, letters) or [""]]
 
 
 def _text(lines: Sequence[str], font: ImageFont.FreeTypeFont) -> Image.Image:
-    """Draws black text on white, centred lines."""
+    """Draw black text on white, centred lines."""
     text = "\n".join(lines)
     pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     _, _, right, bottom = pen.multiline_textbbox((0, 0), text, font)
@@ -116,7 +116,7 @@ def _centred(image: Image.Image, width: int) -> Image.Image:
 
 
 def _beside(images: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Puts images side by side, aligned at the top."""
+    """Put images side by side, aligned at the top."""
     width = sum(image.width for image in images) + gap * (len(images) - 1)
     canvas, left = Image.new("RGB", (width, max(image.height for image in images)), WHITE), 0
     for image in images:
@@ -126,7 +126,7 @@ def _beside(images: Sequence[Image.Image], gap: int) -> Image.Image:
 
 
 def _below(images: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Puts images below each other, aligned on the left."""
+    """Put images below each other, aligned on the left."""
     height = sum(image.height for image in images) + gap * (len(images) - 1)
     canvas, top = Image.new("RGB", (max(image.width for image in images), height), WHITE), 0
     for image in images:

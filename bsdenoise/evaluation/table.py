@@ -115,7 +115,7 @@ class Difference:
 
 
 def summarise(records: Iterable[Record]) -> list[Row]:
-    """Makes one row for each model and set, and for a model on several sets their average behind them."""
+    """Make one row for each model and set, and for a model on several sets their average behind them."""
     groups: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         groups[record.model][record.dataset].append(record)
@@ -127,7 +127,7 @@ def summarise(records: Iterable[Record]) -> list[Row]:
 
 
 def differences(records: Sequence[Record]) -> list[Difference]:
-    """Compares every model with the first one, set by set.
+    """Compare every model with the first one, set by set.
 
     Only what was measured on the same image, draw and number of channels is: the luminance of an image has another
     noise and another PSNR than its colours.
@@ -152,7 +152,7 @@ def differences(records: Sequence[Record]) -> list[Difference]:
 
 
 def confidence_half_width(values: Sequence[float]) -> float | None:
-    """Gives the half width of the 95 % confidence interval of a mean (Student's t); `None` for less than two values."""
+    """Return the half width of the 95 % confidence interval of a mean (Student's t); `None` for less than two values."""
     if len(values) < 2:
         return None
     quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
@@ -160,7 +160,7 @@ def confidence_half_width(values: Sequence[float]) -> float | None:
 
 
 def as_text(rows: Sequence[Row] | Sequence[Difference], style: str = "simple") -> str:
-    """Renders rows for people.
+    """Render rows for people.
 
     Args:
         rows: Rows of one kind.
@@ -182,7 +182,7 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Renders rows for programs: all attributes, not rounded."""
+    """Render rows for programs: all attributes, not rounded."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(asdict(rows[0])), lineterminator="\n")
     writer.writeheader()
@@ -223,7 +223,7 @@ def _row(model: str, dataset: str, records: list[Record]) -> Row:
 
 
 def _average(rows: list[Row]) -> Row:
-    """Averages sets, each counted once; sets are independent, so half widths add as squares do."""
+    """Average sets, each counted once; sets are independent, so half widths add as squares do."""
 
     def half_width(name: str) -> float | None:
         widths = [getattr(row, name) for row in rows]
@@ -251,7 +251,7 @@ def _average(rows: list[Row]) -> Row:
 
 
 def _common(values: Sequence[Any]) -> Any:
-    """Gives the value that all share; `None` if they do not."""
+    """Return the value that all share; `None` if they do not."""
     return values[0] if len(set(values)) == 1 else None
 
 

@@ -61,7 +61,7 @@ class Line:
 
     @property
     def title(self) -> str:
-        """Names the set, and the publication."""
+        """Name the set, and the publication."""
         return self.set if self.source is None else f"{self.set}, {self.source}"
 
 
@@ -81,7 +81,7 @@ class Table1:
 
     @property
     def heads(self) -> list[str]:
-        """Names the columns as the paper does, by their methods; by the contestants where a method is there twice."""
+        """Name the columns as the paper does, by their methods; by the contestants where a method is there twice."""
         methods = [column.method for column in self.columns]
         return [column.method if methods.count(column.method) == 1 else column.name for column in self.columns]
 
@@ -115,7 +115,7 @@ def make(rows: Iterable[Row], contestants: Mapping[str, str], known: Mapping[str
 
 
 def as_text(table: Table1, is_bold: bool | None = None) -> str:
-    """Renders the table and its notes for a terminal.
+    """Render the table and its notes for a terminal.
 
     Args:
         table: The table.
@@ -131,13 +131,13 @@ def as_text(table: Table1, is_bold: bool | None = None) -> str:
 
 
 def as_markdown(table: Table1) -> str:
-    """Renders the table and its notes in Markdown, the best in bold."""
+    """Render the table and its notes in Markdown, the best in bold."""
     notes = [f"- {note}" for note in _footnotes(table, "bold")]
     return "\n".join([_render(table, "**{}**", "github", "right"), "", *notes])
 
 
 def as_csv(table: Table1) -> str:
-    """Renders the table for programs, not rounded: set, source ("measured" or a publication), a column for each."""
+    """Render the table for programs, not rounded: set, source ("measured" or a publication), a column for each."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["set", "source", *(column.name for column in table.columns)])
@@ -147,7 +147,7 @@ def as_csv(table: Table1) -> str:
 
 
 def as_dict(table: Table1) -> dict[str, Any]:
-    """Gives the table as JSON takes it, not rounded; cells without a value are left out."""
+    """Return the table as JSON takes it, not rounded; cells without a value are left out."""
     return {
         "columns": [{"name": column.name, "method": column.method} for column in table.columns],
         "rows": [
@@ -166,7 +166,7 @@ def as_dict(table: Table1) -> dict[str, Any]:
 
 
 def _columns(contestants: Mapping[str, str]) -> tuple[Column, ...]:
-    """Puts contestants in the order of the paper's table; those of one method, or of another one, stay in their own."""
+    """Put contestants in the order of the paper's table; those of one method, or of another one, stay in their own."""
     places = {method: place for place, method in enumerate(references.METHOD_ORDER)}
     columns = [Column(name, method) for name, method in contestants.items()]
     return tuple(sorted(columns, key=lambda column: places.get(column.method, len(places))))
@@ -180,7 +180,7 @@ def _measured(one: MeasuredSet, columns: Sequence[Column]) -> Line:
 
 
 def _averages(group: Sequence[MeasuredSet], columns: Sequence[Column]) -> list[Line]:
-    """Averages sets, each counted once, of the contestants that were measured on all of them."""
+    """Average sets, each counted once, of the contestants that were measured on all of them."""
     psnr: list[float | None] = []
     images: list[int | None] = []
     for column in columns:
@@ -196,7 +196,7 @@ def _averages(group: Sequence[MeasuredSet], columns: Sequence[Column]) -> list[L
 
 
 def _published(title: str, group: Sequence[MeasuredSet], columns: Sequence[Column]) -> list[Line]:
-    """Gives a row of each publication that has something for these sets, or for their average."""
+    """Return a row of each publication that has something for these sets, or for their average."""
     if not all(one.is_comparable for one in group):
         return []
     keys = [one.key for one in group if one.key is not None]
@@ -216,7 +216,7 @@ def _best(psnr: Sequence[float | None]) -> tuple[bool, ...]:
 
 
 def _notes(sets: Sequence[MeasuredSet], lines: Sequence[Line]) -> list[str]:
-    """Says where numbers of one row are not of the same images, and where the published ones come from."""
+    """Say where numbers of one row are not of the same images, and where the published ones come from."""
     notes = []
     with_references = {line.set for line in lines if line.source is not None}
     for one in sets:

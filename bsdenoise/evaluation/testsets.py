@@ -126,7 +126,7 @@ _DESCRIPTIONS = (
 
 @functools.cache
 def known_sets() -> dict[str, KnownSet]:
-    """Gives the test sets by their keys, in the order of the paper's table."""
+    """Return the test sets by their keys, in the order of the paper's table."""
     text = resources.files("bsdenoise.evaluation").joinpath("testsets.json").read_text()
     measured = {folder["name"]: folder["images"] for folder in json.loads(text)}
     return {
@@ -169,7 +169,7 @@ class Finding:
 
 
 def recognise(folder: str) -> Finding | None:
-    """Tells which known test set a folder holds, and what is wrong with it.
+    """Tell which known test set a folder holds, and what is wrong with it.
 
     Args:
         folder: Folder (searched recursively), glob or file.
@@ -190,7 +190,7 @@ def measure(
     layouts: Collection[tuple[int, int, int, str]] | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Measured:
-    """Measures the images of a folder.
+    """Measure the images of a folder.
 
     Args:
         folder: As for `recognise`.
@@ -215,7 +215,7 @@ def measure(
 
 
 def _measure_file(path: Path, name: str, layouts: Collection[tuple[int, int, int, str]] | None) -> list[SetImage]:
-    """Measures the image of a file, or those of a stack."""
+    """Measure the image of a file, or those of a stack."""
     found = []
     with images.opened(path) as file:
         height, width, channels = (*file.shape[len(file.shape) == 4 :], 1)[:3]
@@ -227,7 +227,7 @@ def _measure_file(path: Path, name: str, layouts: Collection[tuple[int, int, int
 
 
 def checksum_of(array: np.ndarray) -> str:
-    """Gives a checksum of an image's pixels, the same however its file is named, compressed or annotated.
+    """Return a checksum of an image's pixels, the same however its file is named, compressed or annotated.
 
     Args:
         array: (H, W) or (H, W, C).
@@ -239,7 +239,7 @@ def checksum_of(array: np.ndarray) -> str:
 
 
 def identify(measured: Measured) -> Finding | None:
-    """Tells which known test set measured images are, as `recognise` does."""
+    """Tell which known test set measured images are, as `recognise` does."""
     one = _closest(measured.images)
     if one is None:
         return None
@@ -253,7 +253,7 @@ def identify(measured: Measured) -> Finding | None:
 
 
 def _closest(found: Sequence[SetImage]) -> KnownSet | None:
-    """Finds the set that has most in common with the images, by the surest sign that there is."""
+    """Find the set that has most in common with the images, by the surest sign that there is."""
     sets = known_sets().values()
     signs: tuple[tuple[Callable[[SetImage], Hashable], Callable[[int, KnownSet], bool]], ...] = (
         (lambda image: image.checksum, lambda count, one: _is_meant(count, one, len(found))),

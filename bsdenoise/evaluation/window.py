@@ -18,11 +18,11 @@ class Window(NamedTuple):
     height: int
 
     def __str__(self) -> str:
-        """Writes it as `parse` reads it."""
+        """Write it as `parse` reads it."""
         return ",".join(map(str, self))
 
     def of(self, image: np.ndarray) -> np.ndarray:
-        """Cuts it out of an image (H, W, C).
+        """Cut it out of an image (H, W, C).
 
         Raises:
             ValueError: If it is not inside.
@@ -37,7 +37,7 @@ class Window(NamedTuple):
 
 
 def parse(text: str) -> Window:
-    """Reads LEFT,TOP,WIDTH or LEFT,TOP,WIDTH,HEIGHT.
+    """Read LEFT,TOP,WIDTH or LEFT,TOP,WIDTH,HEIGHT.
 
     Raises:
         ValueError: If it cannot be read.
@@ -53,7 +53,7 @@ def parse(text: str) -> Window:
 
 
 def most_textured(clean: np.ndarray) -> Window:
-    """Chooses the square where neighbouring pixels differ most, which is where methods do.
+    """Choose the square where neighbouring pixels differ most, which is where methods do.
 
     Squares have a side of 128 pixels, less where the image has less, and stand on a grid of 32. The measure is the mean
     absolute difference between horizontal and vertical neighbours: unlike the variance, one edge does not win it.

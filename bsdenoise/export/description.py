@@ -22,7 +22,7 @@ DEFAULT_NAME = "denoiser"  # under which it is served, unless the server is told
 
 
 def describe(denoiser, max_pixels, tiles) -> dict:
-    """Describes a model and the limits it is exported with.
+    """Describe a model and the limits it is exported with.
 
     Args:
         denoiser: The denoiser.
@@ -79,7 +79,7 @@ def _noise(denoiser) -> dict:
 
 
 def _memory(denoiser, max_pixels, tiles) -> dict:
-    """Estimates what a request takes at most; the container is sized by it."""
+    """Estimate what a request takes at most; the container is sized by it."""
     computed = max(tiles.tile**2, tiles.untiled_pixels)
     tile_mib = math.ceil(PASS_FACTOR * denoiser.described_network().map_bytes * computed / MIB)
     bytes_per_pixel = BYTES_PER_CHANNEL * denoiser.channels

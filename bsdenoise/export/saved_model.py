@@ -38,7 +38,7 @@ def export_saved_model(
     warm_up: Sequence[tuple[int, int]] = (),
     report: Callable[[str], None] = lambda step: None,
 ) -> Path:
-    """Writes a denoiser as a TensorFlow SavedModel, whole or not at all.
+    """Write a denoiser as a TensorFlow SavedModel, whole or not at all.
 
     It is loaded and asked before it gets its name: what does not load, or does not answer, is not published.
     `SHA256SUMS` holds the check sums of its files.
@@ -119,7 +119,7 @@ def export_saved_model(
 
 
 def _try(folder, directory, description, text, sizes, report):
-    """Loads and asks what was written, and stores the warm-up requests."""
+    """Load and ask what was written, and store the warm-up requests."""
     report("loading what was written, and calling each signature once")
     try:
         with trial.opened(folder) as call:
@@ -132,7 +132,7 @@ def _try(folder, directory, description, text, sizes, report):
 
 
 def _check_denoiser(denoiser):
-    """Refuses what would not give float32 computed by TensorFlow."""
+    """Refuse what would not give float32 computed by TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "A SavedModel is written by Keras on TensorFlow: set KERAS_BACKEND=tensorflow. "
@@ -148,7 +148,7 @@ def _check_denoiser(denoiser):
 
 
 def _tiles(network, tile, overlap, untiled_pixels):
-    """Chooses what is not given, and checks what is."""
+    """Choose what is not given, and check what is."""
     grid = network.grid
     size, overlap = tiling.choose(grid, tile, overlap, network.context)
     if untiled_pixels is None:

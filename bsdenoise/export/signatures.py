@@ -22,7 +22,7 @@ DESCRIPTION_FORMAT = "json"  # what `describe` can be asked for
 def signature_names(
     channels: int, fractional: bool = True, posterior: bool = True, noise: str = SIGMA
 ) -> tuple[str, ...]:
-    """Names the signatures of a model.
+    """Name the signatures of a model.
 
     Args:
         channels: Channels of its images.
@@ -38,12 +38,12 @@ def signature_names(
 
 
 def noise_input(denoiser) -> str:
-    """Give the name of the input that holds the noise of images, (B,) of σ, else (B, P)."""
+    """Return the name of the input that holds the noise of images, (B,) of σ, else (B, P)."""
     return SIGMA if denoiser.noise.takes_sigma else NOISE
 
 
 def signatures(denoiser, max_pixels, tiles, description):
-    """Gives the function and the input specs of each signature, by its name.
+    """Return the function and the input specs of each signature, by its name.
 
     Args:
         denoiser: The denoiser.
@@ -71,7 +71,7 @@ def signatures(denoiser, max_pixels, tiles, description):
     )
 
     def refine(shown, theta, is_first):
-        """Finds the noise in the same pass of the network where what is given is a first estimate."""
+        """Find the noise in the same pass of the network where what is given is a first estimate."""
         outputs = network(shown)
         theta = tf.where(is_first, denoiser.refined(outputs, shown, theta), theta)
         return denoiser.finished(outputs, shown, theta)
@@ -83,7 +83,7 @@ def signatures(denoiser, max_pixels, tiles, description):
         return checks.padding(image, grid, max(MAX_PADDING * max_pixels, tiling.MAX_UNTILED_PIXELS))
 
     def checked_noise(noise, batch):
-        """Gives θ, (B, P), in the units of the network."""
+        """Return θ, (B, P), in the units of the network."""
         if told == SIGMA:
             theta = checks.sigma(noise, batch, scale, denoiser.units)[:, tf.newaxis]
         else:
@@ -190,7 +190,7 @@ def signatures(denoiser, max_pixels, tiles, description):
 
 
 def _by_itself(function, noisy, size):
-    """Computes θ of each image, (B, P), one after the other: an estimate takes several times the memory of its image.
+    """Compute θ of each image, (B, P), one after the other: an estimate takes several times the memory of its image.
 
     Args:
         function: From images to their noise parameters.
@@ -206,5 +206,5 @@ def _by_itself(function, noisy, size):
 
 
 def _one_by_one(function, elements):
-    """Applies a function to each image file in turn: sizes differ, and the memory is that of one image."""
+    """Apply a function to each image file in turn: sizes differ, and the memory is that of one image."""
     return tf.map_fn(function, elements, parallel_iterations=1, fn_output_signature=tf.TensorSpec((), tf.string))

@@ -21,7 +21,7 @@ MOST_SIGNATURES = 6  # that take images
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Reads a size such as 480x640, height first.
+    """Read a size such as 480x640, height first.
 
     Raises:
         ValueError: If it cannot be read, or a side is 0.
@@ -33,7 +33,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def check_sizes(sizes: Sequence[tuple[int, int]], max_pixels: int) -> None:
-    """Refuses sizes that the model would refuse.
+    """Refuse sizes that the model would refuse.
 
     Raises:
         ValueError: If one is empty or larger than `max_pixels`, or there are too many.
@@ -48,7 +48,7 @@ def check_sizes(sizes: Sequence[tuple[int, int]], max_pixels: int) -> None:
 
 
 def write(folder: Path, sizes: Sequence[tuple[int, int]], description: dict, call: Callable) -> int:
-    """Writes the requests into a SavedModel's folder, and tries each of them.
+    """Write the requests into a SavedModel's folder, and try each of them.
 
     Every image signature is called with the smallest size, which is what building its executor takes; all further
     sizes go through one signature, because all share the network. Whoever watches (`bsdenoise.progress`) hears of
@@ -88,7 +88,7 @@ def write(folder: Path, sizes: Sequence[tuple[int, int]], description: dict, cal
 
 
 def first_requests(size: tuple[int, int], description: dict) -> Iterator[tuple[str, dict[str, tensor_pb2.TensorProto]]]:
-    """Gives one request for each signature that takes images, by the signature's name.
+    """Return one request for each signature that takes images, by the signature's name.
 
     Args:
         size: Height and width of the image in pixels.
@@ -102,7 +102,7 @@ def first_requests(size: tuple[int, int], description: dict) -> Iterator[tuple[s
 
 
 def _requests(sizes, description) -> Iterator[tuple[str, dict[str, tensor_pb2.TensorProto]]]:
-    """Gives signatures and inputs, the smallest size first."""
+    """Return signatures and inputs, the smallest size first."""
     smallest, *others = sorted(set(sizes), key=np.prod)
     yield from first_requests(smallest, description)
     told = next((name for name in description["signatures"] if name.startswith("with_")), None)
@@ -117,7 +117,7 @@ def _takes_noise(signature: str) -> bool:
 
 
 def _image(size, description) -> tensor_pb2.TensorProto:
-    """Makes a grey image. One value stands for all: 20 bytes whatever the size."""
+    """Make a grey image. One value stands for all: 20 bytes whatever the size."""
     pixels = description["pixels"]
     proto = tensor_pb2.TensorProto(
         dtype=tf.float32.as_datatype_enum, float_val=[pixels["offset"] + pixels["scale"] / 2]
@@ -134,7 +134,7 @@ def _file(size, description) -> dict[str, tensor_pb2.TensorProto]:
 
 
 def _noise(description) -> dict[str, tensor_pb2.TensorProto]:
-    """Give the least noise of the training, as signatures take it of one image."""
+    """Return the least noise of the training, as signatures take it of one image."""
     least = [parameter["low"] for parameter in description["noise"]["parameters"]]
     if "with_sigma" in description["signatures"]:
         return {"sigma": tf.make_tensor_proto(least, tf.float32)}

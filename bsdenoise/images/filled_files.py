@@ -93,7 +93,7 @@ class Gaps:
 
     @property
     def line(self) -> str | None:
-        """Says how many pixels were put back; `None` if none were."""
+        """Say how many pixels were put back; `None` if none were."""
         if not self._ignored:
             return None
         share = 100 * self._ignored / self._all

@@ -121,7 +121,7 @@ class Gaps:
         return ~self.where
 
     def part(self, *window: slice) -> "Gaps":
-        """Give those of some rows and columns of an image."""
+        """Return those of some rows and columns of an image."""
         return Gaps(self.where[window], self.before[window], self.is_masked)
 
     def restored(self, result: np.ndarray) -> np.ndarray:

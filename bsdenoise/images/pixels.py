@@ -104,7 +104,7 @@ class ImageFile:
         return full_scale(self.dtype, self.bits)
 
     def read_window(self, index: int, rows: slice, columns: slice) -> np.ndarray:
-        """Reads a part of image number `index`, (h, w) or (h, w, C).
+        """Read a part of image number `index`, (h, w) or (h, w, C).
 
         Where the file has no parts that can be read by themselves, the image is read once and kept until another one is
         asked for.
@@ -123,7 +123,7 @@ class ImageFile:
         return self._last[index][rows, columns]
 
     def read_all(self) -> np.ndarray:
-        """Reads all images, as one array of the file's shape."""
+        """Read all images, as one array of the file's shape."""
         if len(self.shape) < 4:
             return self.read(0)
         array = np.empty(self.shape, self.dtype)
@@ -210,7 +210,7 @@ def from_unit(array: np.ndarray, dtype: Any, bits: int | None = None) -> np.ndar
 
 
 def to_channels(array: np.ndarray, channels: int, independent: bool = False) -> np.ndarray:
-    """Gives an image the number of channels that a model works on.
+    """Return an image the number of channels that a model works on.
 
     Args:
         array: (H, W) or (…, H, W, C).
@@ -241,7 +241,7 @@ def to_channels(array: np.ndarray, channels: int, independent: bool = False) -> 
 
 
 def parts_for(array: np.ndarray, channels: int) -> list[np.ndarray]:
-    """Gives what a model takes of an image at once: all of it, or for a one-channel model each channel by itself.
+    """Return what a model takes of an image at once: all of it, or for a one-channel model each channel by itself.
 
     Args:
         array: (H, W, C).
@@ -258,7 +258,7 @@ def parts_for(array: np.ndarray, channels: int) -> list[np.ndarray]:
 
 
 def check_channels(received: int, channels: int) -> None:
-    """Refuses images with other numbers of channels than a model takes; one for one channel takes any.
+    """Refuse images with other numbers of channels than a model takes; one for one channel takes any.
 
     Raises:
         ValueError: If the model cannot take them.
@@ -269,7 +269,7 @@ def check_channels(received: int, channels: int) -> None:
 
 
 def check_grey_or_rgb(shape: tuple[int, ...], dtype: Any, dtypes: tuple[type, ...], name: str) -> None:
-    """Checks that a format for pictures can hold an array.
+    """Check that a format for pictures can hold an array.
 
     Raises:
         ValueError: If not.
@@ -282,17 +282,17 @@ def check_grey_or_rgb(shape: tuple[int, ...], dtype: Any, dtypes: tuple[type, ..
 
 
 def without_single_channel(array: np.ndarray) -> np.ndarray:
-    """Drops the channel axis of a grey (H, W, 1)."""
+    """Drop the channel axis of a grey (H, W, 1)."""
     return np.ascontiguousarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
 
 
 def same_colours(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Tells from the shapes of two images whether a colour profile of the one can be right for the other."""
+    """Tell from the shapes of two images whether a colour profile of the one can be right for the other."""
     return _num_channels(shape) == _num_channels(other)
 
 
 def palette_lookup(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Gives each pixel its colour.
+    """Return each pixel its colour.
 
     Args:
         indices: (H, W).
@@ -307,7 +307,7 @@ def palette_lookup(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def simplified_palette(palette: np.ndarray) -> tuple[np.ndarray, str]:
-    """Makes a palette of greys alone (number of greys,), and gives the note that tells of its use."""
+    """Make a palette of greys alone (number of greys,), and return the note that tells of its use."""
     is_grey = bool((palette == palette[:, :1]).all())
     return (palette[:, 0] if is_grey else palette), PALETTE_EXPANDED.format("grey" if is_grey else "RGB")
 

@@ -49,7 +49,7 @@ class Inference:
         self._stages: exact_chunks.Stages | None = None
 
     def moments(self, batch, theta, tile=None, overlap=None, tta=1) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """Computes the moments of images, as arrays (B, H, W, C): all at once if they fit, or image by image.
+        """Compute the moments of images, as arrays (B, H, W, C): all at once if they fit, or image by image.
 
         Args:
             batch: Images (B, H, W, C), float32.
@@ -82,14 +82,14 @@ class Inference:
         return moments, theta if denoiser.has_posterior else None
 
     def own_theta(self, batch) -> np.ndarray:
-        """Gives the model's own noise parameters, (B, P); of each image by itself, as an estimate takes memory."""
+        """Return the model's own noise parameters, (B, P); of each image by itself, as an estimate takes memory."""
         images = (batch[index : index + 1] for index in range(len(batch)))
         return np.concatenate([ops.convert_to_numpy(self._denoiser.solved_theta(image)) for image in images])
 
     def windows(
         self, read: Callable, shape, middle, theta=None, tile=None, overlap=None, tta=1
     ) -> Iterator[tuple[tuple[slice, slice], list[np.ndarray]]]:
-        """Computes the moments of images block by block.
+        """Compute the moments of images block by block.
 
         Args:
             read: Function from rows and columns, slices, to pixels of all images, (B, h, w, C), float32.
@@ -125,13 +125,13 @@ class Inference:
             yield target, list(fit.undone(moments))
 
     def _fit(self, batch, theta):
-        """Fits the intensities of images, if any has other noise than the network was trained for."""
+        """Fit the intensities of images, if any has other noise than the network was trained for."""
         noise = self._denoiser.noise
         fit = None if noise.is_trained(theta) else noise.fit(batch, theta)
         return None if fit is None else type(fit)(*map(ops.convert_to_numpy, fit))
 
     def _of_shown(self, batch, theta, fits, tile, overlap, tta) -> list[np.ndarray]:
-        """Computes the moments of images as they are shown, with known noise."""
+        """Compute the moments of images as they are shown, with known noise."""
         number, height, width = batch.shape[:3]
         if fits:
             with progress.part(number * height * width, of=tta):
@@ -149,7 +149,7 @@ class Inference:
         return results
 
     def _windows(self, read, shape, theta, tile, overlap, tta):
-        """Computes the moments of images as they are shown block by block."""
+        """Compute the moments of images as they are shown block by block."""
         _, height, width, _ = shape
         for piece in self._plan(height, width, tile, overlap):
             blocks = read(*piece.window)
@@ -167,7 +167,7 @@ class Inference:
             yield piece.target, joined
 
     def _plan(self, height, width, tile, overlap) -> Iterator[tiling.Tile]:
-        """Cuts an image into blocks."""
+        """Cut an image into blocks."""
         if tile is None and overlap is None:
             if self._fits(1, height, width):
                 whole = slice(0, height), slice(0, width)
@@ -179,7 +179,7 @@ class Inference:
         return tiling.plan(height, width, *tiling.choose(grid, tile, overlap, self.network.context), grid)
 
     def _block(self, image, theta, kept) -> list[np.ndarray]:
-        """Computes the moments of a block, (1, H, W, C), in one pass if it fits; of it only what is kept is needed."""
+        """Compute the moments of a block, (1, H, W, C), in one pass if it fits; of it only what is kept is needed."""
         if not self._is_cut or image.shape[1] * image.shape[2] <= self._most_pixels():
             return self._with_theta(image, theta)
         if self._stages is None:
@@ -212,17 +212,17 @@ class Inference:
         return number * tiling.padded_pixels(height, width, self.network.grid) <= most
 
     def _most_pixels(self) -> int:
-        """Counts the pixels that are computed in one pass at most."""
+        """Count the pixels that are computed in one pass at most."""
         fitting = int(self._memory() / (PASS_FACTOR * self.network.map_bytes))
         return min(MAX_PASS_PIXELS if self._is_cut else tiling.MAX_UNTILED_PIXELS, max(fitting, MIN_CHUNK_PIXELS))
 
     def _chunk_pixels(self) -> int:
-        """Counts the pixels of the chunks that stages compute in full resolution."""
+        """Count the pixels of the chunks that stages compute in full resolution."""
         fitting = int(self._memory() / CHUNK_SHARE / (PASS_FACTOR * self.network.map_bytes))
         return min(MAX_CHUNK_PIXELS, max(fitting, MIN_CHUNK_PIXELS))
 
     def _block_pixels(self) -> tuple[int, int]:
-        """Counts the pixels that a block may have, and the rows that it has beside its own: those of maps are kept."""
+        """Count the pixels that a block may have, and the rows that it has beside its own: those of maps are kept."""
         image_bytes = BLOCK_IMAGES * FLOAT32_BYTES * self.network.channels
         rows = BAND_FACTOR * self._chunk_pixels() ** 0.5 + AHEAD_FACTOR * self.network.grid
         left = (1 - 1 / CHUNK_SHARE) * self._memory()
@@ -255,5 +255,5 @@ class Compiled:
         self._model.compile(jit_compile=False)
 
     def __call__(self, *arrays):
-        """Gives the results as arrays."""
+        """Return the results as arrays."""
         return self._model.predict_on_batch(arrays)

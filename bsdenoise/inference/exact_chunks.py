@@ -64,7 +64,7 @@ class Stages:
         chunk_pixels: int,
         kept: tuple[slice, slice] | None = None,
     ) -> list[np.ndarray]:
-        """Computes what `finish` gives for one image.
+        """Compute what `finish` gives for one image.
 
         Args:
             image: (1, H, W, C).
@@ -101,7 +101,7 @@ class Stages:
     def _from_below(
         self, above: Callable, size: tuple[int, int], level: int, turns: int, chunk_pixels: int
     ) -> "rolling_maps.Maps":
-        """Gives what a level is given from the one below it.
+        """Return what a level is given from the one below it.
 
         Args:
             above: Gives some rows of the level's own maps.
@@ -123,5 +123,5 @@ class Stages:
 
 
 def _meet(one: slice, other: slice) -> bool:
-    """Tells whether two ranges have something in common."""
+    """Tell whether two ranges have something in common."""
     return one.start < other.stop and other.start < one.stop

@@ -35,7 +35,7 @@ class Accepted:
     offset: float = 0.0
 
     def batch(self, noisy: Any) -> np.ndarray:
-        """Gives an image or a batch as (B, H, W, C), of its own type.
+        """Return an image or a batch as (B, H, W, C), of its own type.
 
         Raises:
             ValueError: If its type or shape does not fit, or it is empty.
@@ -68,7 +68,7 @@ class Accepted:
         return batch
 
     def pixels(self, batch: np.ndarray) -> np.ndarray:
-        """Gives a batch as floats, integers scaled by their type's maximum.
+        """Return a batch as floats, integers scaled by their type's maximum.
 
         Returns:
             float32, or float64 for float64.
@@ -93,7 +93,7 @@ class Accepted:
 
     @staticmethod
     def float32(pixels: np.ndarray) -> np.ndarray:
-        """Gives pixels as float32.
+        """Return pixels as float32.
 
         Raises:
             ValueError: As `check_single_precision`.
@@ -102,7 +102,7 @@ class Accepted:
         return pixels.astype(np.float32, copy=False)
 
     def sigma(self, sigma: Any, count: int) -> np.ndarray:
-        """Gives a number, or one per image, as float32 (B,).
+        """Return a number, or one per image, as float32 (B,).
 
         Raises:
             ValueError: If it has another shape, is not positive or too large.
@@ -119,7 +119,7 @@ class Accepted:
         return np.broadcast_to(sigma, (count,))
 
     def theta(self, theta: Any, count: int, parameters: Sequence[Parameter]) -> np.ndarray:
-        """Give noise parameters, (P,) or one row per image, as float32 (B, P).
+        """Return noise parameters, (P,) or one row per image, as float32 (B, P).
 
         Args:
             theta: The parameters, in the units of the pixels.

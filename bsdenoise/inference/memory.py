@@ -12,12 +12,12 @@ _CONTAINER_FILES = (
 
 
 def available_bytes() -> int:
-    """Counts the bytes of memory that can still be used without swapping."""
+    """Count the bytes of memory that can still be used without swapping."""
     return min([psutil.virtual_memory().available, *_left_in_container()])
 
 
 def peak_bytes() -> int:
-    """Gives the most memory that this process has held at any time; outside of Linux what it holds now."""
+    """Return the most memory that this process has held at any time; outside of Linux what it holds now."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -26,7 +26,7 @@ def peak_bytes() -> int:
 
 
 def _left_in_container() -> list[int]:
-    """Counts what the container's limit leaves, if there is one."""
+    """Count what the container's limit leaves, if there is one."""
     for limit_file, use_file in _CONTAINER_FILES:
         try:
             limit, use = (Path(name).read_text().strip() for name in (limit_file, use_file))

@@ -24,12 +24,12 @@ class Cut:
     halo: int
 
     def pieces(self, height: int, width: int) -> list[tiling.Tile]:
-        """Gives the chunks, row by row."""
+        """Return the chunks, row by row."""
         chunk = tiling.fit(height, width, self.pixels, self.halo, networks.POOLING_FACTOR)
         return list(tiling.plan(height, width, chunk, self.halo, networks.POOLING_FACTOR))
 
     def around(self, rows: slice, height: int) -> slice:
-        """Gives rows with their halo; it starts at an even row, and stops at one or at the end."""
+        """Return rows with their halo; it starts at an even row, and stops at one or at the end."""
         start, stop = max(rows.start - self.halo, 0), rows.stop + self.halo
         return slice(start - start % networks.POOLING_FACTOR, min(stop + stop % networks.POOLING_FACTOR, height))
 
@@ -55,7 +55,7 @@ class Maps:
         self._kept: np.ndarray | None = None
 
     def rows(self, asked: slice) -> np.ndarray:
-        """Gives rows, of which none was forgotten; where the first ones begin, the maps are taken to begin."""
+        """Return rows, of which none was forgotten; where the first ones begin, the maps are taken to begin."""
         wanted = slice(0, self.size[0]) if self._is_at_once else asked
         if self._kept is None:
             self._first = wanted.start
@@ -68,14 +68,14 @@ class Maps:
         return self._kept[:, _within(slice(self._first, stop), asked)]
 
     def forget(self, before: int) -> None:
-        """Lets rows go that nothing will ask for any more."""
+        """Let rows go that nothing will ask for any more."""
         if self._kept is not None and before > self._first:
             self._kept = self._kept[:, before - self._first :].copy()  # a view would keep them
             self._first = before
 
 
 def halving(function: Callable, above: Callable, size: tuple[int, int], cut: Cut, share: float) -> Maps:
-    """Applies a function that gives maps of half the size.
+    """Apply a function that gives maps of half the size.
 
     Args:
         function: From maps (1, H, W, C) to (1, ⌈H/2⌉, ⌈W/2⌉, D).
@@ -95,7 +95,7 @@ def halving(function: Callable, above: Callable, size: tuple[int, int], cut: Cut
 
 
 def joined(function: Callable, maps: tuple[Maps, ...], cut: Cut, share: float) -> Maps:
-    """Applies a function that gives maps of the same size as the first ones; nothing else needs these any more.
+    """Apply a function that gives maps of the same size as the first ones; nothing else needs these any more.
 
     Args:
         function: From maps (1, H, W, C), and where there are others (1, ⌈H/2⌉, ⌈W/2⌉, D), to (1, H, W, E).
@@ -120,7 +120,7 @@ def joined(function: Callable, maps: tuple[Maps, ...], cut: Cut, share: float) -
 
 
 def at_once(function: Callable, maps: Maps, share: float) -> Maps:
-    """Applies a function, as `joined`, to whole maps."""
+    """Apply a function, as `joined`, to whole maps."""
 
     def compute(rows: slice) -> np.ndarray:
         found = function(maps.rows(rows))
@@ -131,14 +131,14 @@ def at_once(function: Callable, maps: Maps, share: float) -> Maps:
 
 
 def halved(side: slice) -> slice:
-    """Gives rows or columns in half the resolution; starts are even, and so are stops before the end."""
+    """Return rows or columns in half the resolution; starts are even, and so are stops before the end."""
     return slice(side.start // networks.POOLING_FACTOR, -(-side.stop // networks.POOLING_FACTOR))
 
 
 def _in_chunks(
     function: Callable, cut: Cut, maps: tuple[np.ndarray, ...], place: Callable[[slice], slice]
 ) -> np.ndarray:
-    """Applies a function chunk by chunk.
+    """Apply a function chunk by chunk.
 
     Args:
         function: From parts of maps to one array.
@@ -160,5 +160,5 @@ def _in_chunks(
 
 
 def _within(window: slice, rows: slice) -> slice:
-    """Gives rows as they are counted in a window that holds them."""
+    """Return rows as they are counted in a window that holds them."""
     return slice(rows.start - window.start, rows.stop - window.start)

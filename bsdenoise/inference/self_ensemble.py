@@ -23,7 +23,7 @@ SIZES = (1, 2, 4, 8)
 
 
 def check(size: int) -> None:
-    """Checks a number of copies.
+    """Check a number of copies.
 
     Raises:
         ValueError: If there is no ensemble of that size.
@@ -33,7 +33,7 @@ def check(size: int) -> None:
 
 
 def average(compute: Callable[[np.ndarray], Sequence[np.ndarray]], images: np.ndarray, size: int) -> list[np.ndarray]:
-    """Averages what a function makes of images and of their copies.
+    """Average what a function makes of images and of their copies.
 
     Args:
         compute: From images (B, H, W, C) to arrays of the same shape.

@@ -31,7 +31,7 @@ class Tile:
 
 
 def default_overlap(grid: int, size: int, context: int | None = None) -> int:
-    """Give the context that tiles of a network need, but at most a quarter of a tile; a multiple of the grid.
+    """Return the context that tiles of a network need, but at most a quarter of a tile; a multiple of the grid.
 
     Where it is not known (`None`), as of a server's model, that is the reach of our networks, but at most 160 pixels.
     """
@@ -42,7 +42,7 @@ def default_overlap(grid: int, size: int, context: int | None = None) -> int:
 def choose(
     grid: int, tile: int | None = None, overlap: int | None = None, context: int | None = None
 ) -> tuple[int, int]:
-    """Chooses tile and overlap where they are not given, and checks them.
+    """Choose tile and overlap where they are not given, and check them.
 
     Args:
         grid: Spacing of the pooling grid, 2^depth of the network.
@@ -66,12 +66,12 @@ def choose(
 
 
 def padded_pixels(height: int, width: int, grid: int) -> int:
-    """Counts the pixels that the network computes for an image, each side filled up to the pooling grid."""
+    """Count the pixels that the network computes for an image, each side filled up to the pooling grid."""
     return -(-height // grid) * grid * (-(-width // grid) * grid)
 
 
 def fit(height: int, width: int, max_pixels: int, overlap: int, grid: int, extra_rows: int = 0) -> tuple[int, int]:
-    """Chooses height and width of tiles, so that the least is computed twice.
+    """Choose height and width of tiles, so that the least is computed twice.
 
     Args:
         height: Height of the image in pixels.
@@ -97,7 +97,7 @@ def fit(height: int, width: int, max_pixels: int, overlap: int, grid: int, extra
 
 
 def _tile_sides(size: int, overlap: int, grid: int) -> list[tuple[int, int]]:
-    """Lists the sides that tiles may have, with the pixels that are then computed along this side of the image."""
+    """List the sides that tiles may have, with the pixels that are then computed along this side of the image."""
     least = 2 * overlap + grid
     sides = []
     for number in range(1, size // grid + 2):
@@ -147,7 +147,7 @@ def _spans(size: int, tile: int, overlap: int) -> Iterator[tuple[slice, slice, s
 
 
 def middle(height: int, width: int, size: int) -> tuple[slice, slice]:
-    """Gives the rows and columns of the middle of an image, at most so many."""
+    """Return the rows and columns of the middle of an image, at most so many."""
     starts = [max(side - size, 0) // 2 for side in (height, width)]
     rows, columns = (slice(start, min(start + size, side)) for start, side in zip(starts, (height, width), strict=True))
     return rows, columns

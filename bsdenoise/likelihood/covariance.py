@@ -23,7 +23,7 @@ TINY = 1e-30  # a variance that counts as zero; its square root still divides in
 
 
 def covariance_class(channels: int, diagonal: bool):
-    """Chooses the class that holds covariances of so many channels."""
+    """Choose the class that holds covariances of so many channels."""
     if diagonal:
         return Diagonal
     return Unrolled if channels <= MAX_UNROLLED else Dense
@@ -37,7 +37,7 @@ class Diagonal:
 
     @classmethod
     def from_inverse_factor(cls, factor):
-        """Gives S = A⁻² from the diagonal factor A (..., C) of S⁻¹ = A²."""
+        """Return S = A⁻² from the diagonal factor A (..., C) of S⁻¹ = A²."""
         return cls(ops.minimum(1.0 / ops.square(factor), MAX_STD**2))
 
     def plus_diagonal(self, variances):
@@ -49,16 +49,16 @@ class Diagonal:
         return Diagonal(ops.maximum(self.variances, variances))
 
     def psd_root(self):
-        """Gives a root of S, or of a covariance close to it where S has negative eigenvalues."""
+        """Return a root of S, or of a covariance close to it where S has negative eigenvalues."""
         return ops.sqrt(ops.maximum(self.variances, 0.0))
 
     def rounding(self):
-        """Give a variance (..., 1) that float32 cannot tell from zero beside those of S."""
+        """Return a variance (..., 1) that float32 cannot tell from zero beside those of S."""
         return _rounding(self.variances)
 
     @staticmethod
     def root_from_factor(factor):
-        """Gives the root whose diagonal is `factor` (..., C)."""
+        """Return the root whose diagonal is `factor` (..., C)."""
         return factor
 
     @staticmethod
@@ -67,7 +67,7 @@ class Diagonal:
         return _DiagonalFactor(ops.square(root) + variances)
 
     def matrix(self):
-        """Gives S as matrices (..., C, C)."""
+        """Return S as matrices (..., C, C)."""
         return self.variances[..., None] * _eye(self.variances)
 
 
@@ -78,23 +78,23 @@ class _DiagonalFactor:
         self.pivots = pivots
 
     def log_det(self):
-        """Gives log |S|, (...)."""
+        """Return log |S|, (...)."""
         return ops.sum(ops.log(self.pivots), axis=-1)
 
     def mahalanobis_sq(self, residual):
-        """Gives rᵀ S⁻¹ r, (...), for residuals r (..., C)."""
+        """Return rᵀ S⁻¹ r, (...), for residuals r (..., C)."""
         return ops.sum(ops.square(residual) / self.pivots, axis=-1)
 
     def solve(self, residual):
-        """Gives S⁻¹ r, (..., C)."""
+        """Return S⁻¹ r, (..., C)."""
         return residual / self.pivots
 
     def inverse_diagonal(self):
-        """Gives the diagonal of S⁻¹, (..., C)."""
+        """Return the diagonal of S⁻¹, (..., C)."""
         return 1.0 / self.pivots
 
     def inverse(self):
-        """Gives S⁻¹ as matrices (..., C, C)."""
+        """Return S⁻¹ as matrices (..., C, C)."""
         return Diagonal(1.0 / self.pivots).matrix()
 
 
@@ -106,7 +106,7 @@ class Unrolled:
 
     @classmethod
     def from_inverse_factor(cls, packed):
-        """Gives S = A⁻¹ A⁻ᵀ from the packed Aᵀ, A being the upper triangular factor of S⁻¹ = Aᵀ A."""
+        """Return S = A⁻¹ A⁻ᵀ from the packed Aᵀ, A being the upper triangular factor of S⁻¹ = Aᵀ A."""
         inverse = _invert_lower(_unpack(packed))  # A⁻ᵀ, lower triangular
         inverse = [[ops.clip(entry, -MAX_STD, MAX_STD) for entry in row] for row in inverse]
         size = len(inverse)
@@ -126,7 +126,7 @@ class Unrolled:
         return Unrolled([[*row[:i], change(row[i], own[i])] for i, row in enumerate(self.rows)])
 
     def psd_root(self):
-        """Gives a lower triangular root of S, or of a covariance close to it where S has negative eigenvalues.
+        """Return a lower triangular root of S, or of a covariance close to it where S has negative eigenvalues.
 
         The Cholesky algorithm, in which columns with a pivot ≤ 0 are zeroed, and every other entry is first brought
         into the range that the diagonal allows, |s_ij| ≤ √(s_ii s_jj). So no pivot turns negative later, and
@@ -147,12 +147,12 @@ class Unrolled:
         return root
 
     def rounding(self):
-        """Give a variance (..., 1) that float32 cannot tell from zero beside those of S."""
+        """Return a variance (..., 1) that float32 cannot tell from zero beside those of S."""
         return _rounding(ops.stack([row[-1] for row in self.rows], axis=-1))
 
     @staticmethod
     def root_from_factor(packed):
-        """Gives the lower triangular root from its packed entries."""
+        """Return the lower triangular root from its packed entries."""
         return _unpack(packed)
 
     @staticmethod
@@ -186,7 +186,7 @@ class Unrolled:
         return _UnrolledFactor(lower, pivots)
 
     def matrix(self):
-        """Gives S as matrices (..., C, C)."""
+        """Return S as matrices (..., C, C)."""
         size = len(self.rows)
         full = [[self.rows[max(i, j)][min(i, j)] for j in range(size)] for i in range(size)]
         return ops.stack([ops.stack(row, axis=-1) for row in full], axis=-2)
@@ -200,23 +200,23 @@ class _UnrolledFactor:
         self.pivots = pivots
 
     def _forward(self, vector):
-        """Solves L z = v for a list of maps."""
+        """Solve L z = v for a list of maps."""
         result: list = []
         for row, value in zip(self.lower, vector, strict=True):
             result.append(value - _dot(row, result))
         return result
 
     def log_det(self):
-        """Gives log |S|, (...)."""
+        """Return log |S|, (...)."""
         return sum(ops.log(pivot) for pivot in self.pivots)
 
     def mahalanobis_sq(self, residual):
-        """Gives rᵀ S⁻¹ r, (...), for residuals r (..., C)."""
+        """Return rᵀ S⁻¹ r, (...), for residuals r (..., C)."""
         whitened = self._forward(_entries(residual))
         return sum(ops.square(z) / pivot for z, pivot in zip(whitened, self.pivots, strict=True))
 
     def solve(self, residual):
-        """Gives S⁻¹ r, (..., C)."""
+        """Return S⁻¹ r, (..., C)."""
         result = [z / d for z, d in zip(self._forward(_entries(residual)), self.pivots, strict=True)]
         size = len(result)
         for i in reversed(range(size)):
@@ -224,14 +224,14 @@ class _UnrolledFactor:
         return ops.stack(result, axis=-1)
 
     def inverse_diagonal(self):
-        """Gives the diagonal of S⁻¹, (..., C)."""
+        """Return the diagonal of S⁻¹, (..., C)."""
         inverse = self._inverse_lower()
         size = len(self.pivots)
         entries = [sum(ops.square(inverse[k][i]) / self.pivots[k] for k in range(i, size)) for i in range(size)]
         return ops.stack(entries, axis=-1)
 
     def inverse(self):
-        """Gives S⁻¹ as matrices (..., C, C)."""
+        """Return S⁻¹ as matrices (..., C, C)."""
         inverse = self._inverse_lower()
         size = len(self.pivots)
 
@@ -241,7 +241,7 @@ class _UnrolledFactor:
         return Unrolled([[entry(i, j) for j in range(i + 1)] for i in range(size)]).matrix()
 
     def _inverse_lower(self):
-        """Gives L⁻¹ with its unit diagonal."""
+        """Return L⁻¹ with its unit diagonal."""
         one = ops.ones_like(self.pivots[0])
         return _invert_lower([[*row, one] for row in self.lower])
 
@@ -254,7 +254,7 @@ class Dense:
 
     @classmethod
     def from_inverse_factor(cls, packed):
-        """Gives S = A⁻¹ A⁻ᵀ from the packed Aᵀ, A being the upper triangular factor of S⁻¹ = Aᵀ A."""
+        """Return S = A⁻¹ A⁻ᵀ from the packed Aᵀ, A being the upper triangular factor of S⁻¹ = Aᵀ A."""
         factor = _unpack_dense(packed)
         inverse = ops.nan_to_num(_solve_lower(factor, _eye_like(factor)), nan=0.0)
         inverse = ops.clip(inverse, -MAX_STD, MAX_STD)
@@ -271,17 +271,17 @@ class Dense:
         return Dense(self.entries * (1.0 - eye) + raised * eye)
 
     def psd_root(self):
-        """Gives a root of S, or of the nearest covariance where S has negative eigenvalues, by eigendecomposition."""
+        """Return a root of S, or of the nearest covariance where S has negative eigenvalues, by eigendecomposition."""
         values, vectors = ops.eigh(self.entries)
         return vectors * ops.sqrt(ops.maximum(values, 0.0))[..., None, :]
 
     def rounding(self):
-        """Give a variance (..., 1) that float32 cannot tell from zero beside those of S."""
+        """Return a variance (..., 1) that float32 cannot tell from zero beside those of S."""
         return _rounding(ops.diagonal(self.entries, axis1=-2, axis2=-1))
 
     @staticmethod
     def root_from_factor(packed):
-        """Gives the lower triangular root from its packed entries."""
+        """Return the lower triangular root from its packed entries."""
         return _unpack_dense(packed)
 
     @staticmethod
@@ -295,7 +295,7 @@ class Dense:
         return _DenseFactor(ops.cholesky(product.plus_diagonal(variances + product.rounding()).entries))
 
     def matrix(self):
-        """Gives S as matrices (..., C, C)."""
+        """Return S as matrices (..., C, C)."""
         return self.entries
 
 
@@ -306,34 +306,34 @@ class _DenseFactor:
         self.lower = lower
 
     def log_det(self):
-        """Gives log |S|, (...)."""
+        """Return log |S|, (...)."""
         return 2.0 * ops.sum(ops.log(ops.diagonal(self.lower, axis1=-2, axis2=-1)), axis=-1)
 
     def mahalanobis_sq(self, residual):
-        """Gives rᵀ S⁻¹ r, (...), for residuals r (..., C)."""
+        """Return rᵀ S⁻¹ r, (...), for residuals r (..., C)."""
         return ops.sum(ops.square(_solve_lower(self.lower, residual[..., None])[..., 0]), axis=-1)
 
     def solve(self, residual):
-        """Gives S⁻¹ r, (..., C)."""
+        """Return S⁻¹ r, (..., C)."""
         return ops.matmul(self.inverse(), residual[..., None])[..., 0]
 
     def inverse_diagonal(self):
-        """Gives the diagonal of S⁻¹, (..., C)."""
+        """Return the diagonal of S⁻¹, (..., C)."""
         return ops.sum(ops.square(_solve_lower(self.lower, _eye_like(self.lower))), axis=-2)
 
     def inverse(self):
-        """Gives S⁻¹ as matrices (..., C, C)."""
+        """Return S⁻¹ as matrices (..., C, C)."""
         inverse = _solve_lower(self.lower, _eye_like(self.lower))
         return ops.matmul(ops.swapaxes(inverse, -1, -2), inverse)
 
 
 def triangle_size(packed_size: int) -> int:
-    """Gives C for a packed triangle of C(C+1)/2 entries."""
+    """Return C for a packed triangle of C(C+1)/2 entries."""
     return int((np.sqrt(8 * packed_size + 1) - 1) / 2)
 
 
 def triangular_product(packed, vector):
-    """Gives A v, (..., C), for the packed Aᵀ (so that A is upper triangular) and vectors v (..., C)."""
+    """Return A v, (..., C), for the packed Aᵀ (so that A is upper triangular) and vectors v (..., C)."""
     size = triangle_size(packed.shape[-1])
     if size > MAX_UNROLLED:
         return ops.matmul(ops.swapaxes(_unpack_dense(packed), -1, -2), vector[..., None])[..., 0]
@@ -343,12 +343,12 @@ def triangular_product(packed, vector):
 
 
 def diagonal_indices(channels: int) -> list[int]:
-    """Gives the places of the diagonal in a packed triangle."""
+    """Return the places of the diagonal in a packed triangle."""
     return [i * (i + 3) // 2 for i in range(channels)]
 
 
 def _rounding(variances):
-    """Give a variance (..., 1) that float32 cannot tell from zero beside `variances` (..., C)."""
+    """Return a variance (..., 1) that float32 cannot tell from zero beside `variances` (..., C)."""
     size = variances.shape[-1]
     return 4.0 * size * np.finfo("float32").eps * ops.max(variances, axis=-1, keepdims=True) + TINY
 
@@ -361,23 +361,23 @@ def _per_channel(variances, channels: int) -> list:
 
 
 def _entries(vector) -> list:
-    """Splits (..., C) into C maps."""
+    """Split (..., C) into C maps."""
     return [vector[..., i] for i in range(vector.shape[-1])]
 
 
 def _unpack(packed) -> list[list]:
-    """Splits a packed triangle into rows of maps."""
+    """Split a packed triangle into rows of maps."""
     entries = iter(_entries(packed))
     return [[next(entries) for _ in range(i + 1)] for i in range(triangle_size(packed.shape[-1]))]
 
 
 def _dot(left, right):
-    """Sums the products of two lists of maps; 0 for empty ones."""
+    """Sum the products of two lists of maps; 0 for empty ones."""
     return sum((a * b for a, b in zip(left, right, strict=False)), 0.0)
 
 
 def _invert_lower(rows) -> list[list]:
-    """Inverts a lower triangular matrix given as rows of maps."""
+    """Invert a lower triangular matrix given as rows of maps."""
     inverse: list = [[None] * (i + 1) for i in range(len(rows))]
     for i, row in enumerate(rows):
         inverse[i][i] = 1.0 / row[i]
@@ -387,7 +387,7 @@ def _invert_lower(rows) -> list[list]:
 
 
 def _unpack_dense(packed):
-    """Spreads a packed triangle over lower triangular matrices (..., C, C), by a product with zeros and ones."""
+    """Spread a packed triangle over lower triangular matrices (..., C, C), by a product with zeros and ones."""
     size = triangle_size(packed.shape[-1])
     places = np.zeros((packed.shape[-1], size * size), "float32")
     for index, (i, j) in enumerate(zip(*np.tril_indices(size), strict=True)):

@@ -51,7 +51,7 @@ class GaussianLikelihood:
     clamp: str = "eigenvalue"
 
     def __post_init__(self):
-        """Checks the arguments."""
+        """Check the arguments."""
         if not isinstance(self.channels, int) or self.channels < 1:
             raise ValueError(f"`channels` must be a positive integer. Received: channels={self.channels!r}.")
         if self.factor not in FACTORS:
@@ -112,7 +112,7 @@ class GaussianLikelihood:
         return self.diagonal or self.channels == 1
 
     def _factor(self, outputs):
-        """Reads the triangular factor, packed, from raw outputs: bounded, with a diagonal away from zero.
+        """Read the triangular factor, packed, from raw outputs: bounded, with a diagonal away from zero.
 
         At raw outputs of zero both factors stand for independent channels with a standard deviation of
         `INITIAL_STD`: a prior factor that starts at zero would never leave it, the gradient of L Lᵀ being zero there.
@@ -130,7 +130,7 @@ class GaussianLikelihood:
 
 
 def _variance(sigma):
-    """Give σ² as (1, 1, 1, 1) for one number, (B, 1, 1, 1) for one per image, (B, H, W, 1) for a map."""
+    """Return σ² as (1, 1, 1, 1) for one number, (B, 1, 1, 1) for one per image, (B, H, W, 1) for a map."""
     sigma = ops.convert_to_tensor(sigma, "float32")
     if len(sigma.shape) not in (0, 1, 3):
         raise ValueError(f"`sigma` must be a number, (B,) or (B, H, W). Received: shape={tuple(sigma.shape)}.")
@@ -138,7 +138,7 @@ def _variance(sigma):
 
 
 def map_estimate(outputs, noisy, sigma, factor="prior", diagonal=False, clamp="eigenvalue"):
-    """Joins a blind-spot prediction with the observed pixels (Laine et al. 2019, Eqs. 2-3).
+    """Join a blind-spot prediction with the observed pixels (Laine et al. 2019, Eqs. 2-3).
 
     Args:
         outputs: Network outputs (B, H, W, n).
@@ -156,7 +156,7 @@ def map_estimate(outputs, noisy, sigma, factor="prior", diagonal=False, clamp="e
 
 
 def stein_mse(denoised, noisy, sigma, variance=None):
-    """Estimates the mean squared error of x̂ = x̃ − G(x̃ − μ) without a clean image (Stein's unbiased risk estimate).
+    """Estimate the mean squared error of x̂ = x̃ − G(x̃ − μ) without a clean image (Stein's unbiased risk estimate).
 
     mean‖x̂ − x̃‖²/C − σ² + 2σ² · mean tr(I − G)/C. It is exact in expectation, with no Monte Carlo term, because
     neither μ nor G at a pixel depends on that pixel's noise. It supposes noise that is independent, unclipped and

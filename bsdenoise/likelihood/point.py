@@ -24,5 +24,5 @@ class PointEstimate:
         return self.channels
 
     def moments(self, outputs):
-        """Give the denoised image alone, as `Moments` without mean and variance."""
+        """Return the denoised image alone, as `Moments` without mean and variance."""
         return Moments(ops.clip(ops.cast(outputs, "float32"), -MAX_MEAN, MAX_MEAN))

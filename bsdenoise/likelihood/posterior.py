@@ -42,7 +42,7 @@ class Posterior:
     noise: Any = None
 
     def of_one(self) -> "Posterior":
-        """Give what is told of one image: numbers instead of arrays of one, maps as they are."""
+        """Return what is told of one image: numbers instead of arrays of one, maps as they are."""
         sigma = None if self.sigma is None else float(self.sigma[0])
         return replace(self, estimated_psnr=float(self.estimated_psnr[0]), sigma=sigma, noise=self.noise[0])
 

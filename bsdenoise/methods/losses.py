@@ -60,7 +60,7 @@ class NoiseNLL(keras.losses.Loss):
         return _over_counted(self.noise.nll(self.likelihood.prior(outputs), noisy, theta), counts)
 
     def get_config(self):
-        """Give the arguments from which the loss can be made again."""
+        """Return the arguments from which the loss can be made again."""
         return {
             **super().get_config(),
             "channels": self.likelihood.channels,
@@ -122,7 +122,7 @@ class GaussianNLL(NoiseNLL):
         return self._of_pixels(y_true, ops.full((1, 1), self.sigma, dtype="float32"), y_pred)
 
     def get_config(self):
-        """Give the arguments from which the loss can be made again."""
+        """Return the arguments from which the loss can be made again."""
         config = super().get_config() | {"sigma": self.sigma}
         del config["noise"]
         return config
@@ -184,7 +184,7 @@ class MaskedSquaredError(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype="float32")
 
     def call(self, y_true, y_pred):
-        """Computes the weighted error of each pixel, (B, H, W)."""
+        """Compute the weighted error of each pixel, (B, H, W)."""
         channels = y_pred.shape[-1]
         _check_channels(y_true, channels + 1, "those of the image, then the mask")
         target, counts = _measured(y_true[..., :channels])
@@ -201,7 +201,7 @@ def _check_channels(y_true, expected, what):
 
 
 def _measured(target):
-    """Give a target (B, H, W, C) without NaN, and which of its pixels count, 1 or 0, (B, H, W)."""
+    """Return a target (B, H, W, C) without NaN, and which of its pixels count, 1 or 0, (B, H, W)."""
     is_measured = ops.logical_not(ops.isnan(target))
     # What stands for NaN has no say, but a gradient must not meet NaN on its way to zero.
     return ops.where(is_measured, target, 0.0), ops.cast(ops.all(is_measured, axis=-1), "float32")

@@ -36,14 +36,14 @@ class Masking:
     center: bool = False
 
     def __post_init__(self):
-        """Checks the arguments."""
+        """Check the arguments."""
         if not 0.0 < self.fraction <= 1.0:
             raise ValueError(f"The fraction of masked pixels must be in (0, 1]. Received: fraction={self.fraction}.")
         if self.radius < 1:
             raise ValueError(f"The radius of the neighbourhood must be at least 1. Received: radius={self.radius}.")
 
     def mask(self, noisy: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Replaces some pixels of an image, all channels of a pixel together.
+        """Replace some pixels of an image, all channels of a pixel together.
 
         Args:
             noisy: (H, W, C), any H and W.
@@ -61,7 +61,7 @@ class Masking:
         return masked, mask
 
     def _choose(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Chooses one pixel in each box of a grid; boxes that reach out of the image may lose theirs."""
+        """Choose one pixel in each box of a grid; boxes that reach out of the image may lose theirs."""
         side = math.sqrt(1.0 / self.fraction)
         edges = [np.arange(0.0, length, side) for length in size]
         corners = np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -73,7 +73,7 @@ class Masking:
         return rows, columns
 
     def _neighbours(self, rows, columns, size, rng):
-        """Draws a replacement for each pixel, uniformly from the part of its neighbourhood inside the image."""
+        """Draw a replacement for each pixel, uniformly from the part of its neighbourhood inside the image."""
         chosen = np.stack([rows, columns])
         sides = np.array(size)[:, None]
         low, high = np.maximum(chosen - self.radius, 0), np.minimum(chosen + self.radius, sides - 1)

@@ -68,16 +68,16 @@ class Method:
     has_noisy_target: ClassVar[bool] = True
 
     def network(self, channels, width, depth, dtype=None):
-        """Builds the network; arguments as for `blind_spot_network`."""
+        """Build the network; arguments as for `blind_spot_network`."""
         build = network.blind_spot_network if self.is_blind else network.unet
         return build(channels, width, depth, self.estimator(channels).num_outputs, dtype=dtype)
 
     def estimator(self, channels, factor="prior", clamp="eigenvalue"):
-        """Gives what reads network outputs; arguments as for `GaussianLikelihood`, unused by point estimates."""
+        """Return what reads network outputs; arguments as for `GaussianLikelihood`, unused by point estimates."""
         return likelihood.PointEstimate(channels)
 
     def loss(self, channels, factor, noise):
-        """Give the Keras loss of targets and network outputs.
+        """Return the Keras loss of targets and network outputs.
 
         Args:
             channels: Number of channels of the images.
@@ -91,7 +91,7 @@ class Method:
         return 0
 
     def example(self, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
-        """Makes what the network is shown, (H, W, C), and its target, (H, W, C) or (H, W, C + 1)."""
+        """Make what the network is shown, (H, W, C), and its target, (H, W, C) or (H, W, C + 1)."""
         noisy = crop.noisy(0)
         return noisy, noisy
 
@@ -105,11 +105,11 @@ class Full(Method):
     diagonal: ClassVar[bool] = False
 
     def estimator(self, channels, factor="prior", clamp="eigenvalue"):
-        """Gives the likelihood."""
+        """Return the likelihood."""
         return likelihood.GaussianLikelihood(channels, factor, self.diagonal, clamp)
 
     def loss(self, channels, factor, noise):
-        """Give the negative log-likelihood; noise parameters travel behind the channels of the target."""
+        """Return the negative log-likelihood; noise parameters travel behind the channels of the target."""
         return losses.NoiseNLL(channels, noise, factor, self.diagonal)
 
     def num_extra(self, noise):
@@ -145,7 +145,7 @@ class NoiseToNoise(Method):
     num_copies = 2
 
     def example(self, crop):
-        """Shows one copy and compares with the other; which is which is left to chance."""
+        """Show one copy and compare with the other; which is which is left to chance."""
         first = int(crop.rng.integers(2))
         return crop.noisy(first), crop.noisy(1 - first)
 
@@ -158,7 +158,7 @@ class NoiseToClean(Method):
     has_noisy_target = False
 
     def example(self, crop):
-        """Shows the noisy image and compares with the clean one."""
+        """Show the noisy image and compare with the clean one."""
         return crop.noisy(0), crop.clean
 
 
@@ -174,7 +174,7 @@ class NoiseToVoid(Method):
     masking: Masking = field(default_factory=Masking)
 
     def loss(self, channels, factor, noise):
-        """Give the squared error at the masked pixels; the mask travels behind the channels of the target."""
+        """Return the squared error at the masked pixels; the mask travels behind the channels of the target."""
         return losses.MaskedSquaredError()
 
     def num_extra(self, noise):
@@ -182,7 +182,7 @@ class NoiseToVoid(Method):
         return 1
 
     def example(self, crop):
-        """Shows the image with masked pixels and compares with the unmasked one."""
+        """Show the image with masked pixels and compare with the unmasked one."""
         noisy = crop.noisy(0)
         masked, mask = self.masking.mask(noisy, crop.rng)
         return masked, np.concatenate([noisy, mask], axis=-1)
@@ -192,7 +192,7 @@ _METHODS: dict[str, Method] = {}
 
 
 def register(method: Method) -> None:
-    """Makes a method known under its name, to `TrainConfig(method=…)` and `Denoiser(method=…)`.
+    """Make a method known under its name, to `TrainConfig(method=…)` and `Denoiser(method=…)`.
 
     Raises:
         ValueError: If another one has that name.

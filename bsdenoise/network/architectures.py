@@ -14,7 +14,7 @@ NHWC = "channels_last"  # said to every layer of Keras: a user's keras.json may 
 
 
 def num_gaussian_outputs(channels: int) -> int:
-    """Counts the outputs of a C-variate Gaussian: C for the mean and C(C+1)/2 for a triangular factor."""
+    """Count the outputs of a C-variate Gaussian: C for the mean and C(C+1)/2 for a triangular factor."""
     return channels + channels * (channels + 1) // 2
 
 
@@ -80,7 +80,7 @@ class _UNet(base.DenoisingNetwork):
         return {name: getattr(self, name) for name in names}
 
     def get_config(self):
-        """Give the arguments from which the network can be made again."""
+        """Return the arguments from which the network can be made again."""
         return {**super().get_config(), **self.sizes, "dtype": self._policy}
 
 
@@ -143,7 +143,7 @@ class BlindSpotUNet(_UNet):
         return base.Parts([keras.Model(self.input, maps) for maps in joints], keras.Model(joints, self.output))
 
     def joined_maps(self) -> dict[str, tuple[int, ...]]:
-        """Give the numbers of maps that the input of each convolution is joined of, by its layer's name."""
+        """Return the numbers of maps that the input of each convolution is joined of, by its layer's name."""
         joined: dict[str, tuple[int, ...]] = {}
         for layer in self.layers:
             if layer.weights:
@@ -228,14 +228,14 @@ class _Sizes(NamedTuple):
 
 
 def _filters(width, depth):
-    """Gives the numbers of maps of encoder and decoder convolutions, by their names."""
+    """Return the numbers of maps of encoder and decoder convolutions, by their names."""
     encoder = {f"enc_conv{level}": width for level in range(depth + 2)}
     decoder = {f"dec_conv{level}{part}": 2 * width for level in range(1, depth + 1) for part in "ab"}
     return encoder | decoder
 
 
 def _halvings(depth):
-    """Gives how often the resolution is halved where encoder and decoder convolutions stand, by their names."""
+    """Return how often the resolution is halved where encoder and decoder convolutions stand, by their names."""
     encoder = {f"enc_conv{level}": max(level - 1, 0) for level in range(depth + 2)}
     return encoder | {f"dec_conv{level}{part}": level - 1 for level in range(1, depth + 1) for part in "ab"}
 
@@ -263,25 +263,25 @@ class Branch:
         return len(self._pools)
 
     def __call__(self, image, quarter_turns):
-        """Gives the maps of the branch that looks upwards after so many quarter turns, in the image's own frame."""
+        """Return the maps of the branch that looks upwards after so many quarter turns, in the image's own frame."""
         coarse = self.below(self.enter(image, 0, quarter_turns), 1, quarter_turns)
         return self.leave(image, coarse, 0, quarter_turns)
 
     def enter(self, maps, level, quarter_turns):
-        """Goes from maps halved `level` times to the next level: (B, H, W, C) to (B, ⌈H/2⌉, ⌈W/2⌉, width)."""
+        """Go from maps halved `level` times to the next level: (B, H, W, C) to (B, ⌈H/2⌉, ⌈W/2⌉, width)."""
         if level == 0:
             maps = self._apply("enc_conv0", maps, quarter_turns)
         return self._downsample(level + 1, maps, quarter_turns)
 
     def below(self, maps, level, quarter_turns):
-        """Goes from a level to the deepest and back: (B, H, W, width) to 2·width maps, width at the deepest itself."""
+        """Go from a level to the deepest and back: (B, H, W, width) to 2·width maps, width at the deepest itself."""
         if level == self.depth:
             return self._apply(f"enc_conv{level + 1}", maps, quarter_turns)
         coarse = self.below(self.enter(maps, level, quarter_turns), level + 1, quarter_turns)
         return self.leave(maps, coarse, level, quarter_turns)
 
     def leave(self, skip, coarse, level, quarter_turns):
-        """Joins maps (B, H, W, C) of a level with (B, ⌈H/2⌉, ⌈W/2⌉, D) from below it, to (B, H, W, 2·width)."""
+        """Join maps (B, H, W, C) of a level with (B, ⌈H/2⌉, ⌈W/2⌉, D) from below it, to (B, H, W, 2·width)."""
         maps = self._apply(f"dec_conv{level + 1}a", skip, quarter_turns, coarse=coarse)
         return self._apply(f"dec_conv{level + 1}b", maps, quarter_turns)
 
@@ -295,13 +295,13 @@ class Branch:
 
     @staticmethod
     def _conv(name, filters, dtype):
-        """Makes a 3×3 convolution and its leaky ReLU."""
+        """Make a 3×3 convolution and its leaky ReLU."""
         activation = keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype, name=f"{name}_relu")
         return layers.ShiftConv2D(filters, 3, dtype=dtype, name=name), activation
 
 
 def _plain_body(image, width, depth, pooling, dtype):
-    """Applies the same U-Net without shifts, made of Keras' own layers."""
+    """Apply the same U-Net without shifts, made of Keras' own layers."""
     filters = _filters(width, depth)
     pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
     if pooling not in pools:
@@ -337,7 +337,7 @@ class Head:
         self.layers = _head_layers((8 * width, 2 * width), num_outputs, dtype)
 
     def __call__(self, maps):
-        """Give the outputs."""
+        """Return the outputs."""
         maps = self.joint(maps)
         for layer in self.layers:
             maps = layer(maps)

@@ -130,7 +130,7 @@ class DenoisingNetwork(keras.Model):
         return max(sizes, default=MAPS_OF_OTHERS * _FLOAT32_BYTES)
 
     def all_layers(self) -> Iterator[keras.layers.Layer]:
-        """Give all layers, those inside of nested models too."""
+        """Return all layers, those inside of nested models too."""
         waiting = [*self.layers]
         while waiting:
             layer = waiting.pop(0)
@@ -148,7 +148,7 @@ class DenoisingNetwork(keras.Model):
         return None
 
     def with_dtype(self, policy: str) -> "DenoisingNetwork":
-        """Give the same network and weights in another precision.
+        """Return the same network and weights in another precision.
 
         Args:
             policy: A dtype policy of Keras, such as "mixed_bfloat16".
@@ -167,7 +167,7 @@ class DenoisingNetwork(keras.Model):
         return other
 
     def get_config(self):
-        """Give the arguments from which the network can be made again; subclasses add theirs.
+        """Return the arguments from which the network can be made again; subclasses add theirs.
 
         Raises:
             NotImplementedError: If a subclass has arguments and does not say with which it was made.
@@ -189,7 +189,7 @@ class DenoisingNetwork(keras.Model):
 
 
 def described(network: keras.Model) -> DenoisingNetwork:
-    """Give a network as one that can be asked: itself, or one of the same layers around it.
+    """Return a network as one that can be asked: itself, or one of the same layers around it.
 
     Raises:
         ValueError: If it is no network from images of any size to maps of that size.

@@ -5,5 +5,5 @@ MAX_CONTEXT = 160  # the reach at a depth of 4; benchmarks/tiles.py measures wha
 
 
 def of_grid(grid: int) -> int:
-    """Give the reach of the blind-spot network with that grid, at most 160 pixels; a multiple of the grid."""
+    """Return the reach of the blind-spot network with that grid, at most 160 pixels; a multiple of the grid."""
     return min(REACH * grid, MAX_CONTEXT) // grid * grid

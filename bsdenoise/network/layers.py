@@ -16,7 +16,7 @@ from bsdenoise.network import rotation, upsampled_convolution
 
 
 def _pair(value, name: str) -> tuple[int, int]:
-    """Reads an integer or a pair of integers as (height, width)."""
+    """Read an integer or a pair of integers as (height, width)."""
     pair = (value, value) if isinstance(value, int) else value
     if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(item, int) for item in pair):
         raise ValueError(f"`{name}` must be an integer or two integers. Received: {name}={value!r}.")
@@ -85,7 +85,7 @@ class ShiftConv2D(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, inputs_shape, coarse_shape=None):
-        """Creates the kernel (h, w, D + C, filters) and the bias (filters,)."""
+        """Create the kernel (h, w, D + C, filters) and the bias (filters,)."""
         channels = inputs_shape[-1]
         self.num_coarse = 0 if coarse_shape is None else coarse_shape[-1]
         if channels is None or self.num_coarse is None:
@@ -118,11 +118,11 @@ class ShiftConv2D(keras.layers.Layer):
         return self.activation(outputs)
 
     def compute_output_shape(self, inputs_shape, coarse_shape=None):
-        """Gives (B, H, W, filters)."""
+        """Return (B, H, W, filters)."""
         return (*inputs_shape[:-1], self.filters)
 
     def get_config(self):
-        """Gives the arguments from which the layer can be made again."""
+        """Return the arguments from which the layer can be made again."""
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -176,12 +176,12 @@ class ShiftDownsample(keras.layers.Layer):
         return rotation.window(pooled, moved.bottom, moved.right, height // 2, width // 2)
 
     def compute_output_shape(self, input_shape):
-        """Gives (B, H // 2, W // 2, C)."""
+        """Return (B, H // 2, W // 2, C)."""
         batch, height, width, channels = input_shape
         return (batch, height and height // 2, width and width // 2, channels)
 
     def get_config(self):
-        """Gives the arguments from which the layer can be made again."""
+        """Return the arguments from which the layer can be made again."""
         return {**super().get_config(), "pooling": self.pooling}
 
 
@@ -194,13 +194,13 @@ class BlindSpot(keras.layers.Layer):
     """
 
     def call(self, inputs):
-        """Joins the branches."""
+        """Join the branches."""
         return ops.concatenate(
             [rotation.shift(maps, quarter_turns) for quarter_turns, maps in enumerate(inputs)], axis=-1
         )
 
     def compute_output_shape(self, input_shape):
-        """Gives (B, H, W, F times the number of branches)."""
+        """Return (B, H, W, F times the number of branches)."""
         return (*input_shape[0][:-1], sum(shape[-1] for shape in input_shape))
 
 
@@ -228,20 +228,20 @@ class PadToMultiple(keras.layers.Layer):
         self.multiple = multiple
 
     def call(self, inputs):
-        """Pads (B, H, W, C)."""
+        """Pad (B, H, W, C)."""
         rows, columns = (-size % self.multiple for size in ops.shape(inputs)[1:3])
         if isinstance(rows, int) and isinstance(columns, int) and rows == columns == 0:
             return inputs  # known beforehand: no copy
         return rotation.pad(inputs, rotation.Padding(0, columns, rows, 0))
 
     def compute_output_shape(self, input_shape):
-        """Gives the padded shape; an unknown side stays unknown."""
+        """Return the padded shape; an unknown side stays unknown."""
         batch, height, width, channels = input_shape
         padded = (side and side + -side % self.multiple for side in (height, width))
         return (batch, *padded, channels)
 
     def get_config(self):
-        """Gives the arguments from which the layer can be made again."""
+        """Return the arguments from which the layer can be made again."""
         return {**super().get_config(), "multiple": self.multiple}
 
 
@@ -254,11 +254,11 @@ class CropLike(keras.layers.Layer):
     """
 
     def call(self, inputs):
-        """Crops the first of the pair to the size of the second."""
+        """Crop the first of the pair to the size of the second."""
         maps, reference = inputs
         return rotation.window(maps, 0, 0, *ops.shape(reference)[1:3])
 
     def compute_output_shape(self, input_shape):
-        """Gives (B, H, W, F)."""
+        """Return (B, H, W, F)."""
         maps, reference = input_shape
         return (*reference[:3], maps[-1])

@@ -42,7 +42,7 @@ class Measured:
         self._found: dict[str, tuple[int, Any]] = {}
 
     def reach(self) -> int:
-        """Give at least as many pixels as an output looks to each side, less than a grid more.
+        """Return at least as many pixels as an output looks to each side, less than a grid more.
 
         Raises:
             ValueError: If it looks further than `MAX_REACH`.
@@ -50,7 +50,7 @@ class Measured:
         return self._from_the_grid() + self.grid() - 1
 
     def grid(self) -> int:
-        """Give the least number of pixels by which an image can be moved so that its outputs move with it.
+        """Return the least number of pixels by which an image can be moved so that its outputs move with it.
 
         Raises:
             ValueError: If there is none up to `MAX_GRID`, or the network looks further than `MAX_REACH`.
@@ -62,7 +62,7 @@ class Measured:
         return self._kept("is_blind", lambda: _is_blind(self._network, self._channels))
 
     def _from_the_grid(self) -> int:
-        """Give how far outputs look beyond a line of the grid."""
+        """Return how far outputs look beyond a line of the grid."""
         return self._kept("reach", lambda: _reach_from_a_line(self._network))
 
     def _kept(self, name: str, measure: Callable[[], Any]) -> Any:
@@ -123,7 +123,7 @@ def _grid(network, reach: int) -> int:
 
 
 def _moves_along(network, image, side, inner, unmoved, down, right) -> float:
-    """Give the largest difference between the outputs of an image and those of the same moved up and to the left."""
+    """Return the largest difference between the outputs of an image and those of the same moved up and to the left."""
     moved = _outputs(network, image[:, down : down + side, right : right + side])[:, inner, inner]
     height, width = unmoved.shape[1:3]
     return float(np.abs(unmoved[:, down:, right:] - moved[:, : height - down, : width - right]).max())

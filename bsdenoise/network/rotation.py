@@ -16,7 +16,7 @@ class Padding(NamedTuple):
     left: int
 
     def turned_back(self, quarter_turns: int) -> "Padding":
-        """Gives the padding of an image that becomes this one when the image is turned counter-clockwise.
+        """Return the padding of an image that becomes this one when the image is turned counter-clockwise.
 
         Turned by one quarter, as `numpy.rot90` does it, an image has its right side on top.
         """
@@ -25,12 +25,12 @@ class Padding(NamedTuple):
 
 
 def pad(maps, padding: Padding):
-    """Pads with zeros."""
+    """Pad with zeros."""
     return ops.pad(maps, ((0, 0), (padding.top, padding.bottom), (padding.left, padding.right), (0, 0)))
 
 
 def window(maps, top, left, height, width):
-    """Cuts a window out of maps; sizes may be known or not.
+    """Cut a window out of maps; sizes may be known or not.
 
     Unlike that of `maps[:, a:b, c:d]`, the gradient of this is quick in TensorFlow: a padding.
     """
@@ -40,19 +40,19 @@ def window(maps, top, left, height, width):
 
 
 def shift(maps, quarter_turns: int = 0):
-    """Moves maps down by one row, as seen after so many quarter turns; zeros come in at the top."""
+    """Move maps down by one row, as seen after so many quarter turns; zeros come in at the top."""
     padding = Padding(1, 0, 0, 0).turned_back(quarter_turns)
     height, width = ops.shape(maps)[1:3]
     return window(pad(maps, padding), padding.bottom, padding.right, height, width)
 
 
 def turn_kernel_back(kernel, quarter_turns: int):
-    """Turns a kernel (h, w, …), so that it does to an image what it does to the image turned counter-clockwise."""
+    """Turn a kernel (h, w, …), so that it does to an image what it does to the image turned counter-clockwise."""
     return map_taps(kernel, lambda taps: np.rot90(taps, -quarter_turns)) if quarter_turns % 4 else kernel
 
 
 def map_taps(kernel, function: Callable[[np.ndarray], np.ndarray]):
-    """Applies a linear function of the taps to a kernel, by one product of matrices.
+    """Apply a linear function of the taps to a kernel, by one product of matrices.
 
     Kernels are prepared anew for every batch, and small images leave little else to do: turning, flipping and adding
     one after the other took ten times as long.

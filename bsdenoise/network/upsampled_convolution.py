@@ -39,20 +39,20 @@ def convolve_upsampled(coarse, kernel, padding, quarter_turns: int, height, widt
 
 
 def _smeared(taps):
-    """Adds taps (h, w) to themselves moved by one row, by one column, and by both."""
+    """Add taps (h, w) to themselves moved by one row, by one column, and by both."""
     framed = np.pad(taps, 1)
     return framed[1:, 1:] + framed[:-1, 1:] + framed[1:, :-1] + framed[:-1, :-1]
 
 
 def _if(condition, change, maps, *arguments):
-    """Changes maps on a condition, which is known when the size is."""
+    """Change maps on a condition, which is known when the size is."""
     if isinstance(condition, bool):
         return change(maps, *arguments) if condition else maps
     return ops.cond(condition, lambda: change(maps, *arguments), lambda: maps)
 
 
 def _without_row(full, coarse, kernel, padding, quarter_turns, height):
-    """Takes away what the row below the crop has given.
+    """Take away what the row below the crop has given.
 
     Args as for `convolve_upsampled`; `full` begins `padding.bottom` rows and `padding.right` columns before its result.
     """
@@ -65,7 +65,7 @@ def _without_row(full, coarse, kernel, padding, quarter_turns, height):
 
 
 def _without_column(full, coarse, kernel, padding, quarter_turns, height, width):
-    """Takes away what the column to the right of the crop has given, where it is no part of the row below."""
+    """Take away what the column to the right of the crop has given, where it is no part of the row below."""
     kernel = rotation.turn_kernel_back(kernel, quarter_turns)[:, padding.left + 1 :]
     column = ops.repeat(coarse[:, :, -1:], 2, axis=1)[:, :height]
     column = rotation.pad(

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def widened(network, wide):
-    """Gives weights for a wide network with which it computes what a narrow one does.
+    """Return weights for a wide network with which it computes what a narrow one does.
 
     Args:
         network: A `bsdenoise.network.BlindSpotUNet`.
@@ -45,6 +45,6 @@ def widened(network, wide):
 
 
 def _kept(old, new):
-    """Gives the places among new inputs of those that were there: the first of each block."""
+    """Return the places among new inputs of those that were there: the first of each block."""
     starts = np.cumsum([0, *new[:-1]])
     return np.concatenate([start + np.arange(count) for start, count in zip(starts, old, strict=True)])

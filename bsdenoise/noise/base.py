@@ -42,11 +42,11 @@ class Parameter:
     high: float = 1.0
 
     def ends(self, offset: float, scale: float) -> tuple[float, float]:
-        """Give least and greatest value for images x of which a network sees (x − offset) / scale."""
+        """Return least and greatest value for images x of which a network sees (x − offset) / scale."""
         return self.restored(self.low, offset, scale), self.restored(self.high, offset, scale)
 
     def rescaled(self, value: Any, offset: Any, scale: Any) -> Any:
-        """Give a value for images x as that for (x − offset) / scale."""
+        """Return a value for images x as that for (x − offset) / scale."""
         if self.unit == FRACTION:
             return value
         return (value - offset) / scale if self.unit == LEVEL else value / scale
@@ -144,7 +144,7 @@ class NoiseModel(abc.ABC):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """Give the arguments from which the model can be made again."""
+        """Return the arguments from which the model can be made again."""
         return asdict(self)  # type: ignore[call-overload]
 
     # --- images and their parameters ---------------------------------------------------------------------------------
@@ -198,11 +198,11 @@ class NoiseModel(abc.ABC):
         )
 
     def found(self, theta: np.ndarray) -> np.ndarray:
-        """Give parameters (B, P) as users are told them, with 0 where no noise was found."""
+        """Return parameters (B, P) as users are told them, with 0 where no noise was found."""
         return theta
 
     def rescaled(self, theta: Any, offset: Any, scale: Any, xp: Any = np) -> Any:
-        """Give parameters (…, P) of images x as those of (x − offset) / scale.
+        """Return parameters (…, P) of images x as those of (x − offset) / scale.
 
         Args:
             theta: (…, P), an array or a tensor.
@@ -214,7 +214,7 @@ class NoiseModel(abc.ABC):
         return xp.stack([*columns], axis=-1)
 
     def restored(self, theta: Any, offset: Any, scale: Any, xp: Any = np) -> Any:
-        """Give parameters (…, P) of images (x − offset) / scale as those of x; args as for `rescaled`."""
+        """Return parameters (…, P) of images (x − offset) / scale as those of x; args as for `rescaled`."""
         columns = (parameter.restored(theta[..., i], offset, scale) for i, parameter in enumerate(self.parameters))
         return xp.stack([*columns], axis=-1)
 
@@ -285,7 +285,7 @@ class Declared:
     greatest: tuple[float, ...]
 
     def rescaled(self, offset: float, scale: float) -> "Declared":
-        """Give the parameters for images x as those for (x − offset) / scale."""
+        """Return the parameters for images x as those for (x − offset) / scale."""
         least, greatest = (
             tuple(one.rescaled(value, offset, scale) for one, value in zip(self.parameters, values, strict=True))
             for values in (self.least, self.greatest)
@@ -324,5 +324,5 @@ class GaussianObservation(NoiseModel):
 
 
 def per_pixel(values: Any) -> Any:
-    """Give parameters (B, n) or maps (B, H, W, n) as what broadcasts to images, (B, 1, 1, n) or (B, H, W, n)."""
+    """Return parameters (B, n) or maps (B, H, W, n) as what broadcasts to images, (B, 1, 1, n) or (B, H, W, n)."""
     return values[:, None, None, :] if len(values.shape) == 2 else values

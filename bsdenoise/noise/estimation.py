@@ -127,7 +127,7 @@ def refine_sigma(squared_residual, prior_variance, sigma, low, counts=None):
 
 
 def _at_least(image, length):
-    """Repeats rows and columns of images with fewer."""
+    """Repeat rows and columns of images with fewer."""
     for axis in (1, 2):
         size = ops.shape(image)[axis]
         is_known = isinstance(size, int)
@@ -138,12 +138,12 @@ def _at_least(image, length):
 
 
 def _along_both(function, image):
-    """Applies a function along H, then along W."""
+    """Apply a function along H, then along W."""
     return ops.transpose(function(ops.transpose(function(image), (0, 2, 1, 3))), (0, 2, 1, 3))
 
 
 def _db2_details(image):
-    """Filters (B, H, W, C) along H with the db2 high-pass and keeps every second row."""
+    """Filter (B, H, W, C) along H with the db2 high-pass and keep every second row."""
     slopes = image[:, 1:] - image[:, :-1]
     curvatures = slopes[:, 1:] - slopes[:, :-1]
     end = ops.shape(curvatures)[1] // 2 * 2
@@ -151,14 +151,14 @@ def _db2_details(image):
 
 
 def _window_sums(image):
-    """Sums (B, H, W, C) along H over the four rows that a coefficient of `_db2_details` is made of."""
+    """Sum (B, H, W, C) along H over the four rows that a coefficient of `_db2_details` is made of."""
     pairs = image[:, 1:] + image[:, :-1]
     end = (ops.shape(image)[1] - 2) // 2 * 2
     return pairs[:, :end:2] + pairs[:, 2 : end + 2 : 2]
 
 
 def _median(magnitudes, mask):
-    """Computes the median over H and W where the mask holds, (B, C); 0 where it holds nowhere."""
+    """Compute the median over H and W where the mask holds, (B, C); 0 where it holds nowhere."""
     shape = ops.shape(magnitudes)
     count = shape[1] * shape[2]
     flat = ops.reshape(ops.transpose(ops.where(mask, magnitudes, -1.0), (0, 3, 1, 2)), (shape[0], shape[3], count))
@@ -170,26 +170,26 @@ def _median(magnitudes, mask):
 
 
 def _extreme(image, counts, sign):
-    """Gives the least (sign −1) or the greatest (1) value of each channel, (B, 1, 1, C)."""
+    """Return the least (sign −1) or the greatest (1) value of each channel, (B, 1, 1, C)."""
     signed = sign * image
     signed = signed if counts is None else ops.where(counts, signed, -np.inf)
     return sign * ops.max(signed, axis=(1, 2), keepdims=True)
 
 
 def _if_piled(at_extreme):
-    """Keeps of a mask (B, H, W, C) the channels where so many pixels have the extreme value that it is a limit."""
+    """Keep of a mask (B, H, W, C) the channels where so many pixels have the extreme value that it is a limit."""
     number = ops.sum(ops.cast(at_extreme, "float32"), axis=(1, 2), keepdims=True)
     share = ops.mean(ops.cast(at_extreme, "float32"), axis=(1, 2), keepdims=True)
     return ops.logical_and(at_extreme, ops.logical_and(number >= MIN_PILE, share >= MIN_PILE_SHARE))
 
 
 def _any(mask):
-    """Tells, as 0 or 1, where a channel has pixels of a mask, (B, 1, 1, C)."""
+    """Tell, as 0 or 1, where a channel has pixels of a mask, (B, 1, 1, C)."""
     return ops.cast(ops.any(mask, axis=(1, 2), keepdims=True), "float32")
 
 
 def _clipped_sigma(above, is_clipped, usable):
-    """Estimates σ where noise is clipped at 0, (B, C), from blocks of nearly constant brightness; 0 if there are none.
+    """Estimate σ where noise is clipped at 0, (B, C), from blocks of nearly constant brightness; 0 if there are none.
 
     Only blocks all of whose pixels are usable count: those with the other extreme as well hold edges, not noise.
 
@@ -205,12 +205,12 @@ def _clipped_sigma(above, is_clipped, usable):
 
 
 def _erfinv(x):
-    """Computes the inverse of the error function to 0.4 % (Winitzki 2008), in operations that all runtimes know."""
+    """Compute the inverse of the error function to 0.4 % (Winitzki 2008), in operations that all runtimes know."""
     logarithm = ops.log(1.0 - ops.square(x))
     half = 2.0 / (np.pi * WINITZKI) + logarithm / 2.0
     return ops.sign(x) * ops.sqrt(ops.sqrt(ops.square(half) - logarithm / WINITZKI) - half)
 
 
 def _block_means(image):
-    """Averages blocks of `BLOCK`² pixels, those at the lower and right borders of fewer."""
+    """Average blocks of `BLOCK`² pixels, those at the lower and right borders of fewer."""
     return ops.average_pool(image, BLOCK, BLOCK, padding="same", data_format="channels_last")

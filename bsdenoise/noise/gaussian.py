@@ -111,5 +111,5 @@ class GaussianNoise(GaussianObservation):
         return prior.posterior(noisy, variance, untrained_variance(variance, self.low))
 
     def found(self, theta):
-        """Give σ as it is told: the least that is computed with stands for none."""
+        """Return σ as it is told: the least that is computed with stands for none."""
         return theta * (theta > NONE_FOUND)

@@ -66,7 +66,7 @@ def fit(image, sigma, low, high):
 
 
 def _range(image):
-    """Finds the range of each image without its tails, and its brightest pixel, (B,) each."""
+    """Find the range of each image without its tails, and its brightest pixel, (B,) each."""
     shape = ops.shape(image)
     if isinstance(shape[1], int) and isinstance(shape[2], int):
         stride = max(1, math.ceil((shape[1] * shape[2] / MAX_SAMPLES) ** 0.5))

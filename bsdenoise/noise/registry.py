@@ -40,7 +40,7 @@ def kinds() -> tuple[str, ...]:
 
 
 def get(kind: str) -> type[NoiseModel]:
-    """Give a kind of noise by its name; one that is not known is looked for among the entry points of `ENTRY_POINTS`.
+    """Return a kind of noise by its name; one that is not known is looked for among the entry points of `ENTRY_POINTS`.
 
     Raises:
         ValueError: If there is none.
@@ -84,7 +84,7 @@ def parse(spec: str, full_scale: float) -> NoiseModel:
 
 
 def serialize(model: NoiseModel) -> dict[str, Any]:
-    """Give a noise model as JSON values."""
+    """Return a noise model as JSON values."""
     return {"kind": model.kind, "config": model.get_config()}
 
 

@@ -35,7 +35,7 @@ def parse_range(text: str, full_scale: float) -> tuple[float, float]:
 
 
 def parse_level(text: str, full_scale: float) -> float:
-    """Reads one σ, `25` in the file's own units or `25/255`, as a fraction of full scale.
+    """Read one σ, `25` in the file's own units or `25/255`, as a fraction of full scale.
 
     Raises:
         ValueError: If it cannot be read, or is not positive.
@@ -51,12 +51,12 @@ def parse_level(text: str, full_scale: float) -> float:
 
 
 def is_relative(spec: str) -> bool:
-    """Says whether a SPEC is a fraction of full scale, so that it means the same for every bit depth."""
+    """Say whether a SPEC is a fraction of full scale, so that it means the same for every bit depth."""
     return "/" in spec
 
 
 def _level(value: str, divisor: str | None, full_scale: float) -> float:
-    """Divides by the SPEC's own full scale where there is one, by the files' otherwise."""
+    """Divide by the SPEC's own full scale where there is one, by the files' otherwise."""
     scale = float(divisor) if divisor else full_scale
     if scale <= 0:
         raise ValueError(f"The number after the slash must be positive. Received: {divisor}.")

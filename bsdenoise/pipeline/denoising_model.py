@@ -101,7 +101,7 @@ class Model:
         return tuple(parameter.restored(value, self._offset, self._scale) for parameter, value in pairs)
 
     def check(self) -> None:
-        """Refuses before the first file what the model cannot do, and a σ that cannot be read; notes an idle one.
+        """Refuse before the first file what the model cannot do, and a σ that cannot be read; notes an idle one.
 
         Whether σ is too large, the model tells.
 
@@ -148,7 +148,7 @@ class Model:
         return float_units.of_floats(file) if is_plain and file.dtype.kind == "f" else Units()
 
     def pixels(self, array: np.ndarray, file: images.ImageFile, its_units: Units) -> np.ndarray:
-        """Give pixels of a file as the model takes them.
+        """Return pixels of a file as the model takes them.
 
         Integers with a full scale of their own become fractions of it, floats what their units say.
         """
@@ -197,7 +197,7 @@ class Model:
         return bool(self.denoiser.description["pixels"]["fractional"])
 
     def noise(self, batch: np.ndarray, full_scale: float | None = None) -> np.ndarray | None:
-        """Gives the noise of each image, (B, P), in the model's units: as told, or the model's own if it uses any.
+        """Return the noise of each image, (B, P), in the model's units: as told, or the model's own if it uses any.
 
         Args:
             batch: The images.
@@ -215,7 +215,7 @@ class Model:
         return np.asarray(own, np.float64).reshape(len(batch), len(self.parameters))
 
     def told(self, theta: np.ndarray | None, is_one: bool = False) -> dict[str, Any]:
-        """Gives noise parameters (B, P) as arguments of a `Denoiser`; of one image alone if there `is_one`."""
+        """Return noise parameters (B, P) as arguments of a `Denoiser`; of one image alone if there `is_one`."""
         if theta is None:
             return {}
         if self.denoiser.noise.takes_sigma:
@@ -223,7 +223,7 @@ class Model:
         return {"noise": theta[0] if is_one else theta}
 
     def _check_level(self, sigma: float, full_scale: float) -> None:
-        """Refuses a σ that the model refuses, in the units in which it was declared.
+        """Refuse a σ that the model refuses, in the units in which it was declared.
 
         Raises:
             ValueError: If it is larger than the range of intensities that the model was trained on.
@@ -235,7 +235,7 @@ class Model:
             )
 
     def _note_untrained(self, sigma: float, full_scale: float) -> None:
-        """Says once if a model of this process was trained for another σ than the one that is asked for."""
+        """Say once if a model of this process was trained for another σ than the one that is asked for."""
         if self._noted or self.is_served or not self.denoiser.has_posterior:
             return
         noise = self.denoiser.noise
@@ -249,7 +249,7 @@ class Model:
         self._say(f"{line}: its results may be poor")
 
     def denoise(self, batch: np.ndarray, full_scale: float | None = None) -> Denoised:
-        """Denoises a batch.
+        """Denoise a batch.
 
         Args:
             batch: (B, H, W, C) with as many channels as the model takes, as `pixels` gives them.
@@ -275,7 +275,7 @@ class Model:
         return Denoised(np.asarray(denoised).reshape(batch.shape), ratios, theta if self.uses_own_noise else None)
 
     def _with_own_noise(self, batch: np.ndarray) -> Denoised:
-        """Denoises a batch with the noise that the model finds in the same pass of its network."""
+        """Denoise a batch with the noise that the model finds in the same pass of its network."""
         noisy = batch if len(batch) > 1 else batch[0]
         ratios = None
         if self.gives_std:
@@ -291,7 +291,7 @@ class Model:
         return self.over_noise(std, mean, theta)
 
     def over_noise(self, std: np.ndarray, mean: np.ndarray, theta: Any) -> np.ndarray:
-        """Divides posterior standard deviations by those of the noise; 1 where there is none: nothing is gained.
+        """Divide posterior standard deviations by those of the noise; 1 where there is none: nothing is gained.
 
         Args:
             std: (B, H, W, C).
@@ -307,7 +307,7 @@ class Model:
 
 
 def parts_of(noisy: np.ndarray, channels: int) -> np.ndarray:
-    """Gives what a model takes of an image, (H, W) or (H, W, C), as a batch (B, H, W, channels).
+    """Return what a model takes of an image, (H, W) or (H, W, C), as a batch (B, H, W, channels).
 
     That is the whole image, or for a one-channel model each colour channel as an image of its own.
 
@@ -319,5 +319,5 @@ def parts_of(noisy: np.ndarray, channels: int) -> np.ndarray:
 
 
 def joined(parts: np.ndarray) -> np.ndarray:
-    """Undoes `parts_of`; gives (H, W, C)."""
+    """Undo `parts_of`; gives (H, W, C)."""
     return np.concatenate(list(parts), axis=-1) if len(parts) > 1 else parts[0]

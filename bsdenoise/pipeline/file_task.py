@@ -86,7 +86,7 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """Names the kind of its pixels."""
+        """Name the kind of its pixels."""
         return "float" if self.dtype.kind == "f" else f"{self.bits or 8 * self.dtype.itemsize}-bit"
 
     @property
@@ -95,7 +95,7 @@ class Task:
         return self.count * self.image_pixels > STREAMED_PIXELS
 
     def note(self, file: images.ImageFile) -> None:
-        """Notes what is known once the file is open, and checks that the result can be written.
+        """Note what is known once the file is open, and check that the result can be written.
 
         Raises:
             ValueError: If it cannot.
@@ -107,32 +107,32 @@ class Task:
         self.lines += [f"bsdenoise: note: {self.job.source}: {note}" for note in notes]
 
     def take_units(self, units: Units) -> None:
-        """Notes the units of its floats, and lets users know if they were fitted."""
+        """Note the units of its floats, and let users know if they were fitted."""
         self.units = units
         if units.line is not None:
             self.lines.append(f"bsdenoise: note: {self.job.source}: {units.line}")
 
     def tell_gaps(self, gaps: Gaps) -> None:
-        """Lets users know how many pixels hold no data."""
+        """Let users know how many pixels hold no data."""
         if gaps.line is not None:
             self.lines.append(f"bsdenoise: note: {self.job.source}: {gaps.line}")
 
     def tell_correlation(self) -> None:
-        """Lets users know that the noise was estimated and is not white."""
+        """Let users know that the noise was estimated and is not white."""
         self.lines.append(f"bsdenoise: note: {self.job.source}: {CORRELATED}")
 
     def fail(self, error: BaseException) -> None:
-        """Remembers why it could not be denoised."""
+        """Remember why it could not be denoised."""
         self.error = error
         self.thetas.clear()
 
     def take_noise(self, parameters: tuple[Parameter, ...], found: Sequence[np.ndarray]) -> None:
-        """Notes noise parameters, (B, P) each, that were the model's own."""
+        """Note noise parameters, (B, P) each, that were the model's own."""
         self.parameters = parameters
         self.thetas += [theta for thetas in found for theta in thetas]
 
     def tell_noise(self, greatest: tuple[float, ...], origin: str = "estimated") -> None:
-        """Lets users know which noise was estimated, in the units of the file, and if it is beyond `greatest`."""
+        """Let users know which noise was estimated, in the units of the file, and if it is beyond `greatest`."""
         if not self.thetas:
             return
         if (np.max(self.thetas, axis=0) > np.array(greatest) * (1 + ROUNDING)).any():
@@ -140,7 +140,7 @@ class Task:
         self.lines.append(f"{self.job.source}: {in_words(self.ranges(self.thetas))} ({origin})")
 
     def ranges(self, thetas: Sequence[np.ndarray]) -> dict[str, str]:
-        """Writes the range of each noise parameter in the units of the file, which is how flags take them."""
+        """Write the range of each noise parameter in the units of the file, which is how flags take them."""
         ranges = {}
         for parameter, values in zip(self.parameters, np.transpose(thetas), strict=True):
             ends = (parameter.restored(value, 0.0, self.full_scale) for value in (values.min(), values.max()))
@@ -153,12 +153,12 @@ class Task:
 
 
 def in_words(ranges: dict[str, str]) -> str:
-    """Writes ranges of noise parameters, such as "sigma 20 to 25"."""
+    """Write ranges of noise parameters, such as "sigma 20 to 25"."""
     return ", ".join(f"{name} {text}" for name, text in ranges.items())
 
 
 def surveyed(job: file_plan.Job) -> Task:
-    """Reads the shape of a file from its headers."""
+    """Read the shape of a file from its headers."""
     with contextlib.suppress(ValueError, OSError), job.opened() as file:
         return Task(job, file.shape, file.independent_channels)
     return Task(job)
@@ -185,7 +185,7 @@ class Output:
     units: Units = field(default_factory=Units)
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
-        """Converts an image or a part of it, (h, w, C), to how the file holds it, in one channel as their mean."""
+        """Convert an image or a part of it, (h, w, C), to how the file holds it, in one channel as their mean."""
         if self.shape[-1] == 1 and image.shape[-1] > 1 and len(self.shape) > 2:
             image = image.mean(axis=-1, keepdims=True)
         shape = image.shape[:2] if len(self.shape) == 2 else image.shape
@@ -194,7 +194,7 @@ class Output:
 
 
 def outputs(job: file_plan.Job, file: images.ImageFile, units: Units) -> list[Output]:
-    """Gives the denoised file, and if asked for the one of its uncertainty.
+    """Return the denoised file, and if asked for the one of its uncertainty.
 
     The uncertainty is a posterior standard deviation over that of the noise: that of each channel where the format
     holds numbers, else an 8-bit picture, for channels that are no RGB of their mean.
@@ -227,7 +227,7 @@ class Collected:
         self._lock = threading.Lock()
 
     def place(self, index: int, denoised: np.ndarray, ratio: np.ndarray | None) -> bool:
-        """Places an image and its uncertainty, (H, W, C); tells whether it was the last that was missing."""
+        """Place an image and its uncertainty, (H, W, C); tells whether it was the last that was missing."""
         places = [array[index] if array.ndim == 4 else array for array in self._arrays]
         for output, place, image in zip(self._outputs, places, (denoised, ratio), strict=False):
             if image is not None:
@@ -240,7 +240,7 @@ class Collected:
             return self._left == 0
 
     def write(self, writes: "Writes") -> None:
-        """Writes the files, once there is a place."""
+        """Write the files, once there is a place."""
         with writes.one(self._job):
             for output, array in zip(self._outputs, self._arrays, strict=True):
                 images.write(output.path, array, like=output.like)
@@ -263,7 +263,7 @@ class Writes:
 
     @contextlib.contextmanager
     def one(self, job: file_plan.Job) -> Iterator[None]:
-        """Encloses the writing of a file and of its uncertainty, in any thread."""
+        """Enclose the writing of a file and of its uncertainty, in any thread."""
         with self._places:
             if self._is_over:
                 raise InterruptedError("The work has been ended.")
@@ -271,7 +271,7 @@ class Writes:
             yield
 
     def prepare(self, job: file_plan.Job) -> None:
-        """Makes the folder of what is about to be written, and lists it there as a result."""
+        """Make the folder of what is about to be written, and list it there as a result."""
         for target in job.targets:
             target.parent.mkdir(parents=True, exist_ok=True)
             if not job.is_beside:
@@ -279,7 +279,7 @@ class Writes:
 
     @contextlib.contextmanager
     def ended_with(self) -> Iterator[None]:
-        """Encloses the whole work, in one thread."""
+        """Enclose the whole work, in one thread."""
         try:
             yield
         except BaseException:
@@ -291,5 +291,5 @@ class Writes:
 
 
 def height_and_width(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Gives H and W of (H, W), (H, W, C) or (N, H, W, C)."""
+    """Return H and W of (H, W), (H, W, C) or (N, H, W, C)."""
     return (shape[-3], shape[-2]) if len(shape) > 2 else (shape[0], shape[1])

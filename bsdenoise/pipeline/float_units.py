@@ -33,7 +33,7 @@ class Units:
 
     @property
     def line(self) -> str | None:
-        """Says that they were fitted; `None` if nothing is changed."""
+        """Say that they were fitted; `None` if nothing is changed."""
         if self.are_plain:
             return None
         return (

@@ -12,7 +12,7 @@ from bsdenoise.pipeline.file_task import Task, Writes, height_and_width, outputs
 
 
 def denoise(task: Task, model: Model, advance: Callable[[Task, float], None], writes: Writes) -> None:
-    """Denoises a file.
+    """Denoise a file.
 
     Args:
         task: The file.
@@ -81,18 +81,18 @@ class _Image:
         return self.num_parts, self.height, self.width, self.model.channels
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """Reads a window, (B, h, w, C), as the model takes it."""
+        """Read a window, (B, h, w, C), as the model takes it."""
         rows, columns = slice(*rows.indices(self.height)), slice(*columns.indices(self.width))
         pixels = self._file.read_window(self._index, rows, columns)
         return parts_of(self.model.pixels(pixels, self._file, self._units), self.model.channels)
 
     def middle(self) -> np.ndarray:
-        """Reads the part from which the noise is estimated."""
+        """Read the part from which the noise is estimated."""
         return self.read(*tiling.middle(self.height, self.width, tiling.MIDDLE))
 
 
 def _windows(image: _Image, found: list[np.ndarray]) -> Iterator[tuple[slice, slice, list[np.ndarray]]]:
-    """Denoises an image.
+    """Denoise an image.
 
     Args:
         image: The image.

@@ -57,7 +57,7 @@ class _Image:
         return LOOK_AHEAD_PIXELS if self.parts is None else int(np.prod(self.parts.shape[:3]))
 
     def goes_with(self, other: "_Image") -> bool:
-        """Tells whether both can be computed in one batch."""
+        """Tell whether both can be computed in one batch."""
         if self.parts is None or other.parts is None or self.is_ready:
             return False
         if self.task.full_scale != other.task.full_scale:  # a σ that is given has the units of the files
@@ -82,7 +82,7 @@ class Local:
         self._collected: dict[Task, Collected] = {}
 
     def run(self, tasks: list[Task]) -> Iterator[Task]:
-        """Denoises files.
+        """Denoise files.
 
         Yields:
             The files in their order, written, or with their `error`.
@@ -101,7 +101,7 @@ class Local:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def _read(self, tasks: list[Task]) -> Iterator[_Image]:
-        """Gives all images of all files in their order."""
+        """Return all images of all files in their order."""
         for task, future in in_order(self._opened, tasks, READERS, _cost_of_first, WAITING_VALUES):
             error = future.exception()
             if error is not None:
@@ -113,7 +113,7 @@ class Local:
                 yield from self._read_stack(task)
 
     def _opened(self, task: Task) -> np.ndarray | None:
-        """Reads the image of a file; of a stack and a large file, which are read later, only what else it holds."""
+        """Read the image of a file; of a stack and a large file, which are read later, only what else it holds."""
         if task.is_large:
             return None
         with task.job.opened() as file:
@@ -125,11 +125,11 @@ class Local:
             return None if task.is_large or len(file) > 1 else self._parts(task, file, 0)
 
     def _parts(self, task: Task, file: images.ImageFile, index: int) -> np.ndarray:
-        """Reads an image, as the model takes it."""
+        """Read an image, as the model takes it."""
         return parts_of(self._model.pixels(file.read(index), file, task.units), self._model.channels)
 
     def _read_stack(self, task: Task) -> Iterator[_Image]:
-        """Gives the images of a stack, up to the first that fails in any way."""
+        """Return the images of a stack, up to the first that fails in any way."""
         with task.job.opened() as file:
             self._collected[task].gaps = file.gaps
 
@@ -149,7 +149,7 @@ class Local:
     # --- computing ---------------------------------------------------------------------------------------------------
 
     def _computed(self, found: Iterable[_Image]) -> Iterator[_Image]:
-        """Computes images, those of equal shape together, and gives them in their order."""
+        """Compute images, those of equal shape together, and return them in their order."""
         window: deque[_Image] = deque()
         for image in found:
             window.append(image)
@@ -161,7 +161,7 @@ class Local:
             yield from _ready(window)
 
     def _compute_first(self, window: deque[_Image]) -> None:
-        """Computes the first image that is not ready, and of the others what goes with it into one batch."""
+        """Compute the first image that is not ready, and of the others what goes with it into one batch."""
         first = next((image for image in window if not image.is_ready), None)
         if first is None:
             return
@@ -183,7 +183,7 @@ class Local:
             image.task.fail(error)
 
     def _denoise(self, batch: list[_Image]) -> None:
-        """Denoises images of equal shape."""
+        """Denoise images of equal shape."""
         try:
             found = [image.parts for image in batch if image.parts is not None]
             parts = np.concatenate(found) if len(found) > 1 else found[0]
@@ -215,7 +215,7 @@ class Local:
 
     @contextlib.contextmanager
     def _watched(self, batch: list[_Image], num_parts: int) -> Iterator[None]:
-        """Encloses the computation of a batch: one image counts while it is at work, several once they are done."""
+        """Enclose the computation of a batch: one image counts while it is at work, several once they are done."""
         if len(batch) == 1:
             task = batch[0].task
             with progress.watched_by(lambda pixels: self._advance(task, pixels / num_parts)):
@@ -228,7 +228,7 @@ class Local:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def _finish(self, image: _Image) -> None:
-        """Places an image in the result of its file, and writes that with the last one."""
+        """Place an image in the result of its file, and write that with the last one."""
         task, denoised = image.task, image.denoised
         image.denoised = None
         if task.error is not None:
@@ -243,13 +243,13 @@ class Local:
 
 
 def _ready(window: deque[_Image]) -> Iterator[_Image]:
-    """Takes the images away that are ready and have no other before them."""
+    """Take the images away that are ready and have no other before them."""
     while window and window[0].is_ready:
         yield window.popleft()
 
 
 def _cost_of_first(task: Task) -> int:
-    """Gives the values that are read of a file at once; of large ones none are, before their turn."""
+    """Return the values that are read of a file at once; of large ones none are, before their turn."""
     channels = 1 if task.shape is None or len(task.shape) == 2 else task.shape[-1]
     return LEAST_VALUES if task.is_large else max(LEAST_VALUES, task.image_pixels * channels)
 

@@ -13,7 +13,7 @@ from bsdenoise.pipeline.file_task import Collected, Task, Writes
 def run(
     tasks: list[Task], model: Model, concurrency: int, advance: Callable[[Task, float], None], writes: Writes
 ) -> Iterator[Task]:
-    """Denoises files.
+    """Denoise files.
 
     Args:
         tasks: The files.
@@ -33,7 +33,7 @@ def run(
 
 
 def _denoise(model: Model, advance: Callable[[Task, float], None], writes: Writes, task: Task) -> None:
-    """Reads, denoises and writes one file, image by image."""
+    """Read, denoise and write one file, image by image."""
     with task.job.opened() as file:
         task.note(file)
         model.check_file(file)

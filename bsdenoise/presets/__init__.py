@@ -69,7 +69,7 @@ class Preset:
         return low / LEVELS, high / LEVELS
 
     def read_weights(self) -> dict[str, np.ndarray]:
-        """Reads the weights, float32, by their names.
+        """Read the weights, float32, by their names.
 
         Raises:
             ValueError: If the file is missing or is not the one that the index means.
@@ -85,17 +85,17 @@ class Preset:
 
 
 def names() -> tuple[str, ...]:
-    """Names all presets, in the order of the index."""
+    """Name all presets, in the order of the index."""
     return tuple(_index())
 
 
 def is_name(text: str) -> bool:
-    """Tells whether a preset has that name."""
+    """Tell whether a preset has that name."""
     return text in _index()
 
 
 def get(name: str) -> Preset:
-    """Gives a preset by its name.
+    """Return a preset by its name.
 
     Raises:
         ValueError: If there is none.
@@ -129,14 +129,14 @@ def check_channels(provenance: dict[str, Any] | None, num_channels: int, indepen
 
 
 def read_index(folder: Path) -> dict[str, Preset]:
-    """Reads the index of a folder; an empty one if there is none."""
+    """Read the index of a folder; an empty one if there is none."""
     file = folder / INDEX
     rows = json.loads(file.read_text()) if file.exists() else {}
     return {name: Preset(name, folder=folder, **{**row, "noise": tuple(row["noise"])}) for name, row in rows.items()}
 
 
 def write_index(folder: Path, presets: dict[str, Preset]) -> None:
-    """Writes the index of a folder."""
+    """Write the index of a folder."""
     rows = {
         name: {key: value for key, value in vars(preset).items() if key not in ("name", "folder")}
         for name, preset in presets.items()
@@ -146,7 +146,7 @@ def write_index(folder: Path, presets: dict[str, Preset]) -> None:
 
 
 def stages(provenance: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Gives the trainings behind a model, the last one first: each began with the weights of the next."""
+    """Return the trainings behind a model, the last one first: each began with the weights of the next."""
     found = []
     while provenance is not None:
         found.append(provenance)
@@ -155,7 +155,7 @@ def stages(provenance: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def pixels_seen(provenance: dict[str, Any] | None) -> int:
-    """Counts the pixels that all trainings behind a model were shown."""
+    """Count the pixels that all trainings behind a model were shown."""
     return sum((stage.get("crops") or 0) * (stage.get("crop") or 0) ** 2 for stage in stages(provenance))
 
 

@@ -38,12 +38,12 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(**trackables)
 
     def latest(self) -> str | None:
-        """Gives the path of the newest one without its suffixes; `None` if there is none."""
+        """Return the path of the newest one without its suffixes; `None` if there is none."""
         found = steps(self.path)
         return self._prefix(found[-1]) if found else None
 
     def restore_newest(self) -> None:
-        """Restores the newest one that can be read; says so if it is not the newest of all.
+        """Restore the newest one that can be read; says so if it is not the newest of all.
 
         Raises:
             ValueError: If there are some and none of them can be read.
@@ -64,7 +64,7 @@ class Checkpoints:
             raise first_error
 
     def restore(self, step: int, patience: float = 0.0) -> None:
-        """Restores the one of a step.
+        """Restore the one of a step.
 
         Args:
             step: The step.
@@ -95,7 +95,7 @@ class Checkpoints:
             self._trackables[name].assign(tf.fill(self._trackables[name].shape, tf.cast(float("nan"), tf.float64)))
 
     def save(self, step: int) -> None:
-        """Writes the checkpoint of a step and removes the oldest, in this order.
+        """Write the checkpoint of a step and remove the oldest, in this order.
 
         Raises:
             OSError: If it cannot be written; those before it stay.
@@ -114,7 +114,7 @@ class Checkpoints:
         self._rotate()
 
     def _rotate(self) -> None:
-        """Removes all but the newest, and tells TensorFlow's own tools of those."""
+        """Remove all but the newest, and tell TensorFlow's own tools of those."""
         found = steps(self.path)
         kept = [f"{_PREFIX}-{step}" for step in found[-KEPT:]]
         lines = [("model_checkpoint_path", kept[-1]), *(("all_model_checkpoint_paths", name) for name in kept)]
@@ -135,7 +135,7 @@ class Checkpoints:
 
 
 def steps(path: Path) -> list[int]:
-    """Lists the steps of which there is a checkpoint in a folder, the newest last."""
+    """List the steps of which there is a checkpoint in a folder, the newest last."""
     found = (re.fullmatch(rf"{_PREFIX}-(\d+)\.index", file.name) for file in path.glob(f"{_PREFIX}-*.index"))
     return sorted(int(match[1]) for match in found if match)
 

@@ -88,7 +88,7 @@ class Place:
         return self.strategy.num_replicas_in_sync
 
     def gather(self, numbers: list[int]) -> np.ndarray:
-        """Gives the numbers, int64, of all workers, (workers, n). All must call it: it waits for the last of them."""
+        """Return the numbers, int64, of all workers, (workers, n). All must call it: it waits for the last of them."""
         row = np.array([numbers], dtype=np.int64)
         if self.workers == 1:
             return row
@@ -107,11 +107,11 @@ class Place:
         return np.ascontiguousarray(rows[:: self.replicas // self.workers]).view(np.int64)
 
     def wait(self) -> None:
-        """Waits until every worker is here."""
+        """Wait until every worker is here."""
         self.gather([0])
 
     def part(self) -> None:
-        """Waits until every worker has done its work, so that nobody misses one that has only finished."""
+        """Wait until every worker has done its work, so that nobody misses one that has only finished."""
         if self.workers == 1:
             return
         try:
@@ -138,7 +138,7 @@ class Place:
         )
 
     def check_batch(self, batch: int) -> None:
-        """Checks that a global batch can be dealt evenly among several workers.
+        """Check that a global batch can be dealt evenly among several workers.
 
         Raises:
             ValueError: If not.
@@ -150,7 +150,7 @@ class Place:
             )
 
     def __str__(self) -> str:
-        """Says in a few words what trains."""
+        """Say in a few words what trains."""
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         devices = f"{self.replicas} {kind}{'s' if self.replicas > 1 else ''}"
         if self.workers == 1:
@@ -159,7 +159,7 @@ class Place:
 
 
 def join(kind: str = "auto", communication: str = "auto", patience: float = 0.0) -> Place:
-    """Finds the devices, and in a cluster the other workers; must come before TensorFlow computes anything.
+    """Find the devices, and in a cluster the other workers; must come before TensorFlow computes anything.
 
     Args:
         kind: "auto" looks for a cluster in TF_CONFIG, then in the variables of a SLURM job step, then for several
@@ -188,14 +188,14 @@ def join(kind: str = "auto", communication: str = "auto", patience: float = 0.0)
 
 
 def hint() -> str | None:
-    """Says what to do where the machine has a GPU that TensorFlow does not see; `None` where nothing is amiss."""
+    """Say what to do where the machine has a GPU that TensorFlow does not see; `None` where nothing is amiss."""
     if NVIDIA_DRIVER.exists() and not tf.config.list_physical_devices("GPU"):
         return "this machine has an NVIDIA driver but TensorFlow sees no GPU: pip install 'bsdenoise[gpu]'"
     return None
 
 
 def _cluster() -> tuple[tf.distribute.cluster_resolver.ClusterResolver, str] | None:
-    """Gives what resolves the cluster that the environment describes, and its name; `None` for a process alone."""
+    """Return what resolves the cluster that the environment describes, and its name; `None` for a process alone."""
     if os.environ.get(TF_CONFIG):
         return (
             (tf.distribute.cluster_resolver.TFConfigClusterResolver(), TF_CONFIG) if _num_in_tf_config() > 1 else None
@@ -210,7 +210,7 @@ def _cluster() -> tuple[tf.distribute.cluster_resolver.ClusterResolver, str] | N
 
 
 def _slurm_step() -> tf.distribute.cluster_resolver.ClusterResolver:
-    """Gives the tasks of a SLURM job step as workers, by their ranks.
+    """Return the tasks of a SLURM job step as workers, by their ranks.
 
     TensorFlow's own resolver reads SLURM's lists of nodes and tasks, but sorts the nodes by name: node10 before node9,
     where SLURM counts ranks the other way round. So nothing but its reading is used. GPUs are given to tasks by SLURM.
@@ -235,7 +235,7 @@ def _slurm_step() -> tf.distribute.cluster_resolver.ClusterResolver:
 
 
 def _num_in_tf_config() -> int:
-    """Checks TF_CONFIG, and gives its number of workers.
+    """Check TF_CONFIG, and return its number of workers.
 
     Raises:
         ValueError: If it is not what TensorFlow documents, or names a role that there is not here.
@@ -262,7 +262,7 @@ def _num_in_tf_config() -> int:
 
 @contextlib.contextmanager
 def _mortal(seconds: float) -> Iterator[None]:
-    """Lets SIGTERM, Ctrl-C and an alarm end the process without Python's help, which is held up in a long call."""
+    """Let SIGTERM, Ctrl-C and an alarm end the process without Python's help, which is held up in a long call."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals belong to somebody else
         return
@@ -279,7 +279,7 @@ def _mortal(seconds: float) -> Iterator[None]:
 
 @functools.cache
 def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
-    """Makes one strategy for the life of the process.
+    """Make one strategy for the life of the process.
 
     TensorFlow numbers what devices add up, from the same number in each strategy, and remembers the shapes: a second
     strategy of a second training fails ("Shape mismatch in the collective instance").
@@ -288,7 +288,7 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
 
 
 def _join_cluster(resolver, found, communication):
-    """Waits for the other workers and joins them."""
+    """Wait for the other workers and join them."""
     implementation = tf.distribute.experimental.CommunicationImplementation[communication.upper()]
     spec = resolver.cluster_spec()
     num = {kind: spec.num_tasks(kind) for kind in _WORKER_KINDS if kind in spec.jobs}
@@ -304,7 +304,7 @@ def _join_cluster(resolver, found, communication):
 
 
 def _wait_for_port(address: str) -> None:
-    """Waits until nobody else listens on a port of this machine.
+    """Wait until nobody else listens on a port of this machine.
 
     Raises:
         ValueError: If somebody still does after `PORT_SECONDS`.

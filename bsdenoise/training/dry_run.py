@@ -43,7 +43,7 @@ class Timing:
 
 
 def show(config: TrainConfig) -> None:
-    """Prints the plan of a run.
+    """Print the plan of a run.
 
     Raises:
         ValueError: If the source, the noise SPEC or the flags cannot be used.
@@ -64,7 +64,7 @@ def show(config: TrainConfig) -> None:
 def describe(
     config: TrainConfig, data: TrainingImages, state: TrainingState, place: Place, timing: Timing
 ) -> dict[str, str]:
-    """Says what the run would be, by topic."""
+    """Say what the run would be, by topic."""
     rate = config.batch / timing.step_seconds
     validations = -(-config.steps // config.validate_every)
     validating = validations * timing.validation_seconds
@@ -90,7 +90,7 @@ def describe(
 
 
 def flops(state: TrainingState, crop: int, channels: int, target_channels: int) -> int:
-    """Counts the floating-point operations of loss and gradient of one crop, a multiplication and an addition each."""
+    """Count the floating-point operations of loss and gradient of one crop, a multiplication and an addition each."""
     function = gradients.make(state.network, state.loss, 1)
     specs = [tf.TensorSpec((1, crop, crop, size)) for size in (channels, target_channels)]
     graph = tf.function(function).get_concrete_function(*specs).graph
@@ -100,13 +100,13 @@ def flops(state: TrainingState, crop: int, channels: int, target_channels: int) 
 
 
 def duration(seconds: float) -> str:
-    """Says how long, in the largest unit of which it is more than one."""
+    """Say how long, in the largest unit of which it is more than one."""
     size, unit = next((size, unit) for size, unit in _UNITS if seconds >= 1.5 * size)
     return f"{seconds / (size or 1.0):.3g} {unit}"
 
 
 def _timed(config, data, state, place, began, bytes_before):
-    """Times a few steps as the run would do them, and a validation."""
+    """Time a few steps as the run would do them, and a validation."""
     batches = functools.partial(data.batches, config.batch, 0, config.steps)
     feed = iter(place.distributed(lambda **part: batches(**part).repeat(), config.batch))
 
@@ -140,7 +140,7 @@ def _seconds_of_validation(config, data, state, place):
 
 
 def _peak_bytes(before: int) -> int:
-    """Gives the most memory that a GPU used, or without one this process beyond `before`."""
+    """Return the most memory that a GPU used, or without one this process beyond `before`."""
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         return max(tf.config.experimental.get_memory_info(gpu.name.removeprefix("/device:"))["peak"] for gpu in gpus)

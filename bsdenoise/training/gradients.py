@@ -21,7 +21,7 @@ def make(
     recompute: bool = False,
     xla: bool = False,
 ) -> Callable:
-    """Chooses how gradients are computed.
+    """Choose how gradients are computed.
 
     Args:
         network: The network, from (B, H, W, C) to (B, H, W, n).
@@ -46,7 +46,7 @@ def make(
 
 
 def _at_once(network, share, xla):
-    """Keeps all maps of all crops until the backward pass has used them."""
+    """Keep all maps of all crops until the backward pass has used them."""
 
     def loss_and_gradients(shown, target):
         with tf.GradientTape() as tape:
@@ -57,7 +57,7 @@ def _at_once(network, share, xla):
 
 
 def _in_parts(function, network, size):
-    """Goes through the crops `size` at a time, the last time with what is left, and adds up.
+    """Go through the crops `size` at a time, the last time with what is left, and add up.
 
     A loop in the graph, one turn after the other: unrolled, or with turns side by side, memory would not be saved.
     """
@@ -79,7 +79,7 @@ def _in_parts(function, network, size):
 
 
 def _recomputed(network, share, xla):
-    """Keeps of each branch its input and its output alone; the backward pass computes the branch a second time.
+    """Keep of each branch its input and its output alone; the backward pass computes the branch a second time.
 
     One branch after the other, so that there is never more than one in memory. `tf.recompute_grad` does not order them:
     in a graph it computes them again as soon as their inputs are there, all at once and before the head is done.
@@ -120,7 +120,7 @@ def _recomputed(network, share, xla):
 
 
 def _backward(piece):
-    """Gives the function of an input and the gradient of the output that gives the gradients of the variables."""
+    """Return the function of an input and the gradient of the output that gives the gradients of the variables."""
 
     def backward(shown, upstream):
         with tf.GradientTape() as tape:
@@ -145,7 +145,7 @@ class _Sum:
 
 
 def _after(tensors, value):
-    """Gives `value` once all of `tensors` are there; to the graph it is another one than without."""
+    """Return `value` once all of `tensors` are there; to the graph it is another one than without."""
     with tf.control_dependencies(tensors):
         return tf.identity(value)
 

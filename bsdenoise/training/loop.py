@@ -66,7 +66,7 @@ class Outcome:
 
 
 def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -> Outcome:
-    """Trains a denoiser, or goes on where an earlier call with the same `out` stopped.
+    """Train a denoiser, or go on where an earlier call with the same `out` stopped.
 
     Args:
         config: The run's flags.
@@ -123,7 +123,7 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
 
 
 def _restore(place: Place, checkpoints: Checkpoints, state: TrainingState, agreed: dict[str, str]) -> None:
-    """Restores the newest checkpoint that can be read, the same one on all workers.
+    """Restore the newest checkpoint that can be read, the same one on all workers.
 
     Raises:
         ValueError: If none can be read, or the workers would not train the same.
@@ -143,7 +143,7 @@ def _restore(place: Place, checkpoints: Checkpoints, state: TrainingState, agree
 
 
 def _agreed(config: TrainConfig, facts: dict, start: starting_point.Start) -> dict[str, str]:
-    """Gives what must be the same for all workers, by what it is called, as text."""
+    """Return what must be the same for all workers, by what it is called, as text."""
     flags = {name: value for name, value in plain(config).items() if name not in CHANGEABLE}
     changeable = {name: getattr(config, name) for name in ("images", "validate_every", "micro_batch", "recompute")}
     return {
@@ -154,12 +154,12 @@ def _agreed(config: TrainConfig, facts: dict, start: starting_point.Start) -> di
 
 
 def _number(text: str) -> int:
-    """Gives a number that tells texts apart, an int64."""
+    """Return a number that tells texts apart, an int64."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
 
 
 def _export(folder: RunFolder) -> None:
-    """Exports the best denoiser, unless that is what the newest version holds."""
+    """Export the best denoiser, unless that is what the newest version holds."""
     denoiser = keras.models.load_model(folder.denoiser_path)
     versions = folder.path / "export"
     version = next_version(versions)
@@ -190,7 +190,7 @@ class _Loop:
         self.last_good = state.step
 
     def run(self) -> int | None:
-        """Trains to the end or to the first signal, whose number it gives."""
+        """Train to the end or to the first signal, whose number it gives."""
         with _signals() as received, _progress(self.config, self.state.step, self.folder is None) as bar:
             try:
                 number = self._steps(received, bar)
@@ -240,7 +240,7 @@ class _Loop:
             self._checkpoint(step)
 
     def _log(self, step: int, bar: tqdm) -> None:
-        """Reads the loss, which waits for the device: so not at every step."""
+        """Read the loss, which waits for the device: so not at every step."""
         loss, skipped = self.state.take_loss(), self.state.num_skipped
         new = skipped - self.last_skipped
         is_good = np.isfinite(loss) and not (new and self.config.on_nan == "stop")
@@ -265,7 +265,7 @@ class _Loop:
         self._say(step, bar, values)
 
     def _say(self, step: int, bar: tqdm, values: dict[str, float]) -> None:
-        """Shows the newest numbers at the progress bar, or now and then as a line where there is no terminal."""
+        """Show the newest numbers at the progress bar, or now and then as a line where there is no terminal."""
         loss, rate, speed = (values[name] for name in ("loss", "learning_rate", "images_per_second"))
         bar.set_postfix(loss=f"{loss:.4f}", lr=f"{rate:.1e}", refresh=False)
         if bar.disable and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
@@ -291,7 +291,7 @@ class _Loop:
             )
 
     def summary(self, finished: bool) -> dict[str, Any]:
-        """Gives a short account of the run, and of this call of it where it says so."""
+        """Return a short account of the run, and of this call of it where it says so."""
         assert self.selection is not None  # the chief alone tells
         first, then = self.began
         seconds, step, error = time.monotonic() - then, self.state.step, self.state.best_error
@@ -345,7 +345,7 @@ def _progress(config: TrainConfig, step: int, silent: bool) -> tqdm:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and Ctrl-C, so that a step is finished and saved first; a second one ends at once."""
+    """Collect SIGTERM and Ctrl-C, so that a step is finished and saved first; a second one ends at once."""
     received: list[int] = []
     before: dict[signal.Signals, Any] = {}
 

@@ -7,7 +7,7 @@ ADAM_BETA_1 = 0.9
 
 
 def make(name, learning_rate, beta_2, **kwargs):
-    """Makes an optimizer.
+    """Make an optimizer.
 
     Args:
         name: "adam" or "muon".

@@ -19,12 +19,12 @@ OWN = ("channels", "num_outputs")  # arguments of what makes a network
 
 
 def name_of(network: Any) -> str | None:
-    """Give what `TrainConfig.network` holds as text: a class or function by its module and name."""
+    """Return what `TrainConfig.network` holds as text: a class or function by its module and name."""
     return network if network is None or isinstance(network, str) else f"{network.__module__}:{network.__qualname__}"
 
 
 def find(network: Any) -> Callable[..., Any]:
-    """Give the class or function that `TrainConfig.network` names, or is.
+    """Return the class or function that `TrainConfig.network` names, or is.
 
     Raises:
         ValueError: If there is none.

@@ -29,7 +29,7 @@ MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
 
 
 def check(config: TrainConfig) -> None:
-    """Looks at the flags before anything is made.
+    """Look at the flags before anything is made.
 
     Raises:
         ValueError: If one is out of range, or some do not go together.
@@ -41,7 +41,7 @@ def check(config: TrainConfig) -> None:
 
 
 def _check_network(config: NetworkConfig) -> None:
-    """Looks for a network of one's own, which has its own sizes."""
+    """Look for a network of one's own, which has its own sizes."""
     if config.grow and config.init is None:
         raise ValueError("--grow makes the network of --init wider; there is no --init.")
     if config.network is None:
@@ -63,7 +63,7 @@ def _check_sides(config: DataConfig) -> None:
 
 
 def method_of(config: TrainConfig) -> Method:
-    """Gives the method, with its own settings.
+    """Return the method, with its own settings.
 
     Raises:
         ValueError: If there is none of that name, a setting is out of range, or it needs what the flags do not give.
@@ -93,7 +93,7 @@ def method_of(config: TrainConfig) -> Method:
 def open_data(
     config: TrainConfig, earlier: dict[str, Any] | None = None, say: Callable[[str], None] = tqdm.write
 ) -> tuple[TrainingImages, Sample]:
-    """Opens the source, looks at some of its images, and says what was found and what seems wrong.
+    """Open the source, look at some of its images, and say what was found and what seems wrong.
 
     Args:
         config: The run's flags.
@@ -150,7 +150,7 @@ def open_data(
 
 
 def facts(data: TrainingImages, sample: Sample) -> dict[str, Any]:
-    """Says what was found out about the data, for config.json.
+    """Say what was found out about the data, for config.json.
 
     `manifest` and `targets_manifest` tell whether another run saw the same images (docs/big-data.md says how surely).
     `offset`, `scale`, `noise` and `estimated_sigma` are pixel values: fractions of full scale where `fractional`.
@@ -174,7 +174,7 @@ def facts(data: TrainingImages, sample: Sample) -> dict[str, Any]:
 
 
 def warn_of_changes(earlier: dict[str, Any] | None, now: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Says so if a run that goes on finds other images than it began with.
+    """Say so if a run that goes on finds other images than it began with.
 
     Args:
         earlier: The facts of the run when it began; `None` if it begins now.
@@ -199,7 +199,7 @@ def provenance(
     score: dict[str, float | None],
     started_from: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Says how a model came about, for whoever is given it: no paths, and of the source only a public name.
+    """Say how a model came about, for whoever is given it: no paths, and of the source only a public name.
 
     Args:
         config: The run's flags.
@@ -228,7 +228,7 @@ def provenance(
 
 
 def _open_selected(config: DataConfig, say: Callable[[str], None]) -> tuple[Source, Source | None]:
-    """Opens the source, and what its images are compared with; keeps the images of the wanted sizes."""
+    """Open the source, and what its images are compared with; keeps the images of the wanted sizes."""
     no_data = missing.parse_no_data(config.no_data)
 
     def opened(name: str) -> Source:
@@ -247,7 +247,7 @@ def _open_selected(config: DataConfig, say: Callable[[str], None]) -> tuple[Sour
 
 
 def _normalised_noise(spec: str, sample: Sample, offset: float, scale: float) -> NoiseModel:
-    """Reads a noise SPEC in units of `scale`, a pixel value.
+    """Read a noise SPEC in units of `scale`, a pixel value.
 
     Raises:
         ValueError: If it cannot be read, or the noise is more than `scale`: there would be nothing to see in it.
@@ -269,7 +269,7 @@ def _normalised_noise(spec: str, sample: Sample, offset: float, scale: float) ->
 
 
 def _announce_ignored(config: DataConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
-    """Says how much of the images is ignored, and how many have a mask.
+    """Say how much of the images is ignored, and how many have a mask.
 
     Raises:
         ValueError: If there are masks and no image has one: their names do not fit.
@@ -291,7 +291,7 @@ def _announce_ignored(config: DataConfig, data: TrainingImages, sample: Sample, 
 
 
 def _announce_range(data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
-    """Says in the files' own units what range of intensities was fitted, unless nothing was."""
+    """Say in the files' own units what range of intensities was fitted, unless nothing was."""
     if (data.offset, data.scale) == (0.0, 1.0):
         return
     unit = sample.full_scale

@@ -57,7 +57,7 @@ class RunFolder:
         self._events = tf.summary.create_file_writer(str(self.path / "tensorboard"))
 
     def _locked(self) -> int:
-        """Keeps a second training out for as long as the folder stays open; the system closes it after a crash."""
+        """Keep a second training out for as long as the folder stays open; the system closes it after a crash."""
         lock = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,7 +69,7 @@ class RunFolder:
         return lock
 
     def write_config(self, config: TrainConfig, facts: dict[str, Any], devices: str) -> None:
-        """Writes all that is needed to do the run again: flags with their seed, data, package versions, machine."""
+        """Write all that is needed to do the run again: flags with their seed, data, package versions, machine."""
         content = {
             "config": plain(config),
             "facts": facts,
@@ -79,7 +79,7 @@ class RunFolder:
         self._write_json("config.json", content)
 
     def write_summary(self, content: dict[str, Any]) -> None:
-        """Writes a short account of the run, summary.json."""
+        """Write a short account of the run, summary.json."""
         self._write_json("summary.json", content)
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ class RunFolder:
             raise ValueError(f"{self.path} holds a run with other flags ({details}). Give another --out.")
 
     def forget_after(self, step: int) -> None:
-        """Drops log lines of steps that will be done again after a restart at `step`."""
+        """Drop log lines of steps that will be done again after a restart at `step`."""
         if not self._log_path.exists():
             return
         lines = []
@@ -115,7 +115,7 @@ class RunFolder:
             temporary.write_text("".join(lines))
 
     def log(self, kind: str, step: int, values: dict[str, float | None]) -> None:
-        """Appends one line to log.jsonl, and the same numbers to TensorBoard; `None` is null there and nothing here."""
+        """Append one line to log.jsonl, and the same numbers to TensorBoard; `None` is null there and nothing here."""
         line = json.dumps({"kind": kind, "step": step} | values, allow_nan=False)
         with self._log_path.open("a") as file:
             file.write(line + "\n")
@@ -126,7 +126,7 @@ class RunFolder:
         self._events.flush()
 
     def save_sample(self, step: int, noisy: np.ndarray, moments: Sequence[np.ndarray], sigma: float) -> None:
-        """Writes one picture: noisy, mean, denoised and uncertainty side by side, as far as there are such."""
+        """Write one picture: noisy, mean, denoised and uncertainty side by side, as far as there are such."""
         picture = sample_picture(noisy, moments, sigma)
         folder = self.path / "samples"
         folder.mkdir(exist_ok=True)
@@ -137,18 +137,18 @@ class RunFolder:
             tf.summary.image("sample", picture[np.newaxis], step=step)
 
     def save_denoiser(self, denoiser) -> None:
-        """Writes denoiser.keras, whole or not at all."""
+        """Write denoiser.keras, whole or not at all."""
         with atomic.replacing(self.denoiser_path) as temporary:
             denoiser.save(temporary)
 
     def close(self) -> None:
-        """Writes out what is left of the TensorBoard events, and lets others write to the folder."""
+        """Write out what is left of the TensorBoard events, and let others write to the folder."""
         self._events.close()
         os.close(self._lock)
 
 
 def earlier_facts(path: Path) -> dict[str, Any] | None:
-    """Gives what a run that goes on found out about its data when it began; `None` if there is no such run.
+    """Return what a run that goes on found out about its data when it began; `None` if there is no such run.
 
     Raises:
         ValueError: If the folder holds checkpoints without a readable configuration.
@@ -158,7 +158,7 @@ def earlier_facts(path: Path) -> dict[str, Any] | None:
 
 
 def sample_picture(noisy: np.ndarray, moments: Sequence[np.ndarray], sigma: float) -> np.ndarray:
-    """Joins images to one uint8 picture: noisy, mean, denoised and uncertainty; without a posterior noisy and denoised.
+    """Join images to one uint8 picture: noisy, mean, denoised and uncertainty; without a posterior noisy and denoised.
 
     Uncertainty is the posterior standard deviation over σ, averaged over channels: white where nothing was gained.
 
@@ -180,12 +180,12 @@ def sample_picture(noisy: np.ndarray, moments: Sequence[np.ndarray], sigma: floa
 
 
 def checkpoints_path(path: Path) -> Path:
-    """Gives the folder of the checkpoints of a run folder."""
+    """Return the folder of the checkpoints of a run folder."""
     return Path(path) / _CHECKPOINTS
 
 
 def _earlier_run(path: Path) -> dict[str, Any] | None:
-    """Reads config.json of a folder with checkpoints; without, nothing was trained yet that other flags could spoil."""
+    """Read config.json of a folder with checkpoints; without, nothing was trained yet that other flags could spoil."""
     if not checkpoints.steps(checkpoints_path(path)):
         return None
     file = path / "config.json"
@@ -201,13 +201,13 @@ def _earlier_run(path: Path) -> dict[str, Any] | None:
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:
-    """Gives a configuration as JSON holds it."""
+    """Return a configuration as JSON holds it."""
     named = dataclasses.asdict(config) | {"network": own_network.name_of(config.network)}
     return json.loads(json.dumps(named, default=str))
 
 
 def _defaults() -> dict[str, Any]:
-    """Gives the flags that have defaults, with them, as JSON holds them."""
+    """Return the flags that have defaults, with them, as JSON holds them."""
     fields = dataclasses.fields(TrainConfig)
     return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 

@@ -40,7 +40,7 @@ class RampUpDown(keras.optimizers.schedules.LearningRateSchedule):
         self.ramp_down = ramp_down
 
     def __call__(self, step):
-        """Gives the rate of step 0, 1, …, `steps` − 1."""
+        """Return the rate of step 0, 1, …, `steps` − 1."""
         done = (ops.cast(step, "float32") + 0.5) / self.steps
         rate = self.learning_rate
         if self.ramp_up > 0:
@@ -52,7 +52,7 @@ class RampUpDown(keras.optimizers.schedules.LearningRateSchedule):
         return rate
 
     def get_config(self):
-        """Gives the arguments from which the schedule can be made again."""
+        """Return the arguments from which the schedule can be made again."""
         return {
             "learning_rate": self.learning_rate,
             "steps": self.steps,

@@ -43,7 +43,7 @@ class Selection:
         return self._validation.score
 
     def validate(self, step: int, require: Callable[[bool, str, int], None]) -> None:
-        """Measures the averaged weights on held-out noisy images, and keeps them if they are the best so far.
+        """Measure the averaged weights on held-out noisy images, and keep them if they are the best so far.
 
         Args:
             step: The step of the weights.
@@ -73,7 +73,7 @@ class Selection:
             )
 
     def _tell_of_other_noise(self, unit: float) -> None:
-        """Says so if the noise of the held-out images is not what was declared, and what that means."""
+        """Say so if the noise of the held-out images is not what was declared, and what that means."""
         found = self._validation.noise_range
         if found is None:
             return
@@ -86,7 +86,7 @@ class Selection:
         )
 
     def _measure_again(self) -> None:
-        """Measures the denoiser that an earlier version chose, by what decides now."""
+        """Measure the denoiser that an earlier version chose, by what decides now."""
         state, path = self._state, self._folder.denoiser_path
         state.keep(float("inf"), None)
         if path.exists():

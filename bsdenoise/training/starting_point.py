@@ -36,17 +36,17 @@ class Start:
     checksum: str | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Says it for config.json, from which `again` makes it without the model's file."""
+        """Say it for config.json, from which `again` makes it without the model's file."""
         return {"size": self.size, "started_from": self.provenance, "checksum": self.checksum}
 
 
 def again(facts: dict[str, Any]) -> Start:
-    """Gives what a run that goes on once started from; its weights are in its checkpoints."""
+    """Return what a run that goes on once started from; its weights are in its checkpoints."""
     return Start(facts["size"], None, facts["started_from"], facts["checksum"])
 
 
 def load(config: TrainConfig, data: TrainingImages) -> Start:
-    """Gives what the flags say.
+    """Return what the flags say.
 
     Raises:
         ValueError: If the model of `config.init` cannot be loaded, or is another kind of model than the run makes.
@@ -69,7 +69,7 @@ def load(config: TrainConfig, data: TrainingImages) -> Start:
 
 
 def _own(config: TrainConfig, data: TrainingImages) -> Start:
-    """Gives what the flags say of a network of one's own."""
+    """Return what the flags say of a network of one's own."""
     size = {"channels": data.channels}
     if config.init is None:
         return Start(size)
@@ -83,13 +83,13 @@ def _own(config: TrainConfig, data: TrainingImages) -> Start:
 
 
 def _trained(init: str, denoiser: Any, size: dict[str, int], weights: list) -> Start:
-    """Gives a start from the weights of `--init`."""
+    """Return a start from the weights of `--init`."""
     checksum = hashlib.sha256(loading.find(init).read_bytes()).hexdigest()
     return Start(size, weights, denoiser.provenance or {}, checksum)
 
 
 def _check(config: TrainConfig, wanted: dict[str, Any], size: dict[str, int], denoiser: Any) -> None:
-    """Refuses a model that is of another kind than the run makes; what has no flag is left to the model."""
+    """Refuse a model that is of another kind than the run makes; what has no flag is left to the model."""
     wanted = wanted | {"method": config.method, "factor": config.factor}
     its = size | {"method": denoiser.method.name, "factor": denoiser.factor}
     left_open = {"width"} if config.grow else set()
@@ -102,7 +102,7 @@ def _check(config: TrainConfig, wanted: dict[str, Any], size: dict[str, int], de
 
 
 def _grown(config: TrainConfig, narrow: Any, method: Method, size: dict[str, int]) -> tuple[list, dict[str, int]]:
-    """Gives the weights of a wider network that computes the same, and its size."""
+    """Return the weights of a wider network that computes the same, and its size."""
     if not method.is_blind or config.width is None or config.width <= size["width"]:
         raise ValueError(
             f"--grow makes a blind-spot network wider. Received: --width {config.width} for one of width "

@@ -99,7 +99,7 @@ class TrainingState:
         return None if np.isnan(self._best[1]) else float(self._best[1])
 
     def keep(self, error: float, psnr: float | None) -> None:
-        """Remembers the estimates of a denoiser that is kept."""
+        """Remember the estimates of a denoiser that is kept."""
         self._best.assign([error, float("nan") if psnr is None else psnr])
 
     def trackables(self) -> dict:
@@ -115,13 +115,13 @@ class TrainingState:
         }
 
     def is_finite(self) -> bool:
-        """Says whether all that a checkpoint would hold is finite; the least error starts at ∞ and does not count."""
+        """Say whether all that a checkpoint would hold is finite; the least error starts at ∞ and does not count."""
         variables = [*self.network.weights, *self.optimizer.variables, *self.denoiser.network.weights, self.loss_sum]
         values = [tf.convert_to_tensor(variable) for variable in variables]
         return all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in values if value.dtype.is_floating)
 
     def take_loss(self) -> float:
-        """Gives the mean loss of the steps since it was last taken, and starts a new mean; NaN if all were skipped."""
+        """Return the mean loss of the steps since it was last taken, and start a new mean; NaN if all were skipped."""
         count = float(self.loss_count)
         mean = float(self.loss_sum) / count if count else float("nan")
         self.loss_sum.assign(0.0)
@@ -131,7 +131,7 @@ class TrainingState:
     # No translation of Python into graphs, which takes seconds: nothing here needs it.
     @tf.function(autograph=False)
     def train_on(self, shown, target, stop=False):
-        """Does one step on a global batch, distributed or not.
+        """Do one step on a global batch, distributed or not.
 
         Args:
             shown: What the network is shown.
@@ -149,13 +149,13 @@ class TrainingState:
         return num_stopping
 
     def _replica_gradients(self, shown, target, stop):
-        """Gives one device's share of the gradient of the global mean, and what is to be added up over devices."""
+        """Return one device's share of the gradient of the global mean, and what is to be added up over devices."""
         loss, shares = self._loss_and_gradients(shown, target)
         is_broken = tf.logical_not(tf.math.is_finite(tf.linalg.global_norm(shares)))
         return shares, tf.stack([loss, tf.cast(is_broken, tf.float32), stop])
 
     def _apply(self, shares, loss):
-        """Adds up the gradients of all devices, and does what a good step does."""
+        """Add up the gradients of all devices, and do what a good step does."""
         self.strategy.run(self._replica_update, args=(shares,))
         self.loss_sum.assign_add(loss)
         self.loss_count.assign_add(1.0)
@@ -166,13 +166,13 @@ class TrainingState:
         self.optimizer.apply_gradients(zip(shares, self.network.trainable_variables, strict=True))
 
     def _skip(self):
-        """Counts the step, and leaves everything else as it is."""
+        """Count the step, and leave everything else as it is."""
         self.optimizer.iterations.value.assign_add(1)
         self._num_skipped.assign_add(1)
         return tf.constant(0)
 
     def _update_average(self):
-        """Moves the averaged weights; the decay grows to `ema`, so that the first steps are forgotten quickly."""
+        """Move the averaged weights; the decay grows to `ema`, so that the first steps are forgotten quickly."""
         done = tf.cast(self.optimizer.iterations.value, tf.float32)
         decay = tf.minimum(self.config.ema, (1.0 + done) / (10.0 + done)) if self.config.ema else 0.0
         for average, weight in zip(self.denoiser.network.weights, self.network.weights, strict=True):

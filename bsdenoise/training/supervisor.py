@@ -28,7 +28,7 @@ _SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def supervise(config: TrainConfig) -> int:
-    """Runs a training in processes of its own until it is finished, told to stop, or has failed too often.
+    """Run a training in processes of its own until it is finished, told to stop, or has failed too often.
 
     Args:
         config: The run's flags; `workers` and `restarts` are this function's.
@@ -56,7 +56,7 @@ def supervise(config: TrainConfig) -> int:
 
 
 def _started(config_path: Path, workers: int, shares: list[str] | None) -> list[subprocess.Popen]:
-    """Starts the workers."""
+    """Start the workers."""
     command = [sys.executable, "-m", "bsdenoise.cli", "train", "--config", str(config_path)]
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
     processes = []
@@ -74,7 +74,7 @@ def _started(config_path: Path, workers: int, shares: list[str] | None) -> list[
 
 
 def _watched(processes: list[subprocess.Popen], received: list[int]) -> int:
-    """Waits until all have ended, and gives the first failure; kills those that do not end by themselves after it.
+    """Wait until all have ended, and return the first failure; kill those that do not end by themselves after it.
 
     The first signal that is received is passed on as SIGTERM, a second one kills.
     """
@@ -107,7 +107,7 @@ def _as_exit_code(returncode: int) -> int:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and Ctrl-C."""
+    """Collect SIGTERM and Ctrl-C."""
     received: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
@@ -119,7 +119,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Finds ports that nobody listens on at this moment."""
+    """Find ports that nobody listens on at this moment."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -128,7 +128,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _gpus() -> list[str]:
-    """Names the NVIDIA GPUs that this process may use, without loading CUDA."""
+    """Name the NVIDIA GPUs that this process may use, without loading CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name.strip()]
@@ -140,7 +140,7 @@ def _gpus() -> list[str]:
 
 
 def _shared_out(gpus: list[str], workers: int) -> list[str] | None:
-    """Gives each worker its value of CUDA_VISIBLE_DEVICES; `None` where there are no GPUs.
+    """Return each worker its value of CUDA_VISIBLE_DEVICES; `None` where there are no GPUs.
 
     Raises:
         ValueError: If there are fewer GPUs than workers, or some would have more than others.

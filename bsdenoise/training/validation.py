@@ -130,7 +130,7 @@ class Validation:
         return float(low), float(high)
 
     def _read(self, data: TrainingImages, indices, side: int, most: int) -> list[Example]:
-        """Makes examples of the first readable images, `most` of them."""
+        """Make examples of the first readable images, `most` of them."""
         examples: list[Example] = []
         for index in indices:
             if len(examples) == most:
@@ -158,7 +158,7 @@ class Validation:
         return Example(shown, target, noisy, crop.theta, crop.clean, counts, is_clear)
 
     def _measured_variances(self) -> list[np.ndarray] | None:
-        """Measures the noise of the examples, maps (H, W, C); `None` if the declared one fits, or none can be told."""
+        """Measure the noise of the examples, maps (H, W, C); `None` if the declared one fits, or none can be told."""
         curve = noise_curve.fit([example.measured for example in self.examples])
         if curve is None:
             return None
@@ -171,7 +171,7 @@ class Validation:
         return None if noise_curve.fits(counted, declared) else variances
 
     def _declared_variance(self, mean: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        """Give the declared variance of the noise of pixels (H, W, C) of a given brightness, float64."""
+        """Return the declared variance of the noise of pixels (H, W, C) of a given brightness, float64."""
         variance = self.denoiser.noise.variance(mean[np.newaxis], theta[np.newaxis].astype(np.float64))[0]
         return np.broadcast_to(variance, mean.shape)
 
@@ -183,7 +183,7 @@ class Validation:
         return loss, self.denoiser.finished(outputs, noisy, theta)
 
     def __call__(self) -> Result:
-        """Measures.
+        """Measure.
 
         The values are means over the images: the loss; the PSNR that is estimated (`score`), and beside `MEASURED` also
         `SURE`, which is withheld then; for a method with a posterior also the PSNR of its mean alone; and the true
@@ -205,11 +205,11 @@ class Validation:
         return Result(values, _mean(terms[self.score]), moments_of_first or [])
 
     def _usual_variance(self, example: Example) -> float:
-        """Give the mean declared variance of the noise of an image."""
+        """Return the mean declared variance of the noise of an image."""
         return float(self._declared_variance(noise_curve.brightness(example.noisy), example.theta).mean())
 
     def _denoised(self, example: Example) -> tuple[float, list[np.ndarray]]:
-        """Gives the loss and the moments, (H, W, C), of one image."""
+        """Return the loss and the moments, (H, W, C), of one image."""
         shown, target, noisy = (one[np.newaxis] for one in (example.shown, example.target, example.noisy))
         loss, moments = self._loss_and_moments(shown, target, noisy, example.theta[np.newaxis])
         return float(loss), [moment.numpy()[0] for moment in moments]
@@ -217,7 +217,7 @@ class Validation:
     def _squared_errors(
         self, number: int, example: Example, loss: float, moments: list[np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Gives what squared errors are means of, by the names of the PSNRs that they end in."""
+        """Return what squared errors are means of, by the names of the PSNRs that they end in."""
         moments = [moment.astype(np.float64) for moment in moments]
         denoised = moments[0]
         mean, variance = moments[1:] if len(moments) > 1 else (None, None)

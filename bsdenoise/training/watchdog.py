@@ -25,12 +25,12 @@ class Watchdog:
         self._last = time.monotonic()
 
     def progress(self) -> None:
-        """Says that there was progress."""
+        """Say that there was progress."""
         self._last = time.monotonic()
 
     @contextlib.contextmanager
     def watching(self) -> Iterator["Watchdog"]:
-        """Watches until the end of the block."""
+        """Watch until the end of the block."""
         if not self._seconds:
             yield self
             return
@@ -56,7 +56,7 @@ class Watchdog:
 
 
 def leave(code: int) -> None:
-    """Ends the process at once: in an orderly end TensorFlow would wait for the workers that are lost."""
+    """End the process at once: in an orderly end TensorFlow would wait for the workers that are lost."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -34,7 +34,7 @@ class Rule(NamedTuple):
 
 
 def checked(tensor: tf.Tensor, *rules: Rule) -> tf.Tensor:
-    """Gives the tensor once the rules hold; the first one that does not is an `InvalidArgumentError`."""
+    """Return the tensor once the rules hold; the first one that does not is an `InvalidArgumentError`."""
     checks: list[tf.Tensor] = []
     for rule in rules:
         with tf.control_dependencies(checks[-1:]):
@@ -43,7 +43,7 @@ def checked(tensor: tf.Tensor, *rules: Rule) -> tf.Tensor:
 
 
 def after(tensors: Sequence[tf.Tensor], tensor: tf.Tensor) -> tf.Tensor:
-    """Gives a tensor once others have been computed."""
+    """Return a tensor once others have been computed."""
     with tf.control_dependencies(tensors):
         return tf.identity(tensor)
 
@@ -91,7 +91,7 @@ def image(tensor: tf.Tensor, channels: int, intensities: tuple[float, float], un
 
 
 def padding(tensor: tf.Tensor, grid: int, limit: int) -> tf.Tensor:
-    """Refuses so many small images that what the network fills them up to its grid with is the work.
+    """Refuse so many small images that what the network fills them up to its grid with is the work.
 
     Args:
         tensor: Images that passed `image`.
@@ -194,7 +194,7 @@ def words(tensor: tf.Tensor, name: str, known: Sequence[str]) -> tf.Tensor:
 
 
 def size_rules(place: tf.Tensor, kind: str, height: tf.Tensor, width: tf.Tensor, max_pixels: int) -> tuple[Rule, Rule]:
-    """Gives the rules for the size that a file's header claims.
+    """Return the rules for the size that a file's header claims.
 
     Args:
         place: The file's name for sentences, string ().
@@ -217,7 +217,7 @@ def size_rules(place: tf.Tensor, kind: str, height: tf.Tensor, width: tf.Tensor,
 
 
 def _check(rule):
-    """Gives a tensor that cannot be computed if the rule is broken."""
+    """Return a tensor that cannot be computed if the rule is broken."""
 
     def refuse():
         words, values = rule.sentence.split("{}"), map(_in_words, rule.values())
@@ -232,6 +232,6 @@ def _in_words(value):
 
 
 def _position(mask):
-    """Finds the indices of a `True`: not `tf.where`, which may need many times the memory of the image."""
+    """Find the indices of a `True`: not `tf.where`, which may need many times the memory of the image."""
     flat = tf.argmax(tf.cast(tf.reshape(mask, [-1]), tf.uint8), output_type=tf.int64)
     return tf.unravel_index(flat, tf.shape(mask, out_type=tf.int64))

@@ -69,7 +69,7 @@ def checked_files(image_bytes: tf.Tensor, channels: int, max_pixels: int) -> tf.
 
 
 def decode(data: tf.Tensor, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes a file that was checked.
+    """Decode a file that was checked.
 
     Returns:
         float32 image (H, W, C) in [0, 1], and the pixel value that became 1.
@@ -81,7 +81,7 @@ def decode(data: tf.Tensor, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def encode_png(image: tf.Tensor, full_scale: tf.Tensor) -> tf.Tensor:
-    """Rounds an image in [0, 1] to the bits that the file had, as `bsdenoise.images.from_unit` does, and encodes it."""
+    """Round an image in [0, 1] to the bits that the file had, as `bsdenoise.images.from_unit` does, and encode it."""
     values = tf.clip_by_value(tf.floor(image * full_scale + 0.5), 0.0, full_scale)
     return tf.cond(
         full_scale > UINT8_MAX,
@@ -91,7 +91,7 @@ def encode_png(image: tf.Tensor, full_scale: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_png(data):
-    """Gives float32 pixel values and the greatest one of the file's bit depth; `tf.io.decode_image` does not tell."""
+    """Return float32 pixel values and the greatest one of the file's bit depth; `tf.io.decode_image` does not tell."""
 
     def pixels(dtype):
         return tf.cast(tf.io.decode_png(data, dtype=dtype), tf.float32)
@@ -104,21 +104,21 @@ def _decode_png(data):
 
 
 def _decode_jpeg(data):
-    """Gives float32 pixel values and 255."""
+    """Return float32 pixel values and 255."""
     # TensorFlow's default decoding differs from other decoders by up to 21 grey levels.
     pixels = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE")
     return tf.cast(pixels, tf.float32), tf.constant(UINT8_MAX)
 
 
 def _starts_with(data, start, position=0):
-    """Says whether a file has these bytes at a position; one that ends before has not."""
+    """Say whether a file has these bytes at a position; one that ends before has not."""
     length = len(start)
     is_long = tf.strings.length(data) >= position + length
     return tf.strings.substr(data, tf.where(is_long, position, 0), length) == start
 
 
 def _kind(data):
-    """Says in words what a file is that is neither PNG nor JPEG."""
+    """Say in words what a file is that is neither PNG nor JPEG."""
     kind = tf.constant("another kind of file")
     for position, start, name in OTHER_KINDS:
         kind = tf.where(_starts_with(data, start, position), name, kind)

@@ -26,7 +26,7 @@ KINDS = (
 
 
 def check(data: tf.Tensor, place: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
-    """Refuses a JPEG file that cannot be denoised, from its frame header and its end.
+    """Refuse a JPEG file that cannot be denoised, from its frame header and its end.
 
     Args:
         data: The file, string (), beginning with `START`.
@@ -62,7 +62,7 @@ def check(data: tf.Tensor, place: tf.Tensor, channels: int, max_pixels: int) -> 
 
 
 def _walk(data):
-    """Goes from segment to segment up to the first scan.
+    """Go from segment to segment up to the first scan.
 
     Returns:
         Positions of the frame header and of the scan header; 0 for what is not there.
@@ -86,6 +86,6 @@ def _walk(data):
 
 
 def _has_end(data, scan):
-    """Looks for the end marker behind the start of the pixels, which never hold its code behind a byte of 255."""
+    """Look for the end marker behind the start of the pixels, which never hold its code behind a byte of 255."""
     rest = tf.io.decode_raw(tf.strings.substr(data, scan, tf.strings.length(data)), tf.uint8)
     return tf.reduce_any((rest[:-1] == 0xFF) & (rest[1:] == END))

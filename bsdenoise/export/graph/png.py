@@ -33,7 +33,7 @@ ANCILLARY_BIT = 1 << 29  # in the chunk type as a number: lower case in its firs
 
 
 def check(data: tf.Tensor, place: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
-    """Refuses a PNG file that cannot be denoised, from its header and its chunks.
+    """Refuse a PNG file that cannot be denoised, from its header and its chunks.
 
     Args:
         data: The file, string (), beginning with the signature.
@@ -101,12 +101,12 @@ def check(data: tf.Tensor, place: tf.Tensor, channels: int, max_pixels: int) -> 
 
 
 def is_16_bit(data: tf.Tensor) -> tf.Tensor:
-    """Says whether a checked file has 16 bits per channel."""
+    """Say whether a checked file has 16 bits per channel."""
     return tf.strings.substr(data, BITS_BYTE, 1) == b"\x10"
 
 
 def _walk(data):
-    """Goes from chunk to chunk.
+    """Go from chunk to chunk.
 
     Returns:
         Whether the end chunk was reached, whether the image is opaque and alone, whether there is a critical chunk of
@@ -138,11 +138,11 @@ def _walk(data):
 
 
 def _type(name):
-    """Gives a chunk type as the number that its four letters make."""
+    """Return a chunk type as the number that its four letters make."""
     return int.from_bytes(name, "big")
 
 
 def _big_endian(data, position, number):
-    """Reads unsigned numbers of four bytes as int64."""
+    """Read unsigned numbers of four bytes as int64."""
     numbers = tf.io.decode_raw(tf.strings.substr(data, position, 4 * number), tf.int32, little_endian=False)
     return tf.cast(tf.bitcast(numbers, tf.uint32), tf.int64)

@@ -27,19 +27,19 @@ class Tiles(NamedTuple):
 
 
 def padded_pixels(shape: tf.Tensor, grid: int) -> tf.Tensor:
-    """Counts the pixels that the network computes for images of shape (B, H, W, …), int64."""
+    """Count the pixels that the network computes for images of shape (B, H, W, …), int64."""
     sides = (tf.cast(shape[1:3], tf.int64) + grid - 1) // grid * grid
     return tf.cast(shape[0], tf.int64) * tf.reduce_prod(sides)
 
 
 def count(size: tf.Tensor, tile: tf.Tensor, overlap: int) -> tf.Tensor:
-    """Counts the tiles along a side."""
+    """Count the tiles along a side."""
     step = tile - 2 * overlap
     return 1 + tf.maximum(size - tile + step - 1, 0) // step
 
 
 def span(index: tf.Tensor, size: tf.Tensor, tile: tf.Tensor, overlap: int) -> tuple[tf.Tensor, ...]:
-    """Gives for one tile along a side where it starts and stops, and where what is kept of it does."""
+    """Return for one tile along a side where it starts and stops, and where what is kept of it does."""
     start = index * (tile - 2 * overlap)
     stop = tf.minimum(start + tile, size)
     first = tf.where(start > 0, start + overlap, start)
@@ -48,12 +48,12 @@ def span(index: tf.Tensor, size: tf.Tensor, tile: tf.Tensor, overlap: int) -> tu
 
 
 def is_untiled(shape: tf.Tensor, tiles: Tiles) -> tf.Tensor:
-    """Tells whether images of shape (B, H, W, …) are computed in one pass, all together."""
+    """Tell whether images of shape (B, H, W, …) are computed in one pass, all together."""
     return padded_pixels(shape, tiles.grid) <= tiles.untiled_pixels
 
 
 def compute(moments, finish, image, theta, tiles: Tiles, *, pictures: int, means: int):
-    """Computes pictures of the size of the images, and means over each image, whole or tile by tile.
+    """Compute pictures of the size of the images, and means over each image, whole or tile by tile.
 
     Args:
         moments: Function from images (B, H, W, C) and noise parameters (B, P) to tensors (B, H, W, C) that need
@@ -109,7 +109,7 @@ def compute(moments, finish, image, theta, tiles: Tiles, *, pictures: int, means
 
 
 def _places(first, after, first_row, last_row, first_column, last_column, height, width):
-    """Gives the numbers of a part's pixels among those of all images, (pixels, 1)."""
+    """Return the numbers of a part's pixels among those of all images, (pixels, 1)."""
     images = tf.range(first, after)[:, tf.newaxis, tf.newaxis]
     rows = tf.range(first_row, last_row)[:, tf.newaxis]
     columns = tf.range(first_column, last_column)
@@ -117,7 +117,7 @@ def _places(first, after, first_row, last_row, first_column, last_column, height
 
 
 def _written(picture, part, places):
-    """Writes a part into a picture of flat pixels, in place: TensorFlow copies it only while others read it too.
+    """Write a part into a picture of flat pixels, in place: TensorFlow copies it only while others read it too.
 
     Slices can be written too, but other programs that read SavedModels know no such operation.
     """

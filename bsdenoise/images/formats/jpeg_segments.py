@@ -150,6 +150,6 @@ def _num_pictures(index: bytes) -> int:
 
 
 def _word(data: bytes) -> str:
-    """Give the word that data begins with; "unknown" if it is none."""
+    """Return the word that data begins with; "unknown" if it is none."""
     found = re.match(rb"[ -~]{2,}", data[:24])
     return found[0].decode().strip() if found else "unknown"

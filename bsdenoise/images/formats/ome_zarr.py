@@ -46,7 +46,7 @@ class Multiscale:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the axes."""
+        """Name of the axes."""
         return tuple(axis["name"] for axis in self.axes)
 
     def layout(self, shape: tuple[int, ...]) -> Layout:
