@@ -17,7 +17,7 @@ from bsdenoise.app.bench import Bench
 from bsdenoise.app.facts import Denoised, Facts
 from bsdenoise.app.steps import READING, WAITING, WRITING, Meter, Step, Tell, to_nobody
 from bsdenoise.images import missing
-from bsdenoise.noise.spec import parse_level
+from bsdenoise.noise.spec import read_level
 
 PREFIX = "denoised-"  # of the name of the denoised file
 
@@ -180,7 +180,7 @@ class _Work:
 
     def __init__(self, file: images.ImageFile, bench: Bench, sigma: str | None, count: int, tell: Tell):
         if sigma is not None:
-            parse_level(sigma, file.full_scale)  # before the pixels are read, which may take long
+            read_level(sigma)  # before the pixels are read, which may take long
         tell(Step(READING))
         self._file, self._bench, self._sigma = file, bench, sigma
         self._meter = Meter(count, tell)

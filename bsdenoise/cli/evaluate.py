@@ -113,14 +113,14 @@ def _check(config: EvaluateConfig) -> None:
 def _check_names_and_levels(config: EvaluateConfig) -> None:
     """Refuse unknown methods and noise that cannot be read; whether it is too strong, each file's type tells."""
     from bsdenoise.evaluation import contestants
-    from bsdenoise.noise import parse_level, read
+    from bsdenoise.noise import read, read_level
 
     contestants.check_names(config.model, config.methods)
     if config.noise:
         declared = read(config.noise, 1.0)
         declared.rescaled(0.0, declared.reach).made()
     if config.sigma:
-        parse_level(config.sigma, 1.0)  # its words alone: it has no upper end
+        read_level(config.sigma)
 
 
 def _list_items(config: EvaluateConfig) -> "list[Item]":

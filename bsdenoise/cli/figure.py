@@ -19,7 +19,7 @@ from bsdenoise.config import FigureConfig
 from bsdenoise.evaluation import strip, window
 from bsdenoise.images import results
 from bsdenoise.noise import registry
-from bsdenoise.noise.spec import parse_level
+from bsdenoise.noise.spec import read_level
 
 if TYPE_CHECKING:  # these load Keras, which is announced first
     from bsdenoise.evaluation.cases import Item
@@ -83,7 +83,7 @@ def _check(config: FigureConfig) -> None:
     # Whether the noise is too strong, each file's type tells.
     registry.read(config.noise, 1.0)
     if config.sigma:
-        parse_level(config.sigma, 1.0)
+        read_level(config.sigma)
     for path in config.model:
         loading.find(path)
 

@@ -152,7 +152,7 @@ def differences(records: Sequence[Record]) -> list[Difference]:
 
 
 def confidence_half_width(values: Sequence[float]) -> float | None:
-    """Return the half width of the 95 % confidence interval of a mean (Student's t); `None` for less than two values."""
+    """Return half the 95 % confidence interval of a mean (Student's t); `None` for less than two values."""
     if len(values) < 2:
         return None
     quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)

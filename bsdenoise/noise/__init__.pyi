@@ -19,3 +19,4 @@ from .registry import register as register
 from .registry import serialize as serialize
 from .spec import is_relative as is_relative
 from .spec import parse_level as parse_level
+from .spec import read_level as read_level

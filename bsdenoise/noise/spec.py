@@ -4,6 +4,7 @@ Beside it what relates σ to the median of noise.
 """
 
 import re
+from typing import NamedTuple
 
 SIGMA_MEDIAN = 0.6744897501960817  # median of |N(0, 1)|, Donoho and Johnstone 1994
 SPEC_READS = (
@@ -34,8 +35,28 @@ def parse_range(text: str, full_scale: float) -> tuple[float, float]:
     return _level(low, divisor, full_scale), _level(high or low, divisor, full_scale)
 
 
-def parse_level(text: str, full_scale: float) -> float:
-    """Read one σ, `25` in the file's own units or `25/255`, as a fraction of full scale.
+class Level(NamedTuple):
+    """A σ as it was written.
+
+    Attributes:
+        value: The number.
+        divisor: The full scale after the slash; `None` if the number is in the file's own units.
+    """
+
+    value: float
+    divisor: float | None
+
+    def fraction(self, full_scale: float) -> float:
+        """Return σ as a fraction of full scale.
+
+        Args:
+            full_scale: Greatest value of the file's pixel type.
+        """
+        return self.value / (self.divisor or full_scale)
+
+
+def read_level(text: str) -> Level:
+    """Read one σ, `25` in the file's own units or `25/255`.
 
     Raises:
         ValueError: If it cannot be read, or is not positive.
@@ -44,10 +65,14 @@ def parse_level(text: str, full_scale: float) -> float:
     if not match:
         raise ValueError(f"A sigma reads 25 (in the file's own units) or 25/255. Received: {text!r}.")
     value, divisor = match.groups()
-    sigma = _level(value, divisor, full_scale)
-    if not sigma > 0:
+    if not _level(value, divisor, 1.0) > 0:
         raise ValueError(f"A sigma must be positive. Received: {text!r}.")
-    return sigma
+    return Level(float(value), float(divisor) if divisor else None)
+
+
+def parse_level(text: str, full_scale: float) -> float:
+    """Read one σ as a fraction of full scale; args and errors as for `read_level` and `Level.fraction`."""
+    return read_level(text).fraction(full_scale)
 
 
 def is_relative(spec: str) -> bool:

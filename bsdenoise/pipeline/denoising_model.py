@@ -11,7 +11,7 @@ from bsdenoise.config import DenoiseConfig
 from bsdenoise.inference import tiling
 from bsdenoise.noise import noise_floor
 from bsdenoise.noise.base import Parameter, check_is_sigma
-from bsdenoise.noise.spec import parse_level
+from bsdenoise.noise.spec import read_level
 from bsdenoise.pipeline import float_units
 from bsdenoise.pipeline.float_units import Units
 
@@ -55,6 +55,7 @@ class Model:
         self._config = config
         self._say = say
         self._tells_noise = tells_noise
+        self._level = None if config.sigma is None else read_level(config.sigma)
         self._noted = False
         asked = {"tta": config.tta if config.tta > 1 else None, "tile": config.tile, "overlap": config.overlap}
         self.options = {name: value for name, value in asked.items() if value is not None}
@@ -109,7 +110,6 @@ class Model:
             ValueError: If it cannot do what is asked for.
         """
         if self._config.sigma is not None:
-            parse_level(self._config.sigma, 1.0)  # its words alone: it has no upper end
             check_is_sigma(self.denoiser.noise.kind, self.parameters)
         if self._config.tile is not None or self._config.overlap is not None:
             tiling.choose(self.denoiser.grid, self._config.tile, self._config.overlap)
@@ -203,9 +203,9 @@ class Model:
             batch: The images.
             full_scale: Of their files, if it is not that of the type.
         """
-        if self._config.sigma is not None:
+        if self._level is not None:
             scale = images.full_scale(batch.dtype) if full_scale is None else full_scale
-            sigma = parse_level(self._config.sigma, scale)
+            sigma = self._level.fraction(scale)
             self._check_level(sigma, scale)
             self._note_untrained(sigma, scale)
             return np.full((len(batch), 1), sigma)
