@@ -18,6 +18,8 @@ from .network import blind_spot_network as blind_spot_network
 from .network import layers as layers
 from .network import unet as unet
 from .noise import GaussianNoise as GaussianNoise
+from .noise import PoissonGaussianNoise as PoissonGaussianNoise
+from .noise import PoissonNoise as PoissonNoise
 from .pipeline import DenoisedFile as DenoisedFile
 from .pipeline import denoise_files as denoise_files
 from .training.loop import train as train

@@ -10,6 +10,8 @@ from .estimation import estimate_sigma as estimate_sigma
 from .estimation import refine_sigma as refine_sigma
 from .estimation import untrained_variance as untrained_variance
 from .gaussian import GaussianNoise as GaussianNoise
+from .poisson_gaussian import PoissonGaussianNoise as PoissonGaussianNoise
+from .poisson_gaussian import PoissonNoise as PoissonNoise
 from .registry import deserialize as deserialize
 from .registry import get as get
 from .registry import kinds as kinds
@@ -17,6 +19,7 @@ from .registry import parse as parse
 from .registry import read as read
 from .registry import register as register
 from .registry import serialize as serialize
+from .signal_dependent import estimate_poisson_gaussian as estimate_poisson_gaussian
 from .spec import is_relative as is_relative
 from .spec import parse_level as parse_level
 from .spec import read_level as read_level

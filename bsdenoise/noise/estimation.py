@@ -46,10 +46,8 @@ def estimate_sigma(image, counts=None):
     """
     image = _at_least(ops.cast(image, "float32"), DB2_LENGTH)
     counts = None if counts is None else _at_least(counts, DB2_LENGTH)
-    low, high = (_extreme(image, counts, sign) for sign in (-1.0, 1.0))
-    at_low, at_high = _if_piled(ops.equal(image, low)), _if_piled(ops.equal(image, high))
-    lost = ops.logical_or(ops.logical_or(at_low, at_high), ops.equal(image, 0.0))
-    lost = lost if counts is None else ops.logical_or(lost, ops.logical_not(counts))
+    low, high, at_low, at_high = _extremes(image, counts)
+    lost = _without_noise(image, at_low, at_high, counts)
     magnitudes = ops.abs(_along_both(_db2_details, image))
     # Whatever can be computed together is: tracing takes as long as computing.
     sums = _along_both(_window_sums, ops.concatenate([ops.cast(lost, "float32"), image], axis=-1))
@@ -73,6 +71,19 @@ def estimate_sigma(image, counts=None):
     is_whole_enough = ops.logical_or(share_of_whole >= MIN_WHOLE, ops.logical_or(clipped == 0.0, is_other))
     fallback = ops.where(is_whole_enough, whole, clipped)
     return ops.mean(ops.where(share >= MIN_CLEAR, clear, fallback), axis=-1)
+
+
+def clipped_pixels(image, counts=None):
+    """Tell which pixels lost their noise, bool (B, H, W, C).
+
+    The least and the greatest value of a channel where many pixels have it, exact zeros, and what was not measured.
+
+    Args:
+        image: (B, H, W, C).
+        counts: Which pixels hold measurements, bool (B, H, W, C); `None` for all.
+    """
+    _, _, at_low, at_high = _extremes(image, counts)
+    return _without_noise(image, at_low, at_high, counts)
 
 
 def untrained_variance(variance, low):
@@ -167,6 +178,17 @@ def _median(magnitudes, mask):
     places = [ops.minimum((left_out + count - 1) // 2, count - 1), ops.minimum((left_out + count) // 2, count - 1)]
     middle = ops.take_along_axis(ordered, ops.concatenate(places, axis=-1), axis=-1)
     return ops.maximum(ops.mean(middle, axis=-1), 0.0)
+
+
+def _extremes(image, counts):
+    """Return least and greatest value of each channel, and where many pixels have them."""
+    low, high = (_extreme(image, counts, sign) for sign in (-1.0, 1.0))
+    return low, high, _if_piled(ops.equal(image, low)), _if_piled(ops.equal(image, high))
+
+
+def _without_noise(image, at_low, at_high, counts):
+    lost = ops.logical_or(ops.logical_or(at_low, at_high), ops.equal(image, 0.0))
+    return lost if counts is None else ops.logical_or(lost, ops.logical_not(counts))
 
 
 def _extreme(image, counts, sign):

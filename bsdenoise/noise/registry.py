@@ -5,6 +5,7 @@ from typing import Any
 
 from bsdenoise.noise.base import Declared, NoiseModel
 from bsdenoise.noise.gaussian import GaussianNoise
+from bsdenoise.noise.poisson_gaussian import PoissonGaussianNoise, PoissonNoise
 from bsdenoise.noise.spec import SPEC_READS
 
 ENTRY_POINTS = "bsdenoise.noise"  # group in which a package names its `NoiseModel` subclasses
@@ -31,7 +32,8 @@ def register(model: type[NoiseModel]) -> type[NoiseModel]:
     return model
 
 
-register(GaussianNoise)
+for _model in (GaussianNoise, PoissonGaussianNoise, PoissonNoise):
+    register(_model)
 
 
 def kinds() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ SPEC_READS = (
     "A noise SPEC reads gaussian:25 (in the files' own units), gaussian:25/255 (a fraction of full scale), or "
     "gaussian:5-50 (a range)."
 )
-_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
 
 def parse_range(text: str, full_scale: float) -> tuple[float, float]:
@@ -28,7 +28,7 @@ def parse_range(text: str, full_scale: float) -> tuple[float, float]:
     Raises:
         ValueError: If it cannot be read.
     """
-    match = re.fullmatch(rf"({_NUMBER})(?:-({_NUMBER}))?(?:/({_NUMBER}))?", text.strip())
+    match = re.fullmatch(rf"({NUMBER})(?:-({NUMBER}))?(?:/({NUMBER}))?", text.strip())
     if not match:
         raise ValueError(f"{SPEC_READS} Received: 'gaussian:{text}'.")
     low, high, divisor = match.groups()
@@ -61,7 +61,7 @@ def read_level(text: str) -> Level:
     Raises:
         ValueError: If it cannot be read, or is not positive.
     """
-    match = re.fullmatch(rf"({_NUMBER})(?:/({_NUMBER}))?", text.strip())
+    match = re.fullmatch(rf"({NUMBER})(?:/({NUMBER}))?", text.strip())
     if not match:
         raise ValueError(f"A sigma reads 25 (in the file's own units) or 25/255. Received: {text!r}.")
     value, divisor = match.groups()

@@ -1,0 +1,104 @@
+"""Noise that grows with the signal, from noisy images alone: the variance of flat parts over their brightness."""
+
+from keras import ops
+
+from bsdenoise.likelihood.sure import MIN_SIGMA
+from bsdenoise.noise.estimation import clipped_pixels
+
+BLOCK = 8  # side in pixels of what has one brightness and one variance
+DETAIL_GAIN = 36.0  # second differences along both axes of white noise of variance 1 have this variance
+# Blocks of one brightness: those with the least noise are the flattest. This quantile of the mean squared details of
+# blocks of white noise is this share of their expectation; measured on 250,000 blocks.
+FLAT_QUANTILE, FLAT_SHARE = 0.25, 0.769
+BINS = 16  # of brightness, with equal numbers of blocks
+ROUNDS = 4  # of weighting each bin by what the fit before says of its variance
+
+
+def estimate_poisson_gaussian(image, counts=None):
+    """Estimate gain, read noise and pedestal of each image, variance = gain · (mean − pedestal) + σ².
+
+    The image is cut into blocks. Of those of one brightness, a low quantile of the variance of the finest details is
+    that of flat ones (Foi, Trimeche, Katkovnik, Egiazarian 2008 fit the same line). Blocks with pixels that lost
+    their noise, being clipped or empty, do not count. A line does not tell σ and pedestal apart: where it is above zero
+    at black, the rest is σ and the pedestal 0; else the pedestal is where it meets zero, and σ is 0.
+
+    Args:
+        image: (B, H, W, C), H and W ≥ 1. All channels are taken to have the same noise.
+        counts: Which pixels hold measurements, bool (B, H, W, C); `None` for all.
+
+    Returns:
+        float32 (B, 3): gain, σ and pedestal, in the units of the image. Without blocks to tell, as of images of less
+        than ten pixels on a side, the noise is the least that is computed with.
+    """
+    image = _at_least(ops.cast(image, "float32"))
+    lost = clipped_pixels(image, None if counts is None else _at_least(counts))
+    details = _curvatures(ops.transpose(_curvatures(image), (0, 2, 1, 3)))
+    squares = ops.square(ops.transpose(details, (0, 2, 1, 3))) / DETAIL_GAIN
+    inner, lost = image[:, 1:-1, 1:-1], ops.cast(lost, "float32")[:, 1:-1, 1:-1]
+    # A detail sees the pixels around its own.
+    lost = ops.max_pool(lost, 3, 1, padding="same", data_format="channels_last")
+    mean, variance, lost = (_flat(_blocks(part)) for part in (inner, squares, lost))
+    order = ops.argsort(mean, axis=-1)
+    mean, variance, lost = (_in_bins(ops.take_along_axis(part, order, axis=-1)) for part in (mean, variance, lost))
+    is_whole = lost == 0.0
+    number = ops.sum(ops.cast(is_whole, "float32"), axis=-1)
+    level = ops.sum(ops.where(is_whole, mean, 0.0), axis=-1) / ops.maximum(number, 1.0)
+    ordered = ops.sort(ops.where(is_whole, variance, float("inf")), axis=-1)
+    place = ops.cast(FLAT_QUANTILE * ops.maximum(number - 1.0, 0.0), "int32")[..., None]
+    flat = ops.take_along_axis(ordered, place, axis=-1)[..., 0] / FLAT_SHARE
+    return _line(level, ops.where(number > 0.0, flat, 0.0), number)
+
+
+def _line(level, variance, number):
+    """Fit a line to variances (B, K) over levels, each of so many blocks; a line that falls is taken for level."""
+    expected = ops.maximum(variance, MIN_SIGMA**2)
+    for _ in range(ROUNDS):
+        weight = number / ops.square(expected)
+        weight = weight / ops.maximum(ops.sum(weight, axis=-1, keepdims=True), 1e-30)
+        middle = ops.sum(weight * level, axis=-1, keepdims=True)
+        height = ops.sum(weight * variance, axis=-1, keepdims=True)
+        spread = ops.sum(weight * ops.square(level - middle), axis=-1, keepdims=True)
+        slope = ops.sum(weight * (level - middle) * (variance - height), axis=-1, keepdims=True)
+        gain = ops.maximum(ops.divide_no_nan(slope, spread), 0.0)
+        # No bin is surer than a fifth of the usual one: a line through the darkest alone says nothing of the others.
+        expected = ops.maximum(height + gain * (level - middle), 0.2 * height + MIN_SIGMA**2)
+    at_black = height - gain * middle
+    sigma = ops.sqrt(ops.maximum(at_black, 0.0))
+    pedestal = ops.divide_no_nan(ops.maximum(-at_black, 0.0), gain)
+    sigma = ops.where(gain > 0.0, sigma, ops.maximum(sigma, MIN_SIGMA))
+    return ops.concatenate([gain, sigma, pedestal], axis=-1)
+
+
+def _at_least(image):
+    """Repeat rows and columns of images that have too few for a block."""
+    least = BLOCK + 2
+    for axis in (1, 2):
+        size = ops.shape(image)[axis]
+        if not isinstance(size, int) or size < least:
+            target = least if isinstance(size, int) else ops.maximum(size, least)
+            image = ops.take(image, ops.arange(target) % size, axis=axis)
+    return image
+
+
+def _curvatures(image):
+    """Compute second differences along H."""
+    slopes = image[:, 1:] - image[:, :-1]
+    return slopes[:, 1:] - slopes[:, :-1]
+
+
+def _blocks(image):
+    return ops.average_pool(image, BLOCK, BLOCK, padding="valid", data_format="channels_last")
+
+
+def _flat(blocks):
+    shape = ops.shape(blocks)
+    return ops.reshape(blocks, (shape[0], shape[1] * shape[2] * shape[3]))
+
+
+def _in_bins(values):
+    """Cut sorted values (B, N) into (B, K, N / K), without the least ones if K does not divide N."""
+    shape = ops.shape(values)
+    size = ops.maximum(shape[1] // BINS, 1) if not isinstance(shape[1], int) else max(shape[1] // BINS, 1)
+    bins = shape[1] // size if not isinstance(shape[1], int) else min(BINS, shape[1] // size)
+    bins = ops.minimum(bins, BINS) if not isinstance(bins, int) else bins
+    return ops.reshape(values[:, shape[1] - bins * size :], (shape[0], bins, size))
