@@ -316,11 +316,11 @@ class Denoiser(keras.Model):
 
     def fitted_theta(self, theta, fit, xp=ops):
         """Return noise parameters (B, P) of images as they are shown with a fit."""
-        return self.noise.rescaled(theta, fit.offset, 1.0 / fit.gain, xp)
+        return fit.shown_theta(theta, xp)
 
     def unfitted_theta(self, theta, fit, xp=ops):
         """Undo `fitted_theta`."""
-        return self.noise.restored(theta, fit.offset, 1.0 / fit.gain, xp)
+        return fit.true_theta(theta, xp)
 
     def first_theta(self, noisy, counts=None):
         """Return the noise of each image before the network has seen it, (B, P): the known one, or a first estimate."""
@@ -614,8 +614,38 @@ class Denoiser(keras.Model):
         if precision not in networks.POLICIES:
             raise ValueError(f"`precision` must be one of {[*networks.POLICIES]}. Received: precision={precision!r}.")
         body = self.described_network().with_dtype(networks.POLICIES[precision])
-        kept = ("noise", "factor", "clamp", "offset", "scale", "fractional", "provenance")
-        return Denoiser(body, method=self.method.name, **{name: getattr(self, name) for name in kept})
+        return self._with(body, self.noise)
+
+    def _with(self, body, its_noise):
+        """Return a denoiser with another network and noise model."""
+        kept = ("factor", "clamp", "offset", "scale", "fractional", "provenance")
+        return Denoiser(body, its_noise, method=self.method.name, **{name: getattr(self, name) for name in kept})
+
+    @property
+    def can_be_stabilized(self) -> bool:
+        """Whether `stabilized` makes a denoiser of it: it was trained for white noise of a range of strengths."""
+        return self.noise.kind == noise.GaussianNoise.kind and self.estimates_noise
+
+    def stabilized(self):
+        """Return the same denoiser for noise that grows with the signal, by the generalised Anscombe transform.
+
+        Its noise parameters are gain, σ and pedestal (`bsdenoise.noise.StabilizedNoise`), which are told as `noise=` or
+        estimated. It shares the network with this one.
+
+        Raises:
+            ValueError: If the network was not trained for white noise of a range of strengths.
+
+        Example:
+            >>> denoiser = bsdenoise.load("grey-gaussian5-50-small").stabilized()
+            >>> denoiser.denoise(np.zeros((9, 7), "uint8"), noise=[3.5 / 255, 0.0, 3.0 / 255]).shape
+            (9, 7)
+        """
+        if not self.can_be_stabilized:
+            raise ValueError(
+                "Only a model that was trained for white noise of a range, such as gaussian:5-50, takes noise that "
+                f"grows with the signal. Received: method {self.method.name}, {self.noise}."
+            )
+        return self._with(self.network, noise.StabilizedNoise(self.noise.low, self.noise.high))
 
     @property
     def _has_plain_units(self) -> bool:

@@ -52,10 +52,16 @@ class DenoiseConfig:
     #: of methods l2, n2n, n2c and n2v do not use it.
     sigma: Annotated[str | None, tyro.conf.arg(metavar="S")] = None
 
-    #: Also write the posterior standard deviation over sigma, where 1 means that nothing was gained over the noisy
-    #: pixel. TIFF and .npy files get it as floats (NAME-std.tif, NAME-std.npy), others as an 8-bit picture with 1 in
-    #: white (NAME-std.png for NAME.png, NAME.jpg-std.png for NAME.jpg). It
-    #: needs a model of method full or per_component.
+    #: Noise of the files instead of --sigma, where it grows with the signal as that of detectors does:
+    #: poisson-gaussian:gain=8.9,sigma=3,pedestal=6.5 (intensity per photo-electron, read noise, black level, in the
+    #: files' own units) or poisson:30 (photo-electrons of a fully lit pixel). By default it is found out, per image.
+    #: For models that were trained for such noise, or for white noise of a range, as the presets are.
+    noise: Annotated[str | None, tyro.conf.arg(metavar="SPEC")] = None
+
+    #: Also write the posterior standard deviation over that of the noise, where 1 means that nothing was gained over
+    #: the noisy pixel. TIFF and .npy files get it as floats (NAME-std.tif, NAME-std.npy), others as an 8-bit picture
+    #: with 1 in white (NAME-std.png for NAME.png, NAME.jpg-std.png for NAME.jpg). It needs a model of method full or
+    #: per_component.
     std: Switch = False
 
     #: Value of pixels that hold no measurement, in the files' own units, such as 0, -9999 or -3.4e38 (--no-data=-9999).

@@ -1,3 +1,4 @@
+from .anscombe import StabilizedNoise as StabilizedNoise
 from .base import FRACTION as FRACTION
 from .base import INTENSITY as INTENSITY
 from .base import LEVEL as LEVEL

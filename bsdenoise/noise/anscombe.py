@@ -1,88 +1,221 @@
-"""The generalised Anscombe transform: signal-dependent noise becomes white, and a model for white noise denoises it.
+"""The generalised Anscombe transform: noise that grows with the signal becomes white, for models of white noise.
 
-Of noise with the variance gain · (x − pedestal) + σ², the transform
-f(z) = 2 √((z − pedestal) / gain + 3/8 + σ²/gain²) makes noise of standard deviation 1 at (nearly) all brightnesses
-(Murtagh, Starck, Bijaoui 1995). What is denoised there is not undone by the inverse of f, which would be biased, but by
-the inverse of the expectation of f (Mäkitalo and Foi 2013), in its closed form.
+For noise of the variance gain · (x − pedestal) + σ² the transform f(z) = 2/gain · √(gain (z − pedestal) + c), with
+c = 3/8 gain² + σ², makes noise of standard deviation 1 at (nearly) all brightnesses (Murtagh, Starck, Bijaoui 1995).
+What is denoised there is not undone by the inverse of f, which would be biased, but by that of its expectation
+(Mäkitalo and Foi 2013), in its closed form.
+
+Here f is taken less f(pedestal), and multiplied out: t(z) = 2 (z − pedestal) / (√(gain (z − pedestal) + c) + √c), and
+nothing divides by the gain. So it holds for white noise too, where t = (z − pedestal) / σ.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bsdenoise.noise.base import NoiseModel, per_pixel
+from bsdenoise.noise.gaussian import GaussianNoise
+from bsdenoise.noise.poisson_gaussian import MIN_LEVEL, PARAMETERS, detector_noise, detector_variance
+
 ROOT = 1.5**0.5  # √(3/2)
-MIN_TRANSFORMED = 2.0 * 0.375**0.5  # f of no signal and no read noise; the closed form holds from here on
-MIN_GAIN = 1e-7  # as full scale is 1: with less, noise does not depend on the signal
+# What is taken for noise that grows with the signal: its variance in the brightest parts over that in the darkest. And
+# on every second pixel over every pixel: there fine texture has more contrast, and noise that pixels do not share does
+# not. Photons of microscopes have at least 260, and 1.0 to 1.5; most photographs with texture enough to look like them
+# have 2 to 20 for the latter (benchmarks/real_noise.md counts them).
+MIN_DEPENDENCE, MAX_GROWTH = 6.0, 1.7
+MIN_VARIANCE = 1e-12
+
+
+class Stabilized(NamedTuple):
+    """How images are shown to a network that knows white noise: (t(z) − offset) · scale.
+
+    Attributes:
+        theta: Gain, σ and pedestal, (B, 3).
+        offset: Of t, (B,).
+        scale: Standard deviation of the noise as it is shown, (B,), as that of t is 1.
+    """
+
+    theta: Any
+    offset: Any
+    scale: Any
+
+    def applied(self, image):
+        """Return images (B, H, W, C) as they are shown."""
+        return (_transformed(image, self.theta) - _per_image(self.offset)) * _per_image(self.scale)
+
+    def undone(self, moments):
+        """Return moments (B, H, W, C) of images as shown, denoised, mean and variance, in the units of the images.
+
+        The variance follows by the derivative of the inverse, which is an approximation.
+        """
+        offset, scale = _per_image(self.offset), _per_image(self.scale)
+        ts = [moment / scale + offset for moment in moments[:2]]
+        results = [_inverse(t, self.theta)[0] for t in ts]
+        results += [variance * (_inverse(ts[0], self.theta)[1] / scale) ** 2 for variance in moments[2:]]
+        return tuple(results)
+
+    def shown_theta(self, theta, xp):
+        """Return σ of images as they are shown, and 1 where their noise is white, (B, 2)."""
+        is_white = xp.where(self.theta[:, 0] > 0.0, 0.0 * self.scale, 0.0 * self.scale + 1.0)
+        return xp.stack([self.scale, is_white], axis=-1)
+
+    def true_theta(self, shown_theta, xp):
+        """Return the noise parameters, (B, 3); where it is white, σ is that of what is shown."""
+        gain, sigma, pedestal = (self.theta[:, index] for index in range(len(PARAMETERS)))
+        shown = shown_theta[:, 0] / self.scale * sigma
+        return xp.stack([gain, xp.where(gain > 0.0, sigma, shown), pedestal], axis=-1)
 
 
 @dataclass(frozen=True)
-class Stabilizer:
-    """Transforms images so that their noise is white, and back. All arrays are in units whose full scale is 1.
+class StabilizedNoise(NoiseModel):
+    """Noise of a detector, for a network that was trained for white noise.
+
+    θ is gain, σ and pedestal, (B, 3), as that of `PoissonGaussianNoise`. Where they are not told, they are estimated;
+    an image whose noise does not clearly grow with the signal is taken to have white noise, and denoised as by
+    `GaussianNoise`.
 
     Args:
-        gain: Gain of each image, (B, 1, 1, 1), at least `MIN_GAIN`.
-        sigma: Read noise, likewise, ≥ 0.
-        pedestal: Intensity of black, likewise.
-        offset: Transformed intensity that is shown as 0, likewise.
-        scale: Difference of transformed intensities that is shown as 1, likewise; noise has the standard deviation
-            1 / `scale`.
+        low: Least σ of the training, as a fraction of full scale.
+        high: Greatest σ.
     """
 
-    gain: Any
-    sigma: Any
-    pedestal: Any
-    offset: Any = 0.0
-    scale: Any = 1.0
-
-    @classmethod
-    def of(cls, noisy: np.ndarray, theta: np.ndarray) -> "Stabilizer":
-        """Make the transform of images, which are shown to span from 0 to 1.
-
-        Args:
-            noisy: (B, H, W, C), from which the range of intensities is found; NaN does not count.
-            theta: Gain, σ and pedestal, (B, 3).
-        """
-        gain, sigma, pedestal = (theta[:, index, None, None, None].astype(np.float64) for index in range(3))
-        plain = cls(np.maximum(gain, MIN_GAIN), sigma, pedestal)
-        least = plain.transformed(np.nanmin(noisy, axis=(1, 2, 3), keepdims=True).astype(np.float64))
-        greatest = plain.transformed(np.nanmax(noisy, axis=(1, 2, 3), keepdims=True).astype(np.float64))
-        return cls(plain.gain, sigma, pedestal, least, np.maximum(greatest - least, 1.0))
+    kind = "stabilized"
+    parameters = PARAMETERS
+    is_known = False
+    low: float
+    high: float
 
     @property
-    def shown_sigma(self) -> np.ndarray:
-        """Standard deviation of the noise of images as they are shown, float32 (B,)."""
-        return (1.0 / np.asarray(self.scale)).reshape(-1).astype(np.float32)
+    def least(self):
+        """Nothing but σ was trained."""
+        return 0.0, self.low, 0.0
 
-    def transformed(self, image: np.ndarray) -> np.ndarray:
-        """Return f(z) of images, whose noise has a standard deviation of 1."""
-        return 2.0 * np.sqrt(
-            np.maximum((image - self.pedestal) / self.gain + 0.375 + (self.sigma / self.gain) ** 2, 0.0)
+    @property
+    def greatest(self):
+        """Whatever gain and pedestal are, the noise that is shown is white."""
+        return PARAMETERS[0].high, self.high, PARAMETERS[2].high
+
+    @property
+    def white(self) -> GaussianNoise:
+        """The noise of the training."""
+        return GaussianNoise(self.low, self.high)
+
+    @classmethod
+    def read(cls, text, full_scale):
+        """Refuse: it is no noise to train for."""
+        raise ValueError("Noise of detectors is declared as poisson-gaussian:… or poisson:….")
+
+    @classmethod
+    def from_range(cls, least, greatest):
+        """Make the model of a range."""
+        return cls(least[1], greatest[1])
+
+    def corrupt(self, clean, theta, rng):
+        """Add noise of a detector."""
+        return detector_noise(clean, theta, rng)
+
+    def estimate(self, image, counts=None):
+        """Estimate the noise; gain and pedestal are 0 where it does not clearly grow with the signal."""
+        from keras import ops
+
+        from bsdenoise.noise import intensity_fit
+        from bsdenoise.noise.signal_dependent import estimate_poisson_gaussian
+
+        theta = estimate_poisson_gaussian(image, counts)
+        low, high, _ = intensity_fit.extent(image)
+        dark, middle, bright = (
+            ops.maximum(_line(end, theta, ops), MIN_VARIANCE) for end in (low, 0.5 * (low + high), high)
+        )
+        coarse = estimate_poisson_gaussian(image[:, ::2, ::2], None if counts is None else counts[:, ::2, ::2])
+        grows = bright > MIN_DEPENDENCE * dark
+        for end, fine in ((0.5 * (low + high), middle), (high, bright)):
+            grows = ops.logical_and(grows, _line(end, coarse, ops) < MAX_GROWTH * fine)
+        sigma = self.white.estimate(image, counts)
+        white = ops.concatenate([ops.zeros_like(sigma), sigma, ops.zeros_like(sigma)], axis=-1)
+        return ops.where(grows[:, None], theta, white)
+
+    def refined(self, prior, noisy, theta, counts=None):
+        """Lower estimates of white noise to what the predictions leave unexplained."""
+        from keras import ops
+
+        refined = self.white.refined(prior, noisy, theta[:, :1], counts)
+        return ops.concatenate([ops.where(theta[:, 1:] > 0.0, refined, theta[:, :1]), theta[:, 1:]], axis=-1)
+
+    def is_trained(self, theta):
+        """No image is shown as it is, unless its noise is white and of the training."""
+        return bool((theta[:, 0] == 0.0).all() and self.white.is_trained(theta[:, 1:2]))
+
+    def fit(self, noisy, theta):
+        """Transform images whose noise grows with the signal to span from 0 to 1; others as `GaussianNoise` does."""
+        from keras import ops
+
+        from bsdenoise.noise import intensity_fit
+
+        theta = ops.convert_to_tensor(theta, "float32")
+        is_white = theta[:, 0] == 0.0
+        white = intensity_fit.fit(noisy, theta[:, 1], self.low, self.high)
+        # Of t, which is z / σ for white noise: (z − offset) · gain = (t − offset / σ) · σ gain.
+        sigma = ops.maximum(theta[:, 1], 1e-6)
+        low, high, _ = intensity_fit.extent(_transformed(noisy, theta))
+        spanning = ops.minimum(1.0 / ops.maximum(high - low, 1e-6), self.high)
+        return Stabilized(
+            ops.where(is_white[:, None], ops.stack([theta[:, 0], sigma, 0.0 * sigma], axis=-1), theta),
+            ops.where(is_white, white.offset / sigma, low),
+            ops.where(is_white, white.gain * sigma, spanning),
         )
 
-    def shown(self, image: np.ndarray) -> np.ndarray:
-        """Return images (B, H, W, C) as a model is shown them, float32."""
-        return ((self.transformed(image.astype(np.float64)) - self.offset) / self.scale).astype(np.float32)
+    def found(self, theta):
+        """Return parameters as they are told: the least σ that is computed with stands for none."""
+        return np.concatenate([theta[:, :1], self.white.found(theta[:, 1:2]), theta[:, 2:]], axis=-1)
 
-    def undone(self, moments: list[np.ndarray]) -> list[np.ndarray]:
-        """Return denoised, mean and variance of images as they were shown in the units of the images.
+    def nll(self, prior, noisy, theta):
+        """Compute the likelihood of what is shown."""
+        return self.white.nll(prior, noisy, theta[:, :1])
 
-        The variance follows by the derivative of the inverse, which is an approximation.
+    def posterior(self, prior, noisy, theta):
+        """Compute the posterior of what is shown."""
+        return self.white.posterior(prior, noisy, theta[:, :1])
 
-        Args:
-            moments: Denoised, mean and variance, (B, H, W, C) each, or denoised alone.
-        """
-        results = [self._inverse(moment)[0] for moment in moments[:2]]
-        if len(moments) > 2:
-            slope = self._inverse(moments[0])[1]
-            results.append(moments[2] * (slope * self.scale) ** 2)
-        return [result.astype(np.float32) for result in results]
+    def variance(self, mean, theta, xp=np):
+        """Compute gain · max(μ − pedestal, MIN_LEVEL) + σ², (B, H, W, C)."""
+        return detector_variance(mean, theta, xp)
 
-    def _inverse(self, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the exact unbiased inverse in its closed form, and its derivative."""
-        # With read noise, f of no signal is larger; the closed form is that of Poisson noise less σ² / gain².
-        d = np.maximum(shown.astype(np.float64) * self.scale + self.offset, MIN_TRANSFORMED)
-        photons = d**2 / 4 + ROOT / (4 * d) - 11 / (8 * d**2) + 5 * ROOT / (8 * d**3) - 1 / 8
-        slope = d / 2 - ROOT / (4 * d**2) + 11 / (4 * d**3) - 15 * ROOT / (8 * d**4)
-        value = self.gain * (photons - (self.sigma / self.gain) ** 2) + self.pedestal
-        return value, self.gain * slope
+
+def _line(level, theta, xp):
+    """Compute the variance of the noise of each image at a level, (B,)."""
+    return theta[:, 0] * xp.maximum(level - theta[:, 2], MIN_LEVEL) + theta[:, 1] ** 2
+
+
+def _parts(theta):
+    """Return gain, pedestal and c of images, (B, 1, 1, 1) each."""
+    theta = per_pixel(theta)
+    gain, sigma, pedestal = (theta[..., index : index + 1] for index in range(len(PARAMETERS)))
+    return gain, pedestal, 0.375 * gain**2 + sigma**2
+
+
+def _transformed(image, theta):
+    gain, pedestal, c = _parts(theta)
+    signal = image - pedestal
+    root = _positive(gain * signal + c) ** 0.5
+    return 2.0 * signal / (root + c**0.5)
+
+
+def _inverse(t, theta):
+    """Return the exact unbiased inverse of t in its closed form, and its derivative."""
+    gain, pedestal, c = _parts(theta)
+    # 1 / f, at least as large as without a signal, where the closed form begins to hold.
+    inverse = gain / (gain * _positive(t) + 2.0 * c**0.5)
+    bias = 0.25 * ROOT * inverse - 1.375 * inverse**2 + 0.625 * ROOT * inverse**3
+    slope = -0.25 * ROOT * inverse**2 + 2.75 * inverse**3 - 1.875 * ROOT * inverse**4
+    value = 0.25 * gain * t**2 + t * c**0.5 + gain * (0.25 + bias) + pedestal
+    return value, 0.5 * gain * t + c**0.5 + gain * slope
+
+
+def _positive(values):
+    """Return max(values, 0), of arrays and tensors."""
+    return 0.5 * (values + abs(values))
+
+
+def _per_image(values):
+    return values[:, None, None, None]

@@ -6,7 +6,7 @@ range of its intensities allows. What noise is left below is honoured by the lik
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -25,8 +25,8 @@ class Fit(NamedTuple):
         gain: Factor, float32 (B,).
     """
 
-    offset: object
-    gain: object
+    offset: Any
+    gain: Any
 
     def applied(self, image):
         """Return images (B, H, W, C) as they are shown."""
@@ -37,6 +37,14 @@ class Fit(NamedTuple):
         locations, variances = moments[:2], moments[2:]
         offset, gain = _per_image(self.offset), _per_image(self.gain)
         return *(one / gain + offset for one in locations), *(variance / gain**2 for variance in variances)
+
+    def shown_theta(self, theta, xp):
+        """Return σ, (B, 1), of images as they are shown."""
+        return theta * self.gain[:, None]
+
+    def true_theta(self, shown_theta, xp):
+        """Undo `shown_theta`."""
+        return shown_theta / self.gain[:, None]
 
 
 def fit(image, sigma, low, high):
@@ -54,7 +62,7 @@ def fit(image, sigma, low, high):
     Returns:
         A `Fit`.
     """
-    least, greatest, brightest = _range(image)
+    least, greatest, brightest = extent(image)
     sigma = ops.maximum(sigma, MIN_SIGMA)
     room = 1.0 / ops.maximum(greatest - least, 1e-6)
     room = ops.minimum(room, MAX_STRETCHED / ops.maximum(brightest - least, 1e-6))
@@ -65,7 +73,7 @@ def fit(image, sigma, low, high):
     return Fit(ops.where(gain > 1.0, offset, 0.0), gain)
 
 
-def _range(image):
+def extent(image):
     """Find the range of each image without its tails, and its brightest pixel, (B,) each."""
     shape = ops.shape(image)
     if isinstance(shape[1], int) and isinstance(shape[2], int):

@@ -102,20 +102,11 @@ class PoissonGaussianNoise(GaussianObservation):
 
     def corrupt(self, clean, theta, rng):
         """Add noise of photo-electrons, which are whole, and Gaussian read noise."""
-        gain, sigma, pedestal = (clean.dtype.type(value) for value in theta)
-        noisy = clean
-        if gain > 0:
-            expected = np.maximum(clean.astype(np.float64) - pedestal, 0.0) / gain
-            noisy = noisy + (gain * (rng.poisson(expected) - expected)).astype(clean.dtype)
-        if sigma > 0:
-            noisy = noisy + sigma * rng.standard_normal(clean.shape, clean.dtype)
-        return noisy
+        return detector_noise(clean, theta, rng)
 
     def variance(self, mean, theta, xp=np):
         """Compute gain · max(μ − pedestal, MIN_LEVEL) + σ², (B, H, W, C)."""
-        theta = per_pixel(theta)
-        gain, sigma, pedestal = (theta[..., index : index + 1] for index in range(len(PARAMETERS)))
-        return gain * xp.maximum(mean - pedestal, MIN_LEVEL) + sigma**2
+        return detector_variance(mean, theta, xp)
 
     def estimate(self, image, counts=None):
         """Fit the variance of flat parts over their brightness (`estimate_poisson_gaussian`)."""
@@ -147,3 +138,34 @@ class PoissonNoise(PoissonGaussianNoise):
         low, high = self.gain
         gain = low if low == high else 1.0 / rng.uniform(1.0 / high, 1.0 / low)
         return np.array([gain, self.sigma[0], self.pedestal[0]], np.float32)
+
+
+def detector_noise(clean, theta, rng):
+    """Add noise of a detector to an image (H, W, C): photo-electrons, which are whole, and Gaussian read noise.
+
+    Args:
+        clean: Float image, (H, W, C).
+        theta: Gain, σ and pedestal, (3,).
+        rng: A `numpy.random.Generator`.
+    """
+    gain, sigma, pedestal = (clean.dtype.type(value) for value in theta)
+    noisy = clean
+    if gain > 0:
+        expected = np.maximum(clean.astype(np.float64) - pedestal, 0.0) / gain
+        noisy = noisy + (gain * (rng.poisson(expected) - expected)).astype(clean.dtype)
+    if sigma > 0:
+        noisy = noisy + sigma * rng.standard_normal(clean.shape, clean.dtype)
+    return noisy
+
+
+def detector_variance(mean, theta, xp):
+    """Compute gain · max(μ − pedestal, MIN_LEVEL) + σ², (B, H, W, C).
+
+    Args:
+        mean: Clean pixels or their prediction, (B, H, W, C).
+        theta: Gain, σ and pedestal, (B, 3), or a map (B, H, W, 3).
+        xp: `numpy` or `keras.ops`, whichever they are of.
+    """
+    theta = per_pixel(theta)
+    gain, sigma, pedestal = (theta[..., index : index + 1] for index in range(len(PARAMETERS)))
+    return gain * xp.maximum(mean - pedestal, MIN_LEVEL) + sigma**2

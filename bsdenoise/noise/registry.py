@@ -3,6 +3,7 @@
 from importlib import metadata
 from typing import Any
 
+from bsdenoise.noise.anscombe import StabilizedNoise
 from bsdenoise.noise.base import Declared, NoiseModel
 from bsdenoise.noise.gaussian import GaussianNoise
 from bsdenoise.noise.poisson_gaussian import PoissonGaussianNoise, PoissonNoise
@@ -32,7 +33,7 @@ def register(model: type[NoiseModel]) -> type[NoiseModel]:
     return model
 
 
-for _model in (GaussianNoise, PoissonGaussianNoise, PoissonNoise):
+for _model in (GaussianNoise, PoissonGaussianNoise, PoissonNoise, StabilizedNoise):
     register(_model)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from bsdenoise import images, presets
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.inference import tiling
-from bsdenoise.noise import noise_floor
+from bsdenoise.noise import noise_floor, registry
 from bsdenoise.noise.base import Parameter, check_is_sigma
 from bsdenoise.noise.spec import read_level
 from bsdenoise.pipeline import float_units
@@ -56,6 +56,7 @@ class Model:
         self._say = say
         self._tells_noise = tells_noise
         self._level = None if config.sigma is None else read_level(config.sigma)
+        self._is_told = config.sigma is not None or config.noise is not None
         self._noted = False
         asked = {"tta": config.tta if config.tta > 1 else None, "tile": config.tile, "overlap": config.overlap}
         self.options = {name: value for name, value in asked.items() if value is not None}
@@ -78,12 +79,12 @@ class Model:
     @property
     def has_noise(self) -> bool:
         """Whether `noise` gives any."""
-        return self._config.sigma is not None or self.denoiser.has_posterior
+        return self._is_told or self.denoiser.has_posterior
 
     @property
     def uses_own_noise(self) -> bool:
         """Whether the noise is what the model takes it to be."""
-        return self._config.sigma is None and self.denoiser.has_posterior and self._tells_noise
+        return not self._is_told and self.denoiser.has_posterior and self._tells_noise
 
     @property
     def estimates_noise(self) -> bool:
@@ -111,6 +112,8 @@ class Model:
         """
         if self._config.sigma is not None:
             check_is_sigma(self.denoiser.noise.kind, self.parameters)
+        if self._config.noise is not None:
+            self._check_noise(self._config.noise)
         if self._config.tile is not None or self._config.overlap is not None:
             tiling.choose(self.denoiser.grid, self._config.tile, self._config.overlap)
         if self.denoiser.has_posterior:
@@ -128,6 +131,20 @@ class Model:
             )
         if self._config.sigma is not None:
             self._say(f"a model of method {name} does not use --sigma")
+
+    def _check_noise(self, spec: str) -> None:
+        """Refuse noise that cannot be read, is a range, or has other parameters than that of the model."""
+        declared = registry.read(spec, 1.0)
+        if declared.least != declared.greatest:
+            raise ValueError(
+                f"--noise {spec}: noise of a range is for training; give each file's own, or leave it out."
+            )
+        known = {parameter.name for parameter in self.parameters}
+        if not {parameter.name for parameter in declared.parameters} <= known:
+            raise ValueError(
+                f"--noise {spec}: the model knows noise by {', '.join(sorted(known))} alone. Models that were trained "
+                "for white noise of a range, as the presets are, take noise that grows with the signal."
+            )
 
     def check_file(self, file: images.ImageFile) -> None:
         """Refuse a file that the model cannot take, or should not: independent channels are no picture in colour.
@@ -209,6 +226,12 @@ class Model:
             self._check_level(sigma, scale)
             self._note_untrained(sigma, scale)
             return np.full((len(batch), 1), sigma)
+        if self._config.noise is not None:
+            scale = images.full_scale(batch.dtype) if full_scale is None else full_scale
+            declared = registry.read(self._config.noise, scale)
+            told = dict(zip((parameter.name for parameter in declared.parameters), declared.made().least, strict=True))
+            # White noise has no gain and no pedestal.
+            return np.tile([told.get(parameter.name, 0.0) for parameter in self.parameters], (len(batch), 1))
         if not self.uses_own_noise:
             return None
         own = self.denoiser.own_noise(images.to_unit(batch))
@@ -262,7 +285,7 @@ class Model:
             return self._with_own_noise(batch)
         theta = self.noise(batch, full_scale)
         # A server estimates from the whole image, of which a client may have sent it a part only.
-        is_left_to_it = self.is_served and self._config.sigma is None and not self.gives_std
+        is_left_to_it = self.is_served and not self._is_told and not self.gives_std
         is_one = len(batch) == 1
         told = self.told(None if is_left_to_it else theta, is_one)
         # One image is given as such, so that the model's refusals speak of one.

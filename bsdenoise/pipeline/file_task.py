@@ -12,7 +12,7 @@ import numpy as np
 from bsdenoise import images
 from bsdenoise.images import results
 from bsdenoise.images.filled_files import FilledFile, Gaps
-from bsdenoise.noise.base import Parameter
+from bsdenoise.noise.base import SIGMA, Parameter
 from bsdenoise.pipeline import file_plan
 from bsdenoise.pipeline.float_units import Units
 
@@ -135,14 +135,18 @@ class Task:
         """Let users know which noise was estimated, in the units of the file, and if it is beyond `greatest`."""
         if not self.thetas:
             return
-        if (np.max(self.thetas, axis=0) > np.array(greatest) * (1 + ROUNDING)).any():
-            origin += f"; the model was trained up to {', '.join(self.ranges([np.array(greatest)]).values())}"
+        beyond = np.max(self.thetas, axis=0) > np.array(greatest) * (1 + ROUNDING)
+        if beyond.any():
+            most = zip(self.ranges([np.array(greatest)]).values(), beyond, strict=True)
+            origin += f"; the model was trained up to {', '.join(text for text, is_it in most if is_it)}"
         self.lines.append(f"{self.job.source}: {in_words(self.ranges(self.thetas))} ({origin})")
 
     def ranges(self, thetas: Sequence[np.ndarray]) -> dict[str, str]:
         """Write the range of each noise parameter in the units of the file, which is how flags take them."""
         ranges = {}
         for parameter, values in zip(self.parameters, np.transpose(thetas), strict=True):
+            if not values.any() and parameter.name != SIGMA:
+                continue  # there is none of it
             ends = (parameter.restored(value, 0.0, self.full_scale) for value in (values.min(), values.max()))
             low, high = (self._in_words(end) for end in ends)
             ranges[parameter.name] = low if low == high else f"{low} to {high}"

@@ -10,7 +10,7 @@ from bsdenoise import presets
 from bsdenoise.config import DenoiseConfig, flags
 from bsdenoise.images import missing
 from bsdenoise.images.masks import Masks
-from bsdenoise.noise.base import SIGMA, is_sigma
+from bsdenoise.noise.base import SIGMA
 from bsdenoise.parallel import in_order
 from bsdenoise.pipeline import file_plan, local_files, served_files
 from bsdenoise.pipeline.denoising_model import Model
@@ -87,6 +87,7 @@ def denoise_files(
     *,
     model: Any = None,
     sigma: float | str | None = None,
+    noise: str | None = None,
     std: bool = False,
     axes: str | None = None,
     no_data: float | str | None = None,
@@ -111,7 +112,9 @@ def denoise_files(
             `bsdenoise.client.connect` gives it. `None` takes the presets for noise of unknown strength.
         sigma: Noise standard deviation in the files' own units, or as text such as "25/255". `None` takes the model's
             own, estimated for each image if it was trained on a range.
-        std: Whether the posterior standard deviation over σ is written too, to NAME-std.
+        noise: Noise SPEC instead of `sigma`, such as "poisson-gaussian:gain=8.9,sigma=3,pedestal=6.5" in the files' own
+            units. `None` finds out whether noise grows with the signal.
+        std: Whether the posterior standard deviation over that of the noise is written too, to NAME-std.
         axes: Letters of the axes of arrays without names, such as "TZYX".
         no_data: Value of pixels that hold no measurement, in the files' own units; `None` takes what files declare.
         mask: A mask image for all inputs, or a folder with masks under their names.
@@ -143,6 +146,7 @@ def denoise_files(
         model=Path(model) if is_named else None,
         axes=axes,
         sigma=None if sigma is None else str(sigma),
+        noise=noise,
         std=std,
         no_data=None if no_data is None else str(no_data),
         mask=None if mask is None else str(mask),
@@ -263,7 +267,8 @@ class _Reporter(Watcher):
             }
             for theta in task.thetas
         )
-        sigmas = tuple(found[SIGMA] for found in noise) if is_sigma(task.parameters) else ()
+        is_white = all(value == 0.0 for found in noise for name, value in found.items() if name != SIGMA)
+        sigmas = tuple(found[SIGMA] for found in noise) if is_white and noise and SIGMA in noise[0] else ()
         job = task.job
         self.files.append(
             DenoisedFile(job.source, job.target, job.std_target, sigmas, noise, tuple(task.lines), task.error)
@@ -274,6 +279,8 @@ class _Reporter(Watcher):
 def _check_flags(config: DenoiseConfig) -> None:
     """Refuse flags that are out of range, or do not go together."""
     flags.check(config)
+    if config.sigma is not None and config.noise is not None:
+        raise ValueError("--sigma is for white noise, --noise for other kinds: give one of them.")
     if config.model is not None and config.server is not None:
         raise ValueError("--model and --server exclude each other.")
     if config.server is None:
@@ -311,6 +318,9 @@ def _checked(denoiser: Any, config: DenoiseConfig, watcher: Watcher, tells_noise
     """Check that a model can do what is asked for."""
     if config.precision is not None:
         denoiser = denoiser.in_precision(config.precision)
+    # Whoever does not say that noise is white may have noise that grows with the signal.
+    if config.sigma is None and getattr(denoiser, "can_be_stabilized", False):
+        denoiser = denoiser.stabilized()
     model = Model(denoiser, config, watcher.note, tells_noise)
     model.check()
     return model
