@@ -147,6 +147,7 @@ def test_integers_stay_integers_for_a_model_of_floats(tmp_path, use_model, monke
 
 
 DESCRIPTION = {"pixels": {"fractional": True, "scale": 1.0}}
+NOISE = ServedNoise("gaussian", PARAMETERS, (0.1,), (0.1,))
 
 
 def test_a_served_model_is_sent_fractions(tmp_path):
@@ -157,8 +158,7 @@ def test_a_served_model_is_sent_fractions(tmp_path):
         return noisy / 2
 
     packed(tmp_path / "a.tif", 4095)
-    noise = ServedNoise("gaussian", PARAMETERS, (0.1,), (0.1,))
-    served = SimpleNamespace(channels=1, denoise=halve, description=DESCRIPTION, has_posterior=True, noise=noise)
+    served = SimpleNamespace(channels=1, denoise=halve, description=DESCRIPTION, has_posterior=True, noise=NOISE)
     files.denoise_file(served, tmp_path / "a.tif", tmp_path / "b.tif", 0.1)
     assert asked == [(np.float32, 1.0, 0.1)]
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), np.full((9, 8), 2048))
@@ -166,7 +166,7 @@ def test_a_served_model_is_sent_fractions(tmp_path):
 
 @pytest.mark.parametrize(("training", "is_refused"), [({"preset": "rgb-gaussian5-50"}, True), (None, False)])
 def test_a_served_model_for_rgb_is_refused_too(tmp_path, training, is_refused):
-    served = SimpleNamespace(channels=3, denoise=lambda noisy: noisy / 510, has_posterior=False)
+    served = SimpleNamespace(channels=3, denoise=lambda noisy: noisy / 510, has_posterior=False, noise=NOISE)
     served.method = SimpleNamespace(name="l2")
     served.description = DESCRIPTION | {"training": training}
     pixels = save_tiff(tmp_path / "a.tif", (3, 9, 8), metadata={"axes": "CYX"})

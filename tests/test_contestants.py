@@ -9,11 +9,15 @@ import pytest
 from bsdenoise import methods
 from bsdenoise.denoiser import Denoiser
 from bsdenoise.evaluation import bm3d, contestants
-from bsdenoise.evaluation.cases import Case
+from bsdenoise.evaluation.cases import Case, Told
 from bsdenoise.noise import GaussianNoise
 
 SIGMA = 25 / 255
 POSTERIOR, STEIN, PLAIN = ("full", "per_component"), ("l2",), ("n2n", "n2c", "n2v")
+
+
+def told(sigma):
+    return Told("gaussian", (sigma,))
 
 
 def make_denoiser(name="full", channels=3, high=SIGMA, **settings):
@@ -36,7 +40,7 @@ def noisy():
 
 @pytest.mark.parametrize("name", POSTERIOR)
 def test_models_with_a_posterior_say_it_all(name, models, noisy):
-    estimate = models[name].estimate(noisy, 0.1, None)
+    estimate = models[name].estimate(noisy, told(0.1), None)
     post = models[name].denoiser.posterior(noisy, sigma=0.1)
     for attribute in ("denoised", "mean", "std", "estimated_psnr"):
         np.testing.assert_array_equal(getattr(estimate, attribute), getattr(post, attribute))
@@ -45,7 +49,7 @@ def test_models_with_a_posterior_say_it_all(name, models, noisy):
 
 @pytest.mark.parametrize("sigma, used", [(0.1, 0.1), (None, SIGMA)], ids=["told", "own"])
 def test_a_blind_prediction_has_steins_estimate(sigma, used, models, noisy):
-    estimate = models["l2"].estimate(noisy, sigma, None)
+    estimate = models["l2"].estimate(noisy, sigma and told(sigma), None)
     np.testing.assert_array_equal(estimate.denoised, models["l2"].denoiser.denoise(noisy))
     assert estimate.mean is estimate.denoised
     assert estimate.std is None
@@ -60,13 +64,14 @@ def test_steins_estimate_is_for_the_models_own_scale(noisy):
     small = contestants.Model("small", None, make_denoiser("l2"))
     large = contestants.Model("large", None, make_denoiser("l2", scale=scale, offset=offset, fractional=False))
     assert (small.scale, large.scale) == (1.0, scale)
-    estimate = large.estimate(noisy * scale + offset, 0.1 * scale, None)
-    assert estimate.estimated_psnr == pytest.approx(small.estimate(noisy, 0.1, None).estimated_psnr, abs=1e-3)
+    estimate = large.estimate(noisy * scale + offset, told(0.1 * scale), None)
+    expected = small.estimate(noisy, told(0.1), None).estimated_psnr
+    assert estimate.estimated_psnr == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_other_models_only_denoise(name, models, noisy):
-    estimate = models[name].estimate(noisy, 0.1, None)
+    estimate = models[name].estimate(noisy, told(0.1), None)
     np.testing.assert_array_equal(estimate.denoised, models[name].denoiser.denoise(noisy))
     assert estimate[1:] == (None, None, None, None, None, ())
 
@@ -77,21 +82,21 @@ def test_no_psnr_is_estimated_from_an_estimated_sigma(name, noisy):
     estimate = model.estimate(noisy, None, None)
     assert estimate.estimated_psnr is None
     assert estimate.sigma == pytest.approx(float(model.denoiser.own_sigma(noisy[None])[0]))
-    assert model.estimate(noisy, 0.1, None).estimated_psnr is not None
+    assert model.estimate(noisy, told(0.1), None).estimated_psnr is not None
 
 
 @pytest.mark.parametrize("name", methods.names()[:6])
 def test_a_sigma_that_makes_no_sense_is_refused_by_all(name, models, noisy):
     with pytest.raises(ValueError, match="sigma"):
-        models[name].estimate(noisy, -0.1, None)
+        models[name].estimate(noisy, told(-0.1), None)
 
 
 @pytest.mark.parametrize("fractional, levels, kind", [(True, None, "integer"), (False, 255, "float")])
 def test_images_in_other_units_than_the_models(fractional, levels, kind, noisy):
     model = contestants.Model("x", None, make_denoiser(fractional=fractional))
-    model.check(Case(noisy, noisy, SIGMA, 255 if fractional else None))
+    model.check(Case(noisy, noisy, told(SIGMA), 255 if fractional else None))
     with pytest.raises(ValueError, match=f"the model takes {kind} images: its units are "):
-        model.check(Case(noisy, noisy, SIGMA, levels))
+        model.check(Case(noisy, noisy, told(SIGMA), levels))
 
 
 class FakeFilter:
@@ -108,7 +113,7 @@ class FakeFilter:
 
 def test_bm3d(noisy):
     contestant = contestants.Bm3d("bm3d", 3, FakeFilter())
-    estimate = contestant.estimate(noisy, 0.5, None, "kodak/a.png")
+    estimate = contestant.estimate(noisy, told(0.5), None, "kodak/a.png")
     np.testing.assert_array_equal(estimate.denoised, noisy * 0.5)
     assert estimate[1:] == (None, None, None, 0.5, 7.0, ("kodak/a.png",))
     assert (contestant.method, contestant.training) == ("bm3d", None)

@@ -354,7 +354,7 @@ def test_the_command_writes_numbered_versions(run_folder, denoiser, server, tmp_
         ("new", ["--warm-up", "64"], "reads HEIGHTxWIDTH, such as 480x640. Received: '64'"),
         ("new", ["--warm-up", "8x8", "0x8"], "Received: '0x8'"),
         ("new", ["--max-pixels", "100", "--warm-up", "8x8", "10x11"], "1 to 100 pixels.*Received: 10x11"),
-        ("new", ["--max-pixels", "0"], "`max_pixels` must be at least 1"),
+        ("new", ["--max-pixels", "0"], "--max-pixels must be at least 1. Received: 0."),
         ("new", ["--tile", "31"], "`tile` and `overlap` must be multiples of 2"),
         ("file", [], "is a file"),
         ("version", [], "is itself an exported version"),

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from bsdenoise.evaluation import figure, strip, window
+from bsdenoise.evaluation.cases import Told
 from bsdenoise.evaluation.contestants import Estimate
 from bsdenoise.evaluation.records import Protocol
 from bsdenoise.evaluation.window import Window
@@ -31,9 +32,9 @@ class Fake:
         if case.levels is None and self.method == "integers":
             raise ValueError("the model takes integer images.")
 
-    def estimate(self, noisy, sigma, tile, label=""):
-        self.told.append((sigma, tile, label))
-        return Estimate(noisy + np.float32(self.shift), sigma=sigma, notes=self.notes)
+    def estimate(self, noisy, told, tile, label=""):
+        self.told.append((told, tile, label))
+        return Estimate(noisy + np.float32(self.shift), sigma=told.sigma, notes=self.notes)
 
     def stop(self):
         self.is_stopped = True
@@ -127,7 +128,8 @@ def test_numbers_and_pictures(photo):
     np.testing.assert_array_equal(denoised.pixels, in_bytes[cut])
     np.testing.assert_array_equal(clean.pixels, original[cut])
     assert noisy.pixels.min() == 0 and noisy.pixels.max() == 255  # clipped to be shown, and only for that
-    assert contestant.told == [(pytest.approx(25 / 255, rel=1e-6), None, "set/a.png/draw-0")]
+    told = Told("gaussian", pytest.approx((25 / 255,), rel=1e-6))
+    assert contestant.told == [(told, None, "set/a.png/draw-0")]
 
 
 def test_the_draw_counts(photo):
@@ -235,11 +237,11 @@ def test_images_at_the_same_time_stay_in_order(tmp_path):
     last_is_done = threading.Event()
 
     class Slow(Fake):
-        def estimate(self, noisy, sigma, tile, label=""):
+        def estimate(self, noisy, told, tile, label=""):
             if "c.png" in label:
                 last_is_done.set()
             assert last_is_done.wait(10)
-            return super().estimate(noisy, sigma, tile, label)
+            return super().estimate(noisy, told, tile, label)
 
     done = []
     rows = rows_of(tmp_path, [Slow("run", "bm3d", workers=3, notes=("slow",))], done=lambda: done.append(1))
@@ -251,7 +253,7 @@ def test_images_at_the_same_time_stay_in_order(tmp_path):
 
 def test_others_are_stopped_after_a_failure(photo, tmp_path):
     class Broken(Fake):
-        def estimate(self, noisy, sigma, tile, label=""):
+        def estimate(self, noisy, told, tile, label=""):
             raise ValueError("broken.")
 
     contestant = Broken("run", "bm3d", workers=2)

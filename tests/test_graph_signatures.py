@@ -144,10 +144,12 @@ def test_the_graph_says_what_stands_beside_it(server, folder, denoiser):
     description = json.loads(text)
     noise, scale = denoiser.noise, denoiser.scale
     assert description["channels"] == denoiser.channels
+    low, high = noise.low * scale, noise.high * scale
     assert description["noise"] == {
         "kind": "gaussian",
-        "sigma_low": noise.low * scale,
-        "sigma_high": noise.high * scale,
+        "parameters": [{"name": "sigma", "unit": "intensity", "low": low, "high": high}],
+        "sigma_low": low,
+        "sigma_high": high,
     }
     assert description["method"] == denoiser.method.name
     assert description["factor"] == denoiser.factor

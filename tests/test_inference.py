@@ -48,13 +48,13 @@ def give_memory(monkeypatch, denoiser, *, pass_pixels):
 def record_passes(monkeypatch):
     """Collects the shapes of what is computed in one pass."""
     shapes = []
-    in_one_pass = engine.Inference._with_sigma
+    in_one_pass = engine.Inference._with_theta
 
-    def recorded(self, batch, sigma):
+    def recorded(self, batch, theta):
         shapes.append(batch.shape[:3])
-        return in_one_pass(self, batch, sigma)
+        return in_one_pass(self, batch, theta)
 
-    monkeypatch.setattr(engine.Inference, "_with_sigma", recorded)
+    monkeypatch.setattr(engine.Inference, "_with_theta", recorded)
     return shapes
 
 

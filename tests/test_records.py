@@ -16,6 +16,11 @@ from bsdenoise.evaluation import cases, contestants, metrics, records
 SPEC = "gaussian:25"
 
 
+def gaussian(sigma):
+    """What contestants are told, up to rounding."""
+    return cases.Told("gaussian", pytest.approx((sigma,)))
+
+
 @pytest.fixture
 def model(tiny_denoiser_path):
     path = tiny_denoiser_path(3)
@@ -96,8 +101,8 @@ class Constant:
     def check(self, case):
         pass
 
-    def estimate(self, noisy, sigma, tile, label=""):
-        self.calls.append((sigma, tile, label))
+    def estimate(self, noisy, told, tile, label=""):
+        self.calls.append((told, tile, label))
         return contestants.Estimate(np.full_like(noisy, 0.5), **self.says)
 
 
@@ -127,14 +132,14 @@ def test_what_a_contestant_says_is_kept(items):
     assert (first.seconds, first.sigma_used) == (9.0, 0.2)
     assert first.sure_psnr == pytest.approx(40.0)  # a peak ten times as high
     assert lines == ["look"]
-    assert contestant.calls[0] == (pytest.approx(25 / 255), 64, "set/a.png/draw-0")
+    assert contestant.calls[0] == (gaussian(25 / 255), 64, "set/a.png/draw-0")
 
 
 @pytest.mark.parametrize(
     "protocol, told",
     [
-        (records.Protocol(SPEC), pytest.approx(25 / 255)),
-        (records.Protocol(SPEC, sigma="51"), pytest.approx(0.2)),
+        (records.Protocol(SPEC), gaussian(25 / 255)),
+        (records.Protocol(SPEC, sigma="51"), gaussian(0.2)),
         (records.Protocol(SPEC, own_sigma=True), None),
     ],
     ids=["added", "another", "own"],
@@ -152,7 +157,7 @@ class Simultaneous(Constant):
         super().__init__(workers=2)
         self.barrier, self.second_done, self.fails = threading.Barrier(2, timeout=20), threading.Event(), fails
 
-    def estimate(self, noisy, sigma, tile, label=""):
+    def estimate(self, noisy, told, tile, label=""):
         self.barrier.wait()  # passes only if two are here
         if label == "set/a.png/draw-0":
             self.second_done.wait(20)
@@ -160,7 +165,7 @@ class Simultaneous(Constant):
             self.second_done.set()
         if label in self.fails:
             raise ValueError(f"no {label}")
-        return super().estimate(noisy, sigma, tile, label)
+        return super().estimate(noisy, told, tile, label)
 
 
 def test_several_at_the_same_time_stay_in_order(items):
@@ -183,11 +188,11 @@ def test_others_are_stopped_when_nobody_wants_the_rest(items):
             super().__init__()
             self.is_stopped = threading.Event()
 
-        def estimate(self, noisy, sigma, tile, label=""):
+        def estimate(self, noisy, told, tile, label=""):
             if len(self.calls) == 2:
                 self.is_stopped.wait(20)
                 raise OSError("stopped")
-            return super().estimate(noisy, sigma, tile, label)
+            return super().estimate(noisy, told, tile, label)
 
         def stop(self):
             self.is_stopped.set()

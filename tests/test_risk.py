@@ -28,9 +28,13 @@ def scene(seed=0, clip=False, shape=(2, 120, 140, 1)):
     return clean, (np.clip(noisy, 0, 1) if clip else noisy).astype("float32")
 
 
+def variances(noisy, sigma=SIGMA):
+    return np.full((len(noisy), 1, 1, 1), sigma**2)
+
+
 def estimates(noisy, clean, error, sigma=SIGMA):
     maps = [array.astype("float32") for array in shrunk(noisy, clean, error)]
-    return estimate_psnr(maps[0], noisy, *maps[1:], np.full(len(noisy), sigma)), maps[0]
+    return estimate_psnr(maps[0], noisy, *maps[1:], variances(noisy, sigma)), maps[0]
 
 
 def true_psnr(denoised, clean, where=slice(None)):
@@ -75,12 +79,12 @@ def test_small_images_know_too_little():
 def test_pixels_without_a_measurement_do_not_count():
     clean, noisy = scene()
     maps = [array.astype("float32") for array in shrunk(noisy, clean, 0.05)]
-    expected = estimate_psnr(*(part[:, :, 70:] for part in (maps[0], noisy, *maps[1:])), np.full(2, SIGMA))
+    expected = estimate_psnr(*(part[:, :, 70:] for part in (maps[0], noisy, *maps[1:])), variances(noisy))
     counts = np.ones(noisy.shape, bool)
     counts[:, :, :70] = False
     spoiled = noisy.copy()
     spoiled[:, :, :70] = 1e6
-    found = estimate_psnr(maps[0], spoiled, *maps[1:], np.full(2, SIGMA), counts)
+    found = estimate_psnr(maps[0], spoiled, *maps[1:], variances(noisy), counts)
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
@@ -89,20 +93,20 @@ def test_keras_computes_the_same(clip):
     clean, noisy = scene(clip=clip)
     found, _ = estimates(noisy, clean, 0.05)
     maps = [array.astype("float32") for array in shrunk(noisy, clean, 0.05)]
-    sigma = np.full(2, SIGMA, "float32")
+    variance = variances(noisy).astype("float32")
     limits = sure.clip_limits(ops, noisy)
     assert np.isfinite(np.asarray(limits[0])).all() == clip
-    means = sure.means(ops, maps[0], noisy, *maps[1:], sigma, limits)
-    np.testing.assert_allclose(sure.psnr(ops, *means, sigma, noisy[0].size), found, atol=1e-3)
+    means = sure.means(ops, maps[0], noisy, *maps[1:], variance, limits)
+    np.testing.assert_allclose(sure.psnr(ops, *means, variance[:, 0, 0, 0], noisy[0].size), found, atol=1e-3)
 
 
 def test_squared_errors_compare_even_below_zero():
     clean, noisy = scene()
-    sigma = np.full(2, 1.2 * SIGMA)
+    variance = variances(noisy, 1.2 * SIGMA)
     errors = []
     for error in (0.02, 0.05):
         maps = shrunk(noisy, clean, error)
-        means = sure.means(np, maps[0], noisy, *maps[1:], sigma, sure.clip_limits(np, noisy))
+        means = sure.means(np, maps[0], noisy, *maps[1:], variance, sure.clip_limits(np, noisy))
         errors.append(sure.squared_error(np, *means[:2]))
     assert (errors[0] < 0).all() and (errors[0] < errors[1]).all()
     assert np.isnan(sure.squared_error(np, np.zeros(1), np.zeros(1))).all()

@@ -54,7 +54,7 @@ def test_the_error_ranks_models_as_the_truth_does(camera, factor, tmp_path, monk
 
         def moments_of(example, spread=spread, found=found):
             truth = truths[len(found)]
-            mean, variance = ndimage.gaussian_filter(truth, (1.5, 1.5, 0)), float(example.sigma) ** 2
+            mean, variance = ndimage.gaussian_filter(truth, (1.5, 1.5, 0)), float(example.theta[0]) ** 2
             gain = variance / (variance + (spread * 0.03) ** 2)
             denoised = example.noisy - gain * (example.noisy - mean)
             found.append((np.mean((denoised - truth) ** 2), denoised - example.noisy, variance, 1 - gain))
@@ -159,7 +159,7 @@ def test_an_error_below_zero_is_withheld_and_still_compares(tmp_path, capsys, mo
 )
 def test_a_psnr_that_cannot_be_believed_is_none(mean, spread, expected):
     term = mean + spread * np.resize([-1.0, 1.0], 1000)
-    found = validation._psnr(SURE, [term, term], 0.1)
+    found = validation._psnr(SURE, [term, term], 0.1**2)
     assert found == (None if expected is None else pytest.approx(expected))
 
 

@@ -34,7 +34,7 @@ def test_forgotten_corrupt_is_noticed(config, capsys):
         ({"source": "missing"}, "missing: no such file or folder"),
         ({"noise": "gauss:25"}, "noise SPEC reads"),
         ({"noise": "gaussian:300"}, "sigma of 300, and the images span only 255 .from 0 to 255"),
-        ({"noise": "gaussian:300/255"}, "0 < sigma <= 1"),
+        ({"noise": "gaussian:300/255"}, "has a sigma of 300, and the images span only 255"),
         ({"noise": "gaussian:50-5"}, "lower end first. Received: 0.196"),
         ({"min_side": 0}, "--min-side must be at least 1"),
         ({"max_side": 15}, "--max-side must be at least the side of a crop"),

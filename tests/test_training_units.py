@@ -137,7 +137,7 @@ def test_noisy_stack_to_denoised_stack(tmp_path, exported, kind, capsys):
     outcome = train(config)
     facts = json.loads((config.out / "config.json").read_text())["facts"]
     assert facts["fractional"] == (full_scale > 1)
-    assert facts["sigma"][0] * full_scale == pytest.approx(sigma)
+    assert facts["noise"]["sigma"][0] * full_scale == pytest.approx(sigma)
     assert facts["estimated_sigma"] * full_scale == pytest.approx(sigma, rel=0.1)
     spread = np.percentile(noisy, 99.9) - np.percentile(noisy, 0.1)
     assert facts["scale"] * full_scale == pytest.approx(spread, rel=0.05)
@@ -178,7 +178,8 @@ def test_noise_is_a_fraction_of_the_scale(tmp_path, dtype, spec, sigmas):
     assert (data.scale == 1.0) == (dtype == "uint8")
     in_files = [level * data.scale * sample.full_scale for level in (data.noise.low, data.noise.high)]
     assert in_files == pytest.approx(sigmas, rel=1e-6)
-    assert preparation.facts(data, sample)["sigma"] == pytest.approx(np.array(sigmas) / sample.full_scale, rel=1e-6)
+    told = preparation.facts(data, sample)["noise"]
+    assert told == {"sigma": pytest.approx(np.array(sigmas) / sample.full_scale, rel=1e-6)}
 
 
 def test_eight_bits_have_exactly_the_old_sigma(tmp_path):
@@ -214,7 +215,7 @@ def test_forgotten_corrupt_is_noticed_in_any_units(tmp_path, capsys, dtype, fact
     preparation.open_data(_config(tmp_path / "stack.npy", tmp_path, noise=f"gaussian:{100 * factor:g}"))
     output = capsys.readouterr().out
     assert (f"says {100 * factor:.3g}. If they are clean, add --corrupt fresh" in output) == is_clean
-    assert f"sigma is {100 * factor:.4g} (all in the files' own units)" in output
+    assert f"sigma {100 * factor:.4g} (all in the files' own units)" in output
 
 
 def test_a_run_that_goes_on_keeps_its_range(tmp_path, exported, capsys):

@@ -25,7 +25,7 @@ def test_validation_equals_a_twin(config):
     validated = Validation(state.denoiser, data, 16, 30)()
     values, moments = validated.values, validated.moments
     crop = data.validation_crop(int(data.held_out[0]), 30)
-    noisy, sigma, clean = crop.noisy(0), crop.sigma, crop.clean
+    noisy, sigma, clean = crop.noisy(0), crop.theta[0], crop.clean
     result = state.denoiser.posterior(noisy, sigma=float(sigma))
     np.testing.assert_allclose(moments[0], result.denoised, atol=1e-5)
     assert values["psnr"] == pytest.approx(-10 * np.log10(np.mean((result.denoised - clean) ** 2)), abs=1e-3)
@@ -46,7 +46,7 @@ def test_validation_of_point_estimates_equals_a_twin(config, name):
     values, moments = validated.values, validated.moments
     crop = data.validation_crop(int(data.held_out[0]), 30)
     shown, target = data.method.example(crop)
-    noisy, clean, variance = crop.noisy(0), crop.clean, float(crop.sigma) ** 2
+    noisy, clean, variance = crop.noisy(0), crop.clean, float(crop.theta[0]) ** 2
     denoised = state.denoiser.denoise(noisy)
     (only,) = moments
     np.testing.assert_allclose(only, denoised, atol=1e-5)
@@ -108,9 +108,9 @@ def test_pixels_that_were_not_measured_do_not_count(config, tmp_path):
     measured = ~np.isnan(crop.clean).any(axis=-1)
     assert measured.sum() == 48 * 40 - 500
     noisy = missing.filled(crop.noisy(0)) * data.scale + data.offset
-    result = state.denoiser.posterior(noisy, sigma=float(crop.sigma) * data.scale)
+    result = state.denoiser.posterior(noisy, sigma=float(crop.theta[0]) * data.scale)
     denoised, mean = ((one - data.offset) / data.scale for one in (result.denoised, result.mean))
     assert values["psnr"] == pytest.approx(-10 * np.log10(np.mean((denoised - crop.clean)[measured] ** 2)), abs=2e-2)
-    expected = -10 * np.log10(np.mean((mean - crop.noisy(0))[measured] ** 2) - crop.sigma**2)
+    expected = -10 * np.log10(np.mean((mean - crop.noisy(0))[measured] ** 2) - crop.theta[0] ** 2)
     assert values["sure_psnr_mean"] == pytest.approx(expected, abs=2e-2)
     assert np.isfinite(values["loss"])

@@ -148,9 +148,11 @@ class Model:
         """Denoise; says as much beyond that as the method can."""
         denoiser, method = self.denoiser, self.denoiser.method
         options = {"tile": tile, "tta": self._tta}
-        if not (method.has_posterior or method.is_blind):
-            return Estimate(denoiser.denoise(noisy, **options))
         model = denoiser.noise
+        if not (method.has_posterior or method.is_blind):
+            # It has no use for the noise, and refuses what makes no sense all the same.
+            unused = told.theta if told is not None and told.kind == model.kind else None
+            return Estimate(denoiser.denoise(noisy, noise=unused, **options))
         if told is not None and told.kind != model.kind:
             raise ValueError(f"the noise is {told.kind}, and the model {self.name} knows {model.kind} noise.")
         if told is None:
@@ -162,7 +164,7 @@ class Model:
             post = denoiser.posterior(noisy, noise=theta, **options)
             result = Estimate(post.denoised, post.mean, post.std, float(post.estimated_psnr), used)
         else:
-            denoised = denoiser.denoise(noisy, **options)
+            denoised = denoiser.denoise(noisy, noise=theta, **options)
             result = Estimate(denoised, denoised, None, self._stein_psnr(denoised, noisy, theta), used)
         was_estimated = told is None and not model.is_known
         return result._replace(estimated_psnr=None) if was_estimated else result
