@@ -171,30 +171,34 @@ def test_derivative_of_the_inverse():
 # --- estimates -----------------------------------------------------------------------------------------------------
 
 
+def curve(theta):
+    """The variance at some levels, which is what matters: gain, σ and pedestal may trade places."""
+    levels = np.array([0.2, 0.5, 0.8])[None, None, :, None]
+    return noise.PoissonGaussianNoise((1, 1)).variance(levels, np.asarray(theta)[None]).squeeze()
+
+
+def estimated(noisy, counts=None):
+    return np.asarray(noise.estimate_poisson_gaussian(noisy[None], counts))[0]
+
+
 @pytest.mark.parametrize("theta", [(0.02, 0.0, 0.0), (0.05, 0.02, 0.0), (0.01, 0.0, 0.03), (0.0, 0.1, 0.0)], ids=str)
 @pytest.mark.parametrize("name", ["astronaut", "camera"])
 def test_the_noise_curve_of_photographs_is_found(name, theta):
-    """The curve, which is what matters: gain, σ and pedestal may trade places."""
     noisy = anscombe.detector_noise(photograph(name), np.float32(theta), np.random.default_rng(0))
-    found = np.asarray(noise.estimate_poisson_gaussian(noisy[None]))
-    levels = np.array([0.2, 0.5, 0.8])[None, None, :, None]
-    variance, expected = (
-        noise.PoissonGaussianNoise((1, 1)).variance(levels, one) for one in (found, np.array([theta]))
-    )
-    np.testing.assert_allclose(variance.squeeze(), expected.squeeze(), rtol=0.12)
+    np.testing.assert_allclose(curve(estimated(noisy)), curve(theta), rtol=0.15)
 
 
 def test_clipped_pixels_and_gaps_do_not_count():
     clean = np.tile(np.linspace(0, 1, 256, dtype=np.float32)[None, :, None], (256, 1, 1))
     noisy = anscombe.detector_noise(clean, np.float32([0.02, 0.05, 0]), np.random.default_rng(0))
-    plain = np.asarray(noise.estimate_poisson_gaussian(noisy[None]))[0]
-    clipped = np.asarray(noise.estimate_poisson_gaussian(noisy[None].clip(0.2, 0.8)))[0]
-    np.testing.assert_allclose(plain, [0.02, 0.05, 0], atol=0.005)
-    np.testing.assert_allclose(clipped[:2], plain[:2], rtol=0.25)
+    np.testing.assert_allclose(estimated(noisy), [0.02, 0.05, 0], atol=0.005)
+    clipped = noisy.clip(0, 0.9)
+    assert (np.mean(clipped == 0) > 0.02) and (np.mean(clipped == clipped.max()) > 0.08)
+    np.testing.assert_allclose(curve(estimated(clipped)), curve([0.02, 0.05, 0]), rtol=0.12)
     counts = np.ones((1, 256, 256, 1), bool)
     counts[:, 100:140] = False
-    spoilt = np.where(counts, noisy[None], 7.0).astype("float32")
-    np.testing.assert_allclose(np.asarray(noise.estimate_poisson_gaussian(spoilt, counts))[0], plain, atol=0.004)
+    spoilt = np.where(counts[0], noisy, 7.0).astype("float32")
+    np.testing.assert_allclose(estimated(spoilt, counts), estimated(noisy), atol=0.004)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 200, 3), (1, 10, 10, 1), (1, 17, 31, 2)], ids=str)
@@ -224,7 +228,8 @@ def test_white_noise_stays_white(name, sigma):
 def test_noise_of_photons_is_seen(name, photons):
     noisy = anscombe.detector_noise(photograph(name), np.float32([1 / photons, 0, 0]), np.random.default_rng(0))
     found = np.asarray(STABILIZED.estimate(noisy[None]))[0]
-    assert found[0] == pytest.approx(1 / photons, rel=0.2)
+    assert found[0] > 0
+    np.testing.assert_allclose(curve(found)[1:], curve([1 / photons, 0, 0])[1:], rtol=0.2)
 
 
 # --- models for white noise, stabilized ----------------------------------------------------------------------------
