@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from benchmarks.machine import describe
 from bsdenoise import Denoiser, images
-from bsdenoise.atomic import replaced
+from bsdenoise.atomic import replacing
 from bsdenoise.noise import StabilizedNoise
 from bsdenoise.noise.anscombe import Stabilized
 
@@ -43,7 +43,7 @@ def main(argv=None) -> None:
         text += f"{measured_photographs(config.photographs, white)}\n"
     print(text)
     if config.out:
-        with replaced(config.out) as path:
+        with replacing(config.out) as path:
             path.write_text(text)
 
 
