@@ -65,7 +65,7 @@ def measured_pairs(folder: Path, white: Denoiser) -> str:
 def others(noisy: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Denoise with BM3D and non-local means what the transform makes of an image; NaN without BM3D's package."""
     fit = Stabilized(*(np.asarray(part) for part in StabilizedNoise(5 / 255, 50 / 255).fit(noisy[None], theta[None])))
-    shown, sigma = fit.applied(noisy[None])[0, ..., 0], float(fit.scale[0])
+    shown, sigma = fit.applied(noisy[None])[0, ..., 0], float(fit.scale[0] * fit.sigma[0])
     means = denoise_nl_means(shown, h=0.8 * sigma, sigma=sigma, patch_size=5, patch_distance=6)
     try:
         import bm3d

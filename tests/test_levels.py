@@ -27,7 +27,7 @@ def test_read(spec, full_scale, expected):
     assert (*declared.least, *declared.greatest) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("spec", ["", "25", "gaussian:", "gaussian:-5", "gaussian:5-10-20", "poisson:30"])
+@pytest.mark.parametrize("spec", ["", "25", "gaussian:", "gaussian:-5", "gaussian:5-10-20", "poison:30"])
 def test_unreadable_range(spec):
     with pytest.raises(ValueError, match=r"A noise SPEC reads gaussian:25 .* Received: '"):
         noise.read(spec, 255)

@@ -44,7 +44,7 @@ def test_parse(spec, full_scale, low, high):
 @pytest.mark.parametrize(
     "spec",
     ["", "25", "gaussian", "gaussian:", "gaussian:-5", "gaussian:5-", "gaussian:a", "gaussian:5-10-20", "gaussian:25/",
-     "gaussian:25/255/255", "gaussian:5/255-50/255", "gauss:25", "poisson:30", "gaussian:nan", "gaussian:inf",
+     "gaussian:25/255/255", "gaussian:5/255-50/255", "gauss:25", "poison:30", "gaussian:nan", "gaussian:inf",
      "gaussian:.", "gaussian:25 50", "gaussian:0x10"],
 )  # fmt: skip
 def test_unreadable_spec(spec):

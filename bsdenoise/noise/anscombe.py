@@ -6,7 +6,7 @@ What is denoised there is not undone by the inverse of f, which would be biased,
 (Mäkitalo and Foi 2013), in its closed form.
 
 Here f is taken less f(pedestal), and multiplied out: t(z) = 2 (z − pedestal) / (√(gain (z − pedestal) + c) + √c), and
-nothing divides by the gain. So it holds for white noise too, where t = (z − pedestal) / σ.
+nothing divides by the gain: where it is 0, t = (z − pedestal) / σ.
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ ROOT = 1.5**0.5  # √(3/2)
 # not. Photons of microscopes have at least 260, and 1.0 to 1.5; most photographs with texture enough to look like them
 # have 2 to 20 for the latter (benchmarks/real_noise.md counts them).
 MIN_DEPENDENCE, MAX_GROWTH = 6.0, 1.7
+MIN_VALUES = 2**13  # of an image: fewer tell no curve
 MIN_VARIANCE = 1e-12
 
 
@@ -31,14 +32,16 @@ class Stabilized(NamedTuple):
     """How images are shown to a network that knows white noise: (t(z) − offset) · scale.
 
     Attributes:
-        theta: Gain, σ and pedestal, (B, 3).
+        theta: Gain, σ and pedestal of the transform, (B, 3); of white noise 0, 1 and 0, so that t(z) = z.
         offset: Of t, (B,).
-        scale: Standard deviation of the noise as it is shown, (B,), as that of t is 1.
+        scale: Factor, (B,).
+        sigma: Standard deviation of the noise of t, (B,): 1 but for white noise.
     """
 
     theta: Any
     offset: Any
     scale: Any
+    sigma: Any
 
     def applied(self, image):
         """Return images (B, H, W, C) as they are shown."""
@@ -58,12 +61,12 @@ class Stabilized(NamedTuple):
     def shown_theta(self, theta, xp):
         """Return σ of images as they are shown, and 1 where their noise is white, (B, 2)."""
         is_white = xp.where(self.theta[:, 0] > 0.0, 0.0 * self.scale, 0.0 * self.scale + 1.0)
-        return xp.stack([self.scale, is_white], axis=-1)
+        return xp.stack([self.sigma * self.scale, is_white], axis=-1)
 
     def true_theta(self, shown_theta, xp):
         """Return the noise parameters, (B, 3); where it is white, σ is that of what is shown."""
         gain, sigma, pedestal = (self.theta[:, index] for index in range(len(PARAMETERS)))
-        shown = shown_theta[:, 0] / self.scale * sigma
+        shown = shown_theta[:, 0] / self.scale
         return xp.stack([gain, xp.where(gain > 0.0, sigma, shown), pedestal], axis=-1)
 
 
@@ -81,6 +84,7 @@ class StabilizedNoise(NoiseModel):
     """
 
     kind = "stabilized"
+    is_declared = False
     parameters = PARAMETERS
     is_known = False
     low: float
@@ -103,8 +107,8 @@ class StabilizedNoise(NoiseModel):
 
     @classmethod
     def read(cls, text, full_scale):
-        """Refuse: it is no noise to train for."""
-        raise ValueError("Noise of detectors is declared as poisson-gaussian:… or poisson:….")
+        """Read nothing: it is no noise of images."""
+        raise NotImplementedError
 
     @classmethod
     def from_range(cls, least, greatest):
@@ -128,7 +132,9 @@ class StabilizedNoise(NoiseModel):
             ops.maximum(_line(end, theta, ops), MIN_VARIANCE) for end in (low, 0.5 * (low + high), high)
         )
         coarse = estimate_poisson_gaussian(image[:, ::2, ::2], None if counts is None else counts[:, ::2, ::2])
-        grows = bright > MIN_DEPENDENCE * dark
+        height, width, channels = ops.shape(image)[1:]
+        is_large = height * width * channels >= MIN_VALUES
+        grows = ops.logical_and(bright > MIN_DEPENDENCE * dark, is_large)
         for end, fine in ((0.5 * (low + high), middle), (high, bright)):
             grows = ops.logical_and(grows, _line(end, coarse, ops) < MAX_GROWTH * fine)
         sigma = self.white.estimate(image, counts)
@@ -155,14 +161,14 @@ class StabilizedNoise(NoiseModel):
         theta = ops.convert_to_tensor(theta, "float32")
         is_white = theta[:, 0] == 0.0
         white = intensity_fit.fit(noisy, theta[:, 1], self.low, self.high)
-        # Of t, which is z / σ for white noise: (z − offset) · gain = (t − offset / σ) · σ gain.
-        sigma = ops.maximum(theta[:, 1], 1e-6)
-        low, high, _ = intensity_fit.extent(_transformed(noisy, theta))
+        plain = ops.where(is_white[:, None], ops.convert_to_tensor([[0.0, 1.0, 0.0]], "float32"), theta)
+        low, high, _ = intensity_fit.extent(_transformed(noisy, plain))
         spanning = ops.minimum(1.0 / ops.maximum(high - low, 1e-6), self.high)
         return Stabilized(
-            ops.where(is_white[:, None], ops.stack([theta[:, 0], sigma, 0.0 * sigma], axis=-1), theta),
-            ops.where(is_white, white.offset / sigma, low),
-            ops.where(is_white, white.gain * sigma, spanning),
+            plain,
+            ops.where(is_white, white.offset, low),
+            ops.where(is_white, white.gain, spanning),
+            ops.where(is_white, theta[:, 1], 1.0),
         )
 
     def found(self, theta):

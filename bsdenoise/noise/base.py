@@ -22,7 +22,7 @@ from bsdenoise.likelihood import sure
 INTENSITY = "intensity"  # a difference of pixel values, such as a standard deviation, or the gain of a photo-electron
 LEVEL = "level"  # a pixel value
 FRACTION = "fraction"  # the same in all units
-SIGMA = "sigma"
+SIGMA, GAIN = "sigma", "gain"  # parameters that have a meaning for others than their own model
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,11 @@ class NoiseModel(abc.ABC):
         parameters: The parameters θ, P of them.
         least: Least parameters of the training, P numbers, with intensities as fractions of full scale.
         greatest: Greatest parameters; equal to `least` where they are known.
+        is_declared: Whether it is noise that images may be said to have, in a SPEC.
     """
 
     kind: ClassVar[str]
+    is_declared: ClassVar[bool] = True
     # Fields or properties of a subclass.
     parameters: Any
     least: Any

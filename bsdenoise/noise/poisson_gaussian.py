@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bsdenoise.noise.base import LEVEL, SIGMA, Declared, GaussianObservation, Parameter, per_pixel
+from bsdenoise.noise.base import GAIN, LEVEL, SIGMA, Declared, GaussianObservation, Parameter, per_pixel
 from bsdenoise.noise.spec import NUMBER
 
-PARAMETERS = (Parameter("gain"), Parameter(SIGMA), Parameter("pedestal", LEVEL, -16.0, 16.0))
+PARAMETERS = (Parameter(GAIN), Parameter(SIGMA), Parameter("pedestal", LEVEL, -16.0, 16.0))
 READS = (
     "A poisson-gaussian SPEC reads poisson-gaussian:gain=8.9,sigma=3,pedestal=6.5, each a number or a range such as "
     "gain=2-18, in the files' own units, or all of them as fractions of full scale with /255 behind the last. Gain is "

@@ -71,10 +71,13 @@ def read(spec: str, full_scale: float) -> Declared:
     """
     kind, colon, text = spec.strip().partition(":")
     if not colon or kind not in _KINDS and not metadata.entry_points(group=ENTRY_POINTS, name=kind):
-        others = [known for known in _KINDS if known != GaussianNoise.kind]
+        others = [known for known, model in _KINDS.items() if model.is_declared and model is not GaussianNoise]
         more = f" Other kinds: {', '.join(others)}." if others else ""
         raise ValueError(f"{SPEC_READS}{more} Received: {spec!r}.")
-    return get(kind).read(text, full_scale)
+    model = get(kind)
+    if not model.is_declared:
+        raise ValueError(f"{kind} noise is no noise of images. Received: {spec!r}.")
+    return model.read(text, full_scale)
 
 
 def parse(spec: str, full_scale: float) -> NoiseModel:

@@ -12,7 +12,7 @@ import numpy as np
 from bsdenoise import images
 from bsdenoise.images import results
 from bsdenoise.images.filled_files import FilledFile, Gaps
-from bsdenoise.noise.base import SIGMA, Parameter
+from bsdenoise.noise.base import GAIN, SIGMA, Parameter
 from bsdenoise.pipeline import file_plan
 from bsdenoise.pipeline.float_units import Units
 
@@ -144,9 +144,12 @@ class Task:
     def ranges(self, thetas: Sequence[np.ndarray]) -> dict[str, str]:
         """Write the range of each noise parameter in the units of the file, which is how flags take them."""
         ranges = {}
-        for parameter, values in zip(self.parameters, np.transpose(thetas), strict=True):
-            if not values.any() and parameter.name != SIGMA:
-                continue  # there is none of it
+        columns = {one.name: values for one, values in zip(self.parameters, np.transpose(thetas), strict=True)}
+        is_white = GAIN in columns and not columns[GAIN].any()
+        for parameter in self.parameters:
+            values = columns[parameter.name]
+            if is_white and parameter.name != SIGMA:
+                continue  # of white noise, there is nothing else to say
             ends = (parameter.restored(value, 0.0, self.full_scale) for value in (values.min(), values.max()))
             low, high = (self._in_words(end) for end in ends)
             ranges[parameter.name] = low if low == high else f"{low} to {high}"

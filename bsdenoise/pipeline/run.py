@@ -10,7 +10,7 @@ from bsdenoise import presets
 from bsdenoise.config import DenoiseConfig, flags
 from bsdenoise.images import missing
 from bsdenoise.images.masks import Masks
-from bsdenoise.noise.base import SIGMA
+from bsdenoise.noise.base import GAIN, SIGMA
 from bsdenoise.parallel import in_order
 from bsdenoise.pipeline import file_plan, local_files, served_files
 from bsdenoise.pipeline.denoising_model import Model
@@ -267,8 +267,8 @@ class _Reporter(Watcher):
             }
             for theta in task.thetas
         )
-        is_white = all(value == 0.0 for found in noise for name, value in found.items() if name != SIGMA)
-        sigmas = tuple(found[SIGMA] for found in noise) if is_white and noise and SIGMA in noise[0] else ()
+        is_white = all(SIGMA in found and not found.get(GAIN) for found in noise)
+        sigmas = tuple(found[SIGMA] for found in noise) if is_white else ()
         job = task.job
         self.files.append(
             DenoisedFile(job.source, job.target, job.std_target, sigmas, noise, tuple(task.lines), task.error)
