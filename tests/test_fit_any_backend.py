@@ -108,9 +108,9 @@ def saved_arrays(run):
 
 @pytest.fixture(scope="module")
 def whole_run(folder):
-    """A run of 100 steps in one go."""
+    """A run of 60 steps in one go."""
     printed, denoised = train(
-        folder, "whole", "rgb", "--noise", "gaussian:25", "--steps", "100", "--log-every", "20", "--ema", "0.9"
+        folder, "whole", "rgb", "--noise", "gaussian:25", "--steps", "60", "--log-every", "12", "--ema", "0.9"
     )
     return folder / "whole", printed, denoised
 
@@ -119,9 +119,9 @@ def test_loss_falls_and_is_logged(whole_run):
     run, printed, _ = whole_run
     state = json.loads((run / "state.json").read_text())
     history = state["history"]
-    assert [line["step"] for line in history] == [20, 40, 60, 80, 100]
+    assert [line["step"] for line in history] == [12, 24, 36, 48, 60]
     assert history[-1]["loss"] < history[0]["loss"] - 1.0
-    assert "step 100/100  loss" in printed and "images/s" in printed and "finished" in printed
+    assert "step 60/60  loss" in printed and "images/s" in printed and "finished" in printed
 
 
 def test_denoiser_loads_into_tensorflow_and_gives_the_same(whole_run, folder):
@@ -149,14 +149,14 @@ def test_denoiser_holds_the_average_not_the_last_weights(whole_run):
 
 def test_continued_run_equals_uninterrupted_run_bit_for_bit(whole_run, folder):
     whole, _, denoised = whole_run
-    arguments = ["--noise", "gaussian:25", "--steps", "100", "--ema", "0.9", "--log-every", "7"]
-    printed, _ = train(folder, "parts", "rgb", *arguments, "--call-steps", "45")
+    arguments = ["--noise", "gaussian:25", "--steps", "60", "--ema", "0.9", "--log-every", "7"]
+    printed, _ = train(folder, "parts", "rgb", *arguments, "--call-steps", "25")
     assert "not finished" in printed
     run = folder / "parts"
     orphan = run / "state-00000063-0.npz.part"  # what a call that was killed while saving leaves
     orphan.write_bytes(b"half a file")
     printed, denoised_in_parts = train(folder, "parts", "rgb", *arguments)
-    assert "goes on from step 45" in printed and "finished" in printed
+    assert "goes on from step 25" in printed and "finished" in printed
     assert not orphan.exists()
     names, arrays = saved_arrays(run)
     expected_names, expected = saved_arrays(whole)
@@ -169,7 +169,7 @@ def test_continued_run_equals_uninterrupted_run_bit_for_bit(whole_run, folder):
 def test_bfloat16_range_of_sigma_grey_precision_factor_and_muon(folder):
     options = ["--precision", "mixed_bfloat16", "--noise", "gaussian:5-50", "--factor", "precision", "--augment"]
     options += ["--optimizer", "muon"]
-    _, denoised = train(folder, "grey", "grey", *options, "--steps", "40", "--log-every", "10", "--ema", "0")
+    _, denoised = train(folder, "grey", "grey", *options, "--steps", "30", "--log-every", "6", "--ema", "0")
     history = json.loads((folder / "grey" / "state.json").read_text())["history"]
     assert history[-1]["loss"] < history[0]["loss"] - 0.2
     _, arrays = saved_arrays(folder / "grey")
@@ -189,7 +189,7 @@ def test_begins_with_the_weights_of_a_trained_model_and_says_so(whole_run, folde
     denoiser = keras.models.load_model(folder / "again" / "denoiser.keras")
     facts = denoiser.provenance
     assert (facts["crops"], facts["crop"], facts["images"], facts["backend"]) == (8, 32, 12, "jax")
-    assert facts["started_from"]["crops"] == 400 and facts["started_from"]["started_from"] is None
+    assert facts["started_from"]["crops"] == 240 and facts["started_from"]["started_from"] is None
 
 
 @pytest.mark.parametrize(
@@ -209,14 +209,14 @@ def test_a_model_of_another_kind_cannot_begin_it(whole_run, folder, monkeypatch,
     assert not (folder / "other").exists()
 
 
-def run_of(tmp_path, monkeypatch, *, width=8, part_bytes=None):
+def run_of(tmp_path, monkeypatch, *, width=8, depth=1, part_bytes=None):
     """A run in this process that has saved its untrained state."""
     if part_bytes:
         monkeypatch.setattr(example, "PART_BYTES", part_bytes)
-    argv = ["--images", "-", "--out", str(tmp_path / "run"), "--noise", "gaussian:25", "--depth", "5"]
+    argv = ["--images", "-", "--out", str(tmp_path / "run"), "--noise", "gaussian:25", "--depth", str(depth)]
     args = example.parse([*argv, "--width", str(width)])
     noise = GaussianNoise(0.1, 0.1)
-    networks = [bsdenoise.blind_spot_network(width=width, depth=5) for _ in range(2)]
+    networks = [bsdenoise.blind_spot_network(width=width, depth=depth) for _ in range(2)]
     training = example.NoisyTraining(networks[0], noise, "prior", seed=0)
     training.compile(keras.optimizers.Adam(use_ema=True))
     training.optimizer.build(training.trainable_variables)
@@ -224,7 +224,7 @@ def run_of(tmp_path, monkeypatch, *, width=8, part_bytes=None):
 
 
 def test_full_size_state_comes_in_files_under_16_mb(tmp_path, monkeypatch):
-    _, make = run_of(tmp_path, monkeypatch, width=48)
+    _, make = run_of(tmp_path, monkeypatch, width=48, depth=5)
     make().save()
     sizes = [path.stat().st_size for path in (tmp_path / "run").iterdir()]
     assert sum(sizes) > MAX_FILE_BYTES
@@ -232,7 +232,7 @@ def test_full_size_state_comes_in_files_under_16_mb(tmp_path, monkeypatch):
 
 
 def test_state_in_many_parts_is_restored(tmp_path, monkeypatch):
-    training, make = run_of(tmp_path, monkeypatch, part_bytes=100_000)
+    training, make = run_of(tmp_path, monkeypatch, part_bytes=20_000)
     make().save()
     before = training.get_weights()
     for variable in training.trainable_variables:
@@ -245,7 +245,7 @@ def test_state_in_many_parts_is_restored(tmp_path, monkeypatch):
 
 def test_other_arguments_are_refused(whole_run, folder, monkeypatch, capsys):
     argv = ["--images", str(folder / "rgb.npy"), "--out", str(whole_run[0]), "--noise", "gaussian:30", *SMALL]
-    monkeypatch.setattr(sys, "argv", ["fit_any_backend.py", *argv, "--steps", "100", "--ema", "0.9"])
+    monkeypatch.setattr(sys, "argv", ["fit_any_backend.py", *argv, "--steps", "60", "--ema", "0.9"])
     assert example.main() == 2
     assert "noise was 'gaussian:25', now 'gaussian:30'" in capsys.readouterr().err
 
@@ -298,7 +298,7 @@ def test_says_that_it_compiles_and_obeys_meanwhile(folder):
 def test_says_when_the_first_step_is_done(whole_run):
     _, printed, _ = whole_run
     lines = printed.splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("step 20/100"))
+    first = next(number for number, line in enumerate(lines) if line.startswith("step 12/60"))
     said = [number for number, line in enumerate(lines) if line.startswith("compiled in ")]
     assert len(said) == 1 and said[0] < first
     assert lines[0].startswith("compiling the step for jax")
