@@ -71,7 +71,7 @@ sys.exit(
     main(["presets"])
     or main(["denoise", "a.png", "--model", model])
     or main(["export", model, "--out", "exported"])
-    or main("train a.npy --out run --noise gaussian:25/255 --method n2c --width 4 --crop 32 --dry-run".split())
+    or main("train a.npy --out run --noise gaussian:25/255 --method n2c --corrupt fresh --crop 32 --dry-run".split())
 )
 """
 

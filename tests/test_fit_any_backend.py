@@ -108,9 +108,9 @@ def saved_arrays(run):
 
 @pytest.fixture(scope="module")
 def whole_run(folder):
-    """A run of 60 steps in one go."""
+    """A run of 100 steps in one go."""
     printed, denoised = train(
-        folder, "whole", "rgb", "--noise", "gaussian:25", "--steps", "60", "--log-every", "12", "--ema", "0.9"
+        folder, "whole", "rgb", "--noise", "gaussian:25", "--steps", "100", "--log-every", "20", "--ema", "0.9"
     )
     return folder / "whole", printed, denoised
 
@@ -119,9 +119,9 @@ def test_loss_falls_and_is_logged(whole_run):
     run, printed, _ = whole_run
     state = json.loads((run / "state.json").read_text())
     history = state["history"]
-    assert [line["step"] for line in history] == [12, 24, 36, 48, 60]
+    assert [line["step"] for line in history] == [20, 40, 60, 80, 100]
     assert history[-1]["loss"] < history[0]["loss"] - 1.0
-    assert "step 60/60  loss" in printed and "images/s" in printed and "finished" in printed
+    assert "step 100/100  loss" in printed and "images/s" in printed and "finished" in printed
 
 
 def test_denoiser_loads_into_tensorflow_and_gives_the_same(whole_run, folder):
@@ -149,14 +149,14 @@ def test_denoiser_holds_the_average_not_the_last_weights(whole_run):
 
 def test_continued_run_equals_uninterrupted_run_bit_for_bit(whole_run, folder):
     whole, _, denoised = whole_run
-    arguments = ["--noise", "gaussian:25", "--steps", "60", "--ema", "0.9", "--log-every", "7"]
-    printed, _ = train(folder, "parts", "rgb", *arguments, "--call-steps", "25")
+    arguments = ["--noise", "gaussian:25", "--steps", "100", "--ema", "0.9", "--log-every", "7"]
+    printed, _ = train(folder, "parts", "rgb", *arguments, "--call-steps", "45")
     assert "not finished" in printed
     run = folder / "parts"
     orphan = run / "state-00000063-0.npz.part"  # what a call that was killed while saving leaves
     orphan.write_bytes(b"half a file")
     printed, denoised_in_parts = train(folder, "parts", "rgb", *arguments)
-    assert "goes on from step 25" in printed and "finished" in printed
+    assert "goes on from step 45" in printed and "finished" in printed
     assert not orphan.exists()
     names, arrays = saved_arrays(run)
     expected_names, expected = saved_arrays(whole)
@@ -169,7 +169,7 @@ def test_continued_run_equals_uninterrupted_run_bit_for_bit(whole_run, folder):
 def test_bfloat16_range_of_sigma_grey_precision_factor_and_muon(folder):
     options = ["--precision", "mixed_bfloat16", "--noise", "gaussian:5-50", "--factor", "precision", "--augment"]
     options += ["--optimizer", "muon"]
-    _, denoised = train(folder, "grey", "grey", *options, "--steps", "30", "--log-every", "6", "--ema", "0")
+    _, denoised = train(folder, "grey", "grey", *options, "--steps", "40", "--log-every", "10", "--ema", "0")
     history = json.loads((folder / "grey" / "state.json").read_text())["history"]
     assert history[-1]["loss"] < history[0]["loss"] - 0.2
     _, arrays = saved_arrays(folder / "grey")
@@ -189,7 +189,7 @@ def test_begins_with_the_weights_of_a_trained_model_and_says_so(whole_run, folde
     denoiser = keras.models.load_model(folder / "again" / "denoiser.keras")
     facts = denoiser.provenance
     assert (facts["crops"], facts["crop"], facts["images"], facts["backend"]) == (8, 32, 12, "jax")
-    assert facts["started_from"]["crops"] == 240 and facts["started_from"]["started_from"] is None
+    assert facts["started_from"]["crops"] == 400 and facts["started_from"]["started_from"] is None
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_state_in_many_parts_is_restored(tmp_path, monkeypatch):
 
 def test_other_arguments_are_refused(whole_run, folder, monkeypatch, capsys):
     argv = ["--images", str(folder / "rgb.npy"), "--out", str(whole_run[0]), "--noise", "gaussian:30", *SMALL]
-    monkeypatch.setattr(sys, "argv", ["fit_any_backend.py", *argv, "--steps", "60", "--ema", "0.9"])
+    monkeypatch.setattr(sys, "argv", ["fit_any_backend.py", *argv, "--steps", "100", "--ema", "0.9"])
     assert example.main() == 2
     assert "noise was 'gaussian:25', now 'gaussian:30'" in capsys.readouterr().err
 
@@ -298,7 +298,7 @@ def test_says_that_it_compiles_and_obeys_meanwhile(folder):
 def test_says_when_the_first_step_is_done(whole_run):
     _, printed, _ = whole_run
     lines = printed.splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("step 12/60"))
+    first = next(number for number, line in enumerate(lines) if line.startswith("step 20/100"))
     said = [number for number, line in enumerate(lines) if line.startswith("compiled in ")]
     assert len(said) == 1 and said[0] < first
     assert lines[0].startswith("compiling the step for jax")
