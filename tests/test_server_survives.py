@@ -389,10 +389,10 @@ def test_of_33_requests_the_bad_one_alone_fails(server, good):
 # Versions and processes
 
 
-def publish(source, folder, version, ignore=None):
+def publish(source, folder, version):
     """As `bsdenoise export` does: written under another name, then renamed."""
     temporary = folder / f".{version}.tmp"
-    shutil.copytree(source, temporary, ignore=ignore)
+    shutil.copytree(source, temporary)
     temporary.rename(folder / str(version))
 
 
@@ -415,7 +415,7 @@ def test_versions_are_swapped_under_load_without_one_failed_request(server, mode
     with ThreadPoolExecutor(2) as pool:
         loads = [pool.submit(load) for _ in range(2)]
         try:
-            publish(exported, models, 2, ignore=shutil.ignore_patterns("assets.extra"))  # without warm-up
+            publish(exported, models, 2)
             wait_for(lambda: server.states().get(2, {}).get("state") == "AVAILABLE")
             shutil.rmtree(models / "2")  # back to the version before
             wait_for(lambda: server.states()[1]["state"] == "AVAILABLE" and server.states()[2]["state"] == "END")
