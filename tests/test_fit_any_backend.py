@@ -209,14 +209,14 @@ def test_a_model_of_another_kind_cannot_begin_it(whole_run, folder, monkeypatch,
     assert not (folder / "other").exists()
 
 
-def run_of(tmp_path, monkeypatch, *, width=8, part_bytes=None):
+def run_of(tmp_path, monkeypatch, *, width=8, depth=1, part_bytes=None):
     """A run in this process that has saved its untrained state."""
     if part_bytes:
         monkeypatch.setattr(example, "PART_BYTES", part_bytes)
-    argv = ["--images", "-", "--out", str(tmp_path / "run"), "--noise", "gaussian:25", "--depth", "5"]
+    argv = ["--images", "-", "--out", str(tmp_path / "run"), "--noise", "gaussian:25", "--depth", str(depth)]
     args = example.parse([*argv, "--width", str(width)])
     noise = GaussianNoise(0.1, 0.1)
-    networks = [bsdenoise.blind_spot_network(width=width, depth=5) for _ in range(2)]
+    networks = [bsdenoise.blind_spot_network(width=width, depth=depth) for _ in range(2)]
     training = example.NoisyTraining(networks[0], noise, "prior", seed=0)
     training.compile(keras.optimizers.Adam(use_ema=True))
     training.optimizer.build(training.trainable_variables)
@@ -224,7 +224,7 @@ def run_of(tmp_path, monkeypatch, *, width=8, part_bytes=None):
 
 
 def test_full_size_state_comes_in_files_under_16_mb(tmp_path, monkeypatch):
-    _, make = run_of(tmp_path, monkeypatch, width=48)
+    _, make = run_of(tmp_path, monkeypatch, width=48, depth=5)
     make().save()
     sizes = [path.stat().st_size for path in (tmp_path / "run").iterdir()]
     assert sum(sizes) > MAX_FILE_BYTES
@@ -232,7 +232,7 @@ def test_full_size_state_comes_in_files_under_16_mb(tmp_path, monkeypatch):
 
 
 def test_state_in_many_parts_is_restored(tmp_path, monkeypatch):
-    training, make = run_of(tmp_path, monkeypatch, part_bytes=100_000)
+    training, make = run_of(tmp_path, monkeypatch, part_bytes=20_000)
     make().save()
     before = training.get_weights()
     for variable in training.trainable_variables:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from bad_input import CASES, FILES, TABLE, chunk, png_by_hand, png_header
-from exported import Server, make_denoiser, noisy_pixels, pillow_file, png_file, strings
+from exported import Server, export_some, make_denoiser, noisy_pixels, pillow_file, png_file, strings
 
-from bsdenoise.export import export_saved_model
 from bsdenoise.export.graph import tiles
 from bsdenoise.noise import GaussianNoise
 
@@ -30,8 +29,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def grey_folder(tmp_path_factory):
-    denoiser = make_denoiser(1, GaussianNoise(25 / 255, 25 / 255), depth=2)
-    return export_saved_model(denoiser, tmp_path_factory.mktemp("grey") / "1")
+    denoiser = make_denoiser(1, GaussianNoise(25 / 255, 25 / 255))
+    return export_some(denoiser, tmp_path_factory.mktemp("grey") / "1", "encoded")
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +164,7 @@ def test_pixels_are_counted_beyond_32_bits(shape):
 def test_a_model_of_float_images_names_its_own_units(server, tmp_path):
     noise = GaussianNoise(0.1, 0.1)
     denoiser = make_denoiser(2, noise, offset=100.0, scale=4000.0, fractional=False)
-    folder = export_saved_model(denoiser, tmp_path / "1")
+    folder = export_some(denoiser, tmp_path / "1", "with_sigma", "posterior")
     image, sigma = np.full((1, 5, 7, 2), 600.0, "float32"), np.full(1, 300.0, "float32")
     assert server.call(folder, "with_sigma", image=image, sigma=sigma)
     assert server.call(folder, "with_sigma", image=image * 1e4, sigma=np.full(1, 4000.0, "float32"))

@@ -26,12 +26,12 @@ from bsdenoise.network import context
 from bsdenoise.noise import GaussianNoise
 
 TILE, OVERLAP, UNTILED = 32, 4, 1500
-EXACT_TILE, EXACT_OVERLAP = 92, 36  # the reach of a network of depth 2 is 35 pixels
+EXACT_TILE, EXACT_OVERLAP = 40, 16  # the reach of a network of depth 1 is 15 pixels
 SHAPES = {
-    "several both ways": (1, 71, 53),
-    "a batch": (3, 45, 38),
-    "one row of tiles": (2, 7, 230),
-    "a batch of images that need no tiles": (3, 37, 39),
+    "several both ways": (1, 57, 45),
+    "a batch": (2, 45, 38),
+    "one row of tiles": (2, 7, 190),
+    "a batch of images that need no tiles": (2, 37, 39),
     "just over the limit": (1, 39, 39),
 }
 ROUNDING = 5e-5  # `denoise` computes small images op by op, random weights make numbers of all sizes
@@ -102,8 +102,8 @@ def test_tiles_of_the_graph_equal_those_of_denoise(shape, server, folder, denois
 
 def test_files_of_several_sizes_in_tiles(server, folder, denoiser):
     files = [
-        png_file(noisy_pixels(3, (61, 45), np.uint16, 1)),
-        pillow_file(noisy_pixels(3, (39, 80), np.uint8, 2), "JPEG"),
+        png_file(noisy_pixels(3, (41, 45), np.uint16, 1)),
+        pillow_file(noisy_pixels(3, (33, 57), np.uint8, 2), "JPEG"),
         png_file(noisy_pixels(3, (9, 8), np.uint8, 3)),
     ]
     sigma = np.array([0.05, 0.1, 0.15], "float32")
@@ -122,10 +122,10 @@ def test_files_of_several_sizes_in_tiles(server, folder, denoiser):
 def test_tiles_with_enough_overlap_equal_one_pass(channels, options, server, tmp_path):
     """By default too: tiles of a given size, none for what fits into one, the overlap that hides them."""
     noise = RANGE if channels == 1 else GaussianNoise(0.1, 0.1)
-    denoiser = make_denoiser(channels, noise, depth=2, num_outputs=reference.num_outputs(channels, False), **options)
+    denoiser = make_denoiser(channels, noise, num_outputs=reference.num_outputs(channels, False), **options)
     names = "posterior", "serving_default"
     folder = export_some(denoiser, tmp_path / "1", *names, tile=EXACT_TILE, overlap=EXACT_OVERLAP)
-    image, sigma = noisy_batch(denoiser, (1, 131, 109))
+    image, sigma = noisy_batch(denoiser, (1, 71, 53))
     whole = denoiser.posterior(image, sigma)
     served = server.call(folder, "posterior", image=image, sigma=sigma)
     tolerance = 1e-5 if channels == 1 else 1e-4 * denoiser.scale
@@ -142,7 +142,7 @@ def test_without_arguments_the_graph_chooses_what_is_cut_and_how(denoiser, serve
     monkeypatch.setattr(tiling, "TILE", TILE)
     monkeypatch.setattr(context, "MAX_CONTEXT", TILE // 4)  # more would make larger tiles
     target = export_some(denoiser, tmp_path / "1", "serving_default")
-    for shape in [(1, 37, 39), (2, 71, 53)]:
+    for shape in [(1, 37, 39), (2, 45, 41)]:
         image, _ = noisy_batch(denoiser, shape)
         served = server.call(target, "serving_default", image=image)["denoised"]
         np.testing.assert_allclose(served, denoiser.denoise(image, tile=TILE), atol=ROUNDING)

@@ -40,8 +40,9 @@ def test_it_can_be_trained_on(colour_path, tmp_path, monkeypatch):
     assert grey.provenance["made_grey"]
     photos.mkdir()
     np.save(photos / "stack.npy", np.random.default_rng(0).integers(0, 256, (6, 24, 24), np.uint8))
-    flags = ["--channels", "1", "--init", start, "--noise", "gaussian:25-50", "--corrupt", "fresh", "--images", "4"]
-    assert cli.main([str(word) for word in ["train", photos, *flags, "--crop", "16", "--out", run_folder]]) == 0
+    flags = ["--channels", "1", "--init", start, "--noise", "gaussian:25-50", "--corrupt", "fresh", "--images", "2"]
+    flags += ["--batch", "2", "--crop", "16", "--out", run_folder]
+    assert cli.main([str(word) for word in ["train", photos, *flags]]) == 0
     assert loading.load(run_folder).provenance["started_from"]["made_grey"]
 
 

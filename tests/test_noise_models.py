@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import training_runs
 
 import bsdenoise
 from bsdenoise import cli, client, export, images, loading, noise
@@ -52,7 +53,7 @@ def clean():
 @pytest.fixture
 def denoiser():
     keras.utils.set_random_seed(0)
-    return bsdenoise.Denoiser(bsdenoise.blind_spot_network(width=4, depth=2), ChannelNoise(LEAST, GREATEST))
+    return bsdenoise.Denoiser(bsdenoise.blind_spot_network(width=4, depth=1), ChannelNoise(LEAST, GREATEST))
 
 
 def noisy_of(clean, seed=0):
@@ -176,15 +177,16 @@ def test_gaps_do_not_count(denoiser, clean):
 
 
 @pytest.mark.parametrize("corrupt", ["fresh", "fixed", None])
-def test_trained_by_the_command_line(clean, tmp_path, corrupt, capsys):
+def test_trained_by_the_command_line(clean, tmp_path, corrupt, capsys, monkeypatch):
+    training_runs.replace_export(monkeypatch)  # there is a test of it below
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(6):
         pixels = np.roll(clean, 3 * number, axis=0) if corrupt else noisy_of(clean, number)
         images.write(folder / f"{number}.png", images.from_unit(pixels, np.uint8))
     told = "channels:5,20,40-10,30,60" if corrupt else "channels:5,25,51"
-    flags = [str(folder), "--out", tmp_path / "run", "--noise", told, "--images", "4", "--batch", "2", "--crop", "32"]
-    flags += ["--width", "4", "--depth", "2", "--validate-every", "2", "--log-every", "1", "--validation-crop", "32"]
+    flags = [str(folder), "--out", tmp_path / "run", "--noise", told, "--images", "2", "--batch", "2", "--crop", "32"]
+    flags += ["--width", "4", "--depth", "1", "--validate-every", "2", "--log-every", "1", "--validation-crop", "32"]
     flags += ["--corrupt", corrupt] if corrupt else []
     assert cli.main(["train", *map(str, flags)]) == 0
     loaded = loading.load(tmp_path / "run")

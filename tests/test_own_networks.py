@@ -5,6 +5,7 @@ import numpy as np
 import own_networks
 import pytest
 import tensorflow as tf
+from exported import export_some
 
 from bsdenoise import Denoiser, GaussianNoise, blind_spot_network, loading, unet
 from bsdenoise.export import export_saved_model
@@ -269,9 +270,9 @@ def test_other_precisions_keep_name_and_weights():
 
 def test_the_export_denoises_large_images_alike(tmp_path):
     """In tiles, whose grid and context are those that were measured."""
-    denoiser = Denoiser(randomize(own_networks.blind(1, 2)), NOISE)
-    noisy = random_noisy(350, 345, 1)
-    folder = export_saved_model(denoiser, tmp_path / "1", tile=344, untiled_pixels=0)
+    denoiser = Denoiser(randomize(own_networks.blind(1, 2, depth=2)), NOISE)
+    noisy = random_noisy(150, 145, 1)
+    folder = export_some(denoiser, tmp_path / "1", "serving_default", tile=140, untiled_pixels=0)
     served = tf.saved_model.load(str(folder)).signatures["serving_default"]
     tiled = served(image=noisy[np.newaxis])["denoised"].numpy()[0]
     assert np.abs(tiled - denoiser.denoise(noisy)).max() < 1e-5

@@ -172,7 +172,7 @@ def test_a_network_of_ones_own_cannot_start_one(config, tmp_path, tiny_denoiser_
 
 def test_it_goes_on_with_muon_where_it_stopped(config, monkeypatch):
     """Its momentum is in the checkpoints."""
-    config = dataclasses.replace(config, optimizer="muon", learning_rate=1e-2)
+    config = dataclasses.replace(config, method="n2c", optimizer="muon", learning_rate=1e-2)
     whole = dataclasses.replace(config, out=config.out.with_name("whole"))
     train(whole)
     with monkeypatch.context() as interrupting:
