@@ -75,7 +75,7 @@ def tiny_denoiser_path(tmp_path_factory):
             from bsdenoise.noise import GaussianNoise
 
             keras.utils.set_random_seed(channels)
-            network = blind_spot_network(channels=channels, width=4, depth=1)
+            network = blind_spot_network(channels=channels, width=4, depth=2)
             Denoiser(network, GaussianNoise(25 / 255, high)).save(path)
         return path
 

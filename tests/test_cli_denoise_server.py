@@ -50,13 +50,13 @@ HIGH = 0.3  # of the range of σ
 
 @pytest.fixture(scope="module")
 def local_server(tmp_path_factory, tiny_denoiser_path):
-    """A server of a tiny model that takes 96 × 96 pixels at most; its tiles overlap by all that its network sees."""
+    """A server of a tiny model that takes 160 × 160 pixels at most; its tiles overlap by all that its network sees."""
     from bsdenoise import export
     from bsdenoise.server.run import LocalServer
 
     folder = tmp_path_factory.mktemp("denoiser")
     denoiser = models.load_denoiser(tiny_denoiser_path(3, HIGH))
-    export.export_saved_model(denoiser, folder / "1", tile=96, max_pixels=96 * 96)
+    export.export_saved_model(denoiser, folder / "1", tile=160, max_pixels=160 * 160)
     with LocalServer({"denoiser": folder}) as server:
         yield {"rest": server.rest_url, "grpc": f"grpc://{server.grpc_address}"}
 
@@ -68,7 +68,7 @@ def save_noisy_files(folder, sigma_is_given):
     save(folder / "photo.jpg", rng.integers(0, 256, (16, 24, 3), np.uint8))
     save(folder / "stack.tif", rng.uniform(0.4, 0.6, (2, 21, 34, 3)).astype("float32"))
     if sigma_is_given:  # otherwise its σ would be estimated from its middle
-        save(folder / "large.png", rng.integers(0, 256, (106, 128, 3), np.uint8))
+        save(folder / "large.png", rng.integers(0, 256, (170, 200, 3), np.uint8))
 
 
 def lines_but_progress(capsys):
@@ -102,7 +102,7 @@ def test_the_files_are_those_of_the_local_model(tmp_path, capsys, local_server, 
 @BOTH
 def test_an_image_in_tiles_has_the_psnr_of_the_whole(local_server, tiny_denoiser_path, protocol):
     rng = np.random.default_rng(0)
-    noisy = (0.5 + 0.1 * rng.standard_normal((106, 128, 3))).astype("float32")
+    noisy = (0.5 + 0.1 * rng.standard_normal((170, 200, 3))).astype("float32")
     expected = models.load_denoiser(tiny_denoiser_path(3, HIGH)).posterior(noisy, 0.1)
     with client.connect(local_server[protocol]) as connected:
         found = connected.posterior(noisy, 0.1)

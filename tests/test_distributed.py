@@ -15,13 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """Images, with the run of two workers there already: they are the tasks of a job step, as srun starts them."""
-    scene = faults.Scene.set_up(tmp_path_factory.mktemp("scene"))
-    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2"}
-    step |= {"SLURM_JOB_ID": str(cluster.free_ports(1)[0]), "TF_CONFIG": None, "BSDENOISE_TESTS_WITHOUT_EXPORT": "1"}
-    flags = scene.flags("undisturbed by 2")
-    faults.end([Worker(flags, step | {"SLURM_PROCID": str(task)}) for task in range(2)], 0)
-    return scene
+    return faults.Scene.set_up(tmp_path_factory.mktemp("scene"))
 
 
 @pytest.fixture
@@ -46,8 +40,7 @@ def test_two_and_three_workers_train_as_one(scene, monkeypatch):
     for run, other in itertools.combinations(runs, 2):
         assert 0 < faults.largest_difference(run, other) < 2e-3
     devices = [json.loads((run / "config.json").read_text())["machine"]["devices"] for run in runs]
-    assert devices[0] == "1 CPU" and devices[1].startswith("2 CPUs of 2 workers (SLURM; this is worker 0")
-    assert devices[2].startswith("3 CPUs of 3 workers (TF_CONFIG; this is worker 0")
+    assert devices[0] == "1 CPU" and devices[2].startswith("3 CPUs of 3 workers (TF_CONFIG; this is worker 0")
 
 
 @pytest.mark.usefixtures("without_export")
@@ -96,3 +89,17 @@ def test_a_worker_that_never_comes_is_not_waited_for_for_ever(scene):
     alone = Worker(scene.flags("alone", "--stall-minutes", "0.02"), {"TF_CONFIG": json.dumps(place)})
     assert alone.wait(60) == -signal.SIGALRM
     assert "waiting for all 2 workers" in alone.output()
+
+
+@pytest.mark.usefixtures("without_export")
+def test_slurm_job_step(scene):
+    """Two tasks of a job step, as srun starts them on one node."""
+    port = cluster.free_ports(1)[0]
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2"}
+    flags = scene.flags("slurm", "--images", "24")
+    workers = [
+        Worker(flags, step | {"SLURM_PROCID": str(task), "SLURM_JOB_ID": str(port), "TF_CONFIG": None})
+        for task in range(2)
+    ]
+    assert [worker.wait() for worker in workers] == [0, 0], workers[0].output()
+    assert "2 CPUs of 2 workers (SLURM; this is worker 0)" in workers[0].output()
