@@ -213,7 +213,7 @@ MISTAKES = {
     "both": (["--data", ".", "--noise", "gaussian:25", "--noisy", ".", "--clean", "."], "Expected either"),
     "noisy_alone": (["--noisy", "."], "Expected either"),
     "pairs_with_noise": (["--noisy", ".", "--clean", ".", "--noise", "gaussian:25"], "go without it"),
-    "bad_noise": (["--data", ".", "--noise", "poisson:3"], "A noise SPEC reads"),
+    "bad_noise": (["--data", ".", "--noise", "poison:3"], "A noise SPEC reads"),
     "bad_sigma": (["--data", ".", "--noise", "gaussian:25", "--sigma", "x"], "A sigma reads"),
     "two_sigmas": (["--data", ".", "--noise", "gaussian:25", "--sigma", "2", "--own-sigma"], "exclude each other"),
     "no_folder": (["--data", "missing", "--noise", "gaussian:25"], "missing: no such file or folder"),

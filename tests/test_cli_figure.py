@@ -185,7 +185,7 @@ MISTAKES = {
     "crop": (["a.png", "--crop", "1,2"], "A crop reads LEFT,TOP,WIDTH"),
     "crop_outside": (["a.png", "--crop", "20,20,20"], "a.png: the crop LEFT,TOP,WIDTH,HEIGHT is outside of the image"),
     "two_crops": (["a.png", "--crop", "1,2,3", "1,2,4"], "--crop takes one crop, or one for each of 1 images"),
-    "noise": (["a.png", "--noise", "poisson:3"], "A noise SPEC reads"),
+    "noise": (["a.png", "--noise", "poison:3"], "A noise SPEC reads"),
     "too_much_noise": (["a.png", "--noise", "gaussian:300"], "a.png: Noise needs 0 < sigma"),
     "sigma": (["a.png", "--sigma", "x"], "A sigma reads"),
     "two_sigmas": (["a.png", "--sigma", "2", "--own-sigma"], "exclude each other"),

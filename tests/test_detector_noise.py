@@ -1,5 +1,7 @@
 """Noise that grows with the signal: the models, their likelihood, how it is estimated, and the Anscombe transform."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -357,3 +359,15 @@ def test_trained_on_photons(tmp_path):
     assert type(model.noise) is noise.PoissonNoise and model.noise.gain == pytest.approx((1 / 50, 1 / 5))
     found = model.posterior(detected()[1])
     assert found.noise.shape == (3,) and np.isfinite(found.std).all()
+
+
+def test_presets_are_evaluated_on_photons(tmp_path, capsys):
+    (tmp_path / "set").mkdir()
+    images.write(tmp_path / "set/a.png", images.from_unit(photograph("camera", 128)[..., 0], np.uint8))
+    flags = ["evaluate", "--data", tmp_path / "set", "--noise", "poisson:20", "--json", tmp_path / "a.json"]
+    assert cli.main([*map(str, flags), "--model", "grey-gaussian5-50-small"]) == 0
+    (record,) = json.loads((tmp_path / "a.json").read_text())["images"]
+    assert record["psnr_unrounded"] > record["psnr_noisy"] + 6 and record["sigma"] is None
+    capsys.readouterr()
+    assert cli.main([*map(str, flags), "--model", "grey-gaussian25"]) == 2
+    assert "the noise is poisson, and the model grey-gaussian25 knows gaussian noise" in capsys.readouterr().err

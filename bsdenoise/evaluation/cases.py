@@ -34,6 +34,11 @@ class Told(NamedTuple):
     theta: tuple[float, ...]
 
     @property
+    def parameters(self) -> tuple[noise.Parameter, ...]:
+        """What the numbers are."""
+        return tuple(noise.get(self.kind).parameters)
+
+    @property
     def sigma(self) -> float | None:
         """Standard deviation of white Gaussian noise; `None` of other noise."""
         return self.theta[0] if self.kind == noise.GaussianNoise.kind else None

@@ -146,14 +146,14 @@ class Model:
 
     def estimate(self, noisy: np.ndarray, told: Told | None, tile: int | None, label: str = "") -> Estimate:
         """Denoise; says as much beyond that as the method can."""
-        denoiser, method = self.denoiser, self.denoiser.method
+        denoiser, method = self._for_noise(told), self.denoiser.method
         options = {"tile": tile, "tta": self._tta}
         model = denoiser.noise
         if not (method.has_posterior or method.is_blind):
             # It has no use for the noise, and refuses what makes no sense all the same.
-            unused = told.theta if told is not None and told.kind == model.kind else None
+            unused = told.theta if told is not None and told.parameters == model.parameters else None
             return Estimate(denoiser.denoise(noisy, noise=unused, **options))
-        if told is not None and told.kind != model.kind:
+        if told is not None and told.parameters != model.parameters:
             raise ValueError(f"the noise is {told.kind}, and the model {self.name} knows {model.kind} noise.")
         if told is None:
             told_or_own = Told(model.kind, tuple(map(float, np.asarray(denoiser.own_noise(noisy[np.newaxis]))[0])))
@@ -168,6 +168,13 @@ class Model:
             result = Estimate(denoised, denoised, None, self._stein_psnr(denoised, noisy, theta), used)
         was_estimated = told is None and not model.is_known
         return result._replace(estimated_psnr=None) if was_estimated else result
+
+    def _for_noise(self, told: Told | None) -> Any:
+        """Return the denoiser, made fit for noise that grows with the signal if that is what it is told."""
+        if told is None or told.parameters == self.denoiser.noise.parameters or not self.denoiser.can_be_stabilized:
+            return self.denoiser
+        stabilized = self.denoiser.stabilized()
+        return stabilized if told.parameters == stabilized.noise.parameters else self.denoiser
 
     def stop(self) -> None:
         """Do nothing: one image is denoised at a time."""

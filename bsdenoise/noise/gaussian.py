@@ -31,6 +31,7 @@ class GaussianNoise(GaussianObservation):
     """
 
     kind = "gaussian"
+    parameters = PARAMETERS
     low: float
     high: float
 
@@ -41,11 +42,6 @@ class GaussianNoise(GaussianObservation):
                 "Noise needs 0 < sigma <= 1 as a fraction of full scale (25 grey levels of 255 are 0.098), the "
                 f"lower end first. Received: {self.low:g} to {self.high:g}."
             )
-
-    @property
-    def parameters(self):
-        """σ alone."""
-        return PARAMETERS
 
     @property
     def least(self):
