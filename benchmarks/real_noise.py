@@ -6,7 +6,7 @@ preset BM3D and non-local means, with the same transform and the same estimate o
 
 Then photographs with white noise: how many look as if it grew with the signal, and what that costs.
 
-    python -m benchmarks.real_noise confocal two-photon --photographs kodak24 --out benchmarks/real_noise.md
+    python -m benchmarks.real_noise confocal two-photon wide-field --photographs kodak24 --out benchmarks/real_noise.md
 """
 
 import argparse
