@@ -12,12 +12,12 @@ from keras import ops
 from bsdenoise import methods, noise, presets
 from bsdenoise import network as networks
 from bsdenoise.images import missing
-from bsdenoise.inference import engine, self_ensemble, tiling
+from bsdenoise.inference import engine, self_ensemble, tiling, whitening
 from bsdenoise.inference.input_checks import Accepted
 from bsdenoise.likelihood.posterior import Posterior, estimate_psnr
 from bsdenoise.methods import losses  # noqa: F401
 from bsdenoise.network import layers  # noqa: F401
-from bsdenoise.noise import base
+from bsdenoise.noise import base, correlated
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
@@ -533,6 +533,103 @@ class Denoiser(keras.Model):
         batch_shape = (count, height, width, self.channels)
         blocks = self._inference.windows(normalized, batch_shape, middle, theta, tile, overlap, tta)
         return (finished(window, moments) for window, moments in blocks)
+
+    def denoise_correlated(self, noisy, noise=None, copies=whitening.COPIES, tile=None, overlap=None, tta=1):
+        """Denoise images whose noise neighbouring pixels share, as that of camera files and of averaging detectors.
+
+        What the noise lacks to be white is added before, with both signs, and the results are averaged
+        (`bsdenoise.inference.whitening`).
+
+        Args:
+            noisy: As for `denoise`.
+            noise: A `bsdenoise.noise.CorrelatedNoise` in the units of the scaled image, for all images or one for each;
+                `None` measures it, in each image by itself.
+            copies: How many copies are denoised and averaged, an even number. More than 2 gain little: see
+                benchmarks/real_noise.md.
+            tile: As for `denoise`.
+            overlap: Likewise.
+            tta: Likewise, of each copy.
+
+        Returns:
+            As `denoise`.
+
+        Raises:
+            ValueError: As `denoise`; also if the model does not use noise, `copies` is odd, or the noise cannot be
+                measured, as in images of less than 24 pixels on a side.
+        """
+        noisy, gaps = missing.taken(noisy)
+        if gaps is not None and gaps.is_everything:
+            return gaps.restored(self._empty(noisy))
+        batch = self._accepted.batch(noisy)
+        pixels = self._accepted.pixels(batch)
+        if gaps is not None:
+            pixels = missing.with_nan(pixels, gaps.where.reshape(pixels.shape))
+        found = self._correlated(pixels, noise)
+
+        def read(rows, columns):
+            return pixels[:, rows, columns]
+
+        denoised = np.empty(pixels.shape, pixels.dtype)
+        for window, maps in self.windows_correlated(read, pixels.shape, found, copies, tile, overlap, tta):
+            denoised[:, *window] = maps[0]
+        denoised = denoised.reshape(np.shape(noisy))
+        return denoised if gaps is None else gaps.restored(denoised)
+
+    def windows_correlated(self, read, shape, noise, copies=whitening.COPIES, tile=None, overlap=None, tta=1):
+        """Denoise images whose noise neighbouring pixels share, block by block, as `windows` does.
+
+        Args:
+            read: As for `windows`.
+            shape: Likewise.
+            noise: As for `denoise_correlated`, but not `None`.
+            copies: Likewise.
+            tile: As for `denoise`.
+            overlap: Likewise.
+            tta: Likewise.
+
+        Yields:
+            As `windows`. Mean and standard deviation are those with the noise that is added.
+
+        Raises:
+            ValueError: As `denoise_correlated`.
+        """
+        names = [parameter.name for parameter in self.noise.parameters]
+        if not self.has_posterior or base.SIGMA not in names:
+            raise ValueError("Only a model that is told a sigma can be told of correlated noise.")
+        *number, height, width, channels = shape
+        count = number[0] if number else 1
+        whitened = whitening.Whitening(self._correlated([None] * count, noise), (height, width), copies)
+
+        def shown(rows, columns):
+            block, gaps = missing.taken(read(rows, columns))
+            pixels = self._accepted.pixels(block if number else block[np.newaxis])
+            if gaps is not None:
+                pixels = missing.with_nan(pixels, gaps.where.reshape(pixels.shape))
+            return whitened.applied(pixels, rows.indices(height)[0], columns.indices(width)[0])
+
+        batch_shape = (count * copies, height, width, channels)
+        theta = np.zeros((count * copies, len(names)), np.float32)
+        # A model takes no more noise than its intensities span.
+        theta[:, names.index(base.SIGMA)] = np.minimum(whitened.sigma, self.scale)
+        blocks = self.windows(shown, batch_shape, None, tile, overlap, tta, theta)
+        for window, (denoised, mean, std) in blocks:
+            maps = [whitened.averaged(denoised), whitened.averaged(mean), whitened.averaged(std**2) ** 0.5]
+            yield window, maps if number else [one[0] for one in maps]
+
+    def _correlated(self, images, noise):
+        """Return the noise of each image; `None` measures it."""
+        if isinstance(noise, correlated.CorrelatedNoise):
+            return [noise] * len(images)
+        if noise is not None:
+            if len(noise) != len(images):
+                raise ValueError(f"`noise` must be one for all images, or one for each of {len(images)}.")
+            return [*noise]
+        found = [correlated.estimate_correlated(image) for image in images]
+        if any(one is None for one in found):
+            raise ValueError(
+                "The noise of an image cannot be measured: it has no flat part of 24 pixels square, or no noise at all."
+            )
+        return found
 
     def _empty(self, noisy):
         """Return a result for images of which nothing was measured, once they are known to be images."""

@@ -7,6 +7,8 @@ from .base import GaussianObservation as GaussianObservation
 from .base import NoiseModel as NoiseModel
 from .base import Parameter as Parameter
 from .base import per_pixel as per_pixel
+from .correlated import CorrelatedNoise as CorrelatedNoise
+from .correlated import estimate_correlated as estimate_correlated
 from .estimation import estimate_sigma as estimate_sigma
 from .estimation import refine_sigma as refine_sigma
 from .estimation import untrained_variance as untrained_variance

@@ -19,10 +19,10 @@ QUIET, LOW, MIDDLE = 0.05, 0.25, 0.5  # quantiles over blocks
 QUIET_IMAGES = 0.1  # quantile over images
 DETAIL_GAIN = 6.0  # √36: second differences along both axes of white noise of σ = 1 have this standard deviation
 # By what correlated noise is told from clean images, whose finest details are weaker than coarser ones as well.
-# Measured on clean photographs (contrast 4 to 11), on files of a camera and of an averaging detector (contrast 1.4 to
-# 2.2, growth 3.2 to 4.5), on photographs with white noise (growth 1.0 to 1.5) and with blurred noise (from 3.7 on).
-MIN_GROWTH = 2.0  # of the quiet blocks' noise, on every third pixel over all pixels
-MAX_SPREAD = 2.1  # of a usual block over a quiet one, on every third pixel: noise is everywhere, texture is not
+# Measured on clean photographs (contrast 4 to 11), on files of cameras and of an averaging detector (contrast 1.4 to
+# 2.2, growth 2.7 to 5), on photographs with white noise (growth 1.0 to 1.8) and with blurred noise (from 3.7 on).
+MIN_GROWTH = 2.9  # of the quiet blocks' noise, on every third pixel over all pixels
+MAX_SPREAD = 2.2  # of a usual block over a quiet one, on every third pixel: noise is everywhere, texture is not
 MAX_CONTRAST = 3.0  # of a usual block over the quiet ones of the quietest tenth of the images
 MIN_SHARED = 0.005  # σ on every third pixel below which there is nothing to tell, as the range of intensities is 1
 

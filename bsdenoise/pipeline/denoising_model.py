@@ -1,6 +1,6 @@
 """The model of `bsdenoise denoise`, here or behind a server: what it is asked, and with which noise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ from bsdenoise import images, presets
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.inference import tiling
 from bsdenoise.noise import noise_floor, registry
-from bsdenoise.noise.base import Parameter, check_is_sigma
+from bsdenoise.noise.base import SIGMA, Parameter, check_is_sigma
+from bsdenoise.noise.correlated import CorrelatedNoise, estimate_correlated
 from bsdenoise.noise.spec import read_level
 from bsdenoise.pipeline import float_units
 from bsdenoise.pipeline.float_units import Units
@@ -187,6 +188,21 @@ class Model:
         floors = [noise_floor.measure(images.to_unit(part[rows, columns])) for part in parts]
         return noise_floor.is_correlated([floor for floor in floors if floor is not None], 1.0)
 
+    def correlated_noise(self, parts: np.ndarray) -> list[CorrelatedNoise] | None:
+        """Measure noise that neighbouring pixels share.
+
+        Args:
+            parts: What the model takes of an image, (B, H, W, C).
+
+        Returns:
+            That of each part; `None` if it cannot be measured, or the model is not here.
+        """
+        if self.is_served:
+            return None
+        found = [estimate_correlated(images.to_unit(part)) for part in parts]
+        measured = [one for one in found if one is not None]
+        return measured if len(measured) == len(found) else None
+
     @property
     def _provenance(self) -> dict[str, Any] | None:
         if not self.is_served:
@@ -296,6 +312,51 @@ class Model:
         else:
             denoised = self.denoiser.denoise(noisy, **told, **self.options)
         return Denoised(np.asarray(denoised).reshape(batch.shape), ratios, theta if self.uses_own_noise else None)
+
+    def denoise_correlated(self, parts: np.ndarray, found: list[CorrelatedNoise]) -> Denoised:
+        """Denoise an image whose noise neighbouring pixels share.
+
+        Args:
+            parts: What the model takes of it, (B, H, W, C).
+            found: The noise of each part.
+        """
+        denoised = np.empty(parts.shape, np.float32)
+        ratios = np.empty(parts.shape, np.float32) if self.gives_std else None
+
+        def read(rows: slice, columns: slice) -> np.ndarray:
+            return parts[:, rows, columns]
+
+        for window, maps in self.windows_correlated(read, parts.shape, found):
+            denoised[:, *window] = maps[0]
+            if ratios is not None:
+                ratios[:, *window] = maps[1]
+        return Denoised(denoised, ratios, self.theta_of_correlated(found))
+
+    def windows_correlated(
+        self, read: Callable, shape: tuple[int, ...], found: list[CorrelatedNoise]
+    ) -> Iterator[tuple[tuple[slice, slice], list[np.ndarray]]]:
+        """Denoise images whose noise neighbouring pixels share, block by block.
+
+        Args:
+            read: Gives the pixels of some rows and columns, (B, h, w, C), as `pixels` does.
+            shape: (B, H, W, C).
+            found: The noise of each image.
+
+        Yields:
+            Rows and columns, and what is asked for there, (B, h, w, C): the denoised pixels, and posterior standard
+            deviations over those of the noise. These are upper bounds: they hold with the noise that is added.
+        """
+        noise_std = np.stack([one.sigma for one in found])[:, np.newaxis, np.newaxis]
+        for window, (denoised, _, std) in self.denoiser.windows_correlated(read, shape, found, **self.options):
+            ratios = [np.minimum(std / np.maximum(noise_std, 1e-12), 1.0)] if self.gives_std else []
+            yield window, [denoised, *ratios]
+
+    def theta_of_correlated(self, found: list[CorrelatedNoise]) -> np.ndarray:
+        """Return noise parameters (B, P): σ is that of all channels together."""
+        names = [parameter.name for parameter in self.parameters]
+        theta = np.zeros((len(found), len(names)), np.float32)
+        theta[:, names.index(SIGMA)] = [np.sqrt(np.mean(one.sigma**2)) for one in found]
+        return theta
 
     def _with_own_noise(self, batch: np.ndarray) -> Denoised:
         """Denoise a batch with the noise that the model finds in the same pass of its network."""

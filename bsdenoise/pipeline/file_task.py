@@ -13,6 +13,7 @@ from bsdenoise import images
 from bsdenoise.images import results
 from bsdenoise.images.filled_files import FilledFile, Gaps
 from bsdenoise.noise.base import GAIN, SIGMA, Parameter
+from bsdenoise.noise.correlated import CorrelatedNoise
 from bsdenoise.pipeline import file_plan
 from bsdenoise.pipeline.float_units import Units
 
@@ -22,6 +23,10 @@ STREAMED_PIXELS = 2**25
 CORRELATED = (
     "its noise looks correlated between neighbouring pixels, as after demosaicing, resampling or blurring: sigma is "
     "underestimated, and a model for white noise takes little of it away"
+)
+WHITENED = (
+    "neighbouring pixels share its noise (correlation {:.2f}), as after demosaicing or averaging: two copies "
+    "are denoised, with opposite noise added that makes its own white"
 )
 ROUNDING = 0.05  # by which an estimate may be beyond the training before that is worth a word
 
@@ -43,6 +48,7 @@ class Task:
         units: Of its floats.
         error: Why it could not be denoised.
         is_noise_estimated: Whether they were estimated; else they are what the model knows.
+        is_correlated: Whether neighbouring pixels share its noise, and that is made white.
         done: How many pixels of it the progress bar has counted.
     """
 
@@ -57,6 +63,7 @@ class Task:
     units: Units = field(default_factory=Units)
     error: BaseException | None = None
     is_noise_estimated: bool = False
+    is_correlated: bool = False
     done: float = 0.0
 
     @property
@@ -117,9 +124,16 @@ class Task:
         if gaps.line is not None:
             self.lines.append(f"bsdenoise: note: {self.job.source}: {gaps.line}")
 
-    def tell_correlation(self) -> None:
-        """Let users know that the noise was estimated and is not white."""
-        self.lines.append(f"bsdenoise: note: {self.job.source}: {CORRELATED}")
+    def tell_correlation(self, found: Sequence[CorrelatedNoise] | None = None) -> None:
+        """Let users know that the noise is not white, and what is done about it.
+
+        Args:
+            found: The noise, if it is made white.
+        """
+        text = CORRELATED
+        if found is not None:
+            text = WHITENED.format(np.mean([noise.neighbours for noise in found]))
+        self.lines.append(f"bsdenoise: note: {self.job.source}: {text}")
 
     def fail(self, error: BaseException) -> None:
         """Remember why it could not be denoised."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from bsdenoise import images, progress
-from bsdenoise.inference import tiling
+from bsdenoise.inference import tiling, whitening
 from bsdenoise.pipeline.denoising_model import Model, joined, parts_of
 from bsdenoise.pipeline.file_task import Task, Writes, height_and_width, outputs
 
@@ -36,15 +36,18 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, float], None], wr
         found: list[np.ndarray] = []
         for index in range(len(file)):
             image = _Image(task, file, index, model)
+            if index == 0 and model.looks_correlated(image.middle()):
+                noise = model.correlated_noise(image.middle())
+                task.is_correlated = noise is not None
+                task.tell_correlation(noise)
 
-            if index == 0 and model.estimates_noise and model.looks_correlated(image.middle()):
-                task.tell_correlation()
+            passes = image.num_parts * (whitening.COPIES if task.is_correlated else 1)
 
-            def advance_image(pixels: float, num_parts: int = image.num_parts) -> None:
-                advance(task, pixels / num_parts)
+            def advance_image(pixels: float, passes: int = passes) -> None:
+                advance(task, pixels / passes)
 
             with progress.watched_by(advance_image):
-                for rows, columns, maps in _windows(image, found):
+                for rows, columns, maps in _windows(image, found, task.is_correlated):
                     parts = [output.pixels(pixels) for (output, _), pixels in zip(written, maps, strict=True)]
                     file.gaps.put_back(index, rows, columns, parts[0], parts[1] if len(parts) > 1 else None)
                     for (_, target), part in zip(written, parts, strict=True):
@@ -91,18 +94,27 @@ class _Image:
         return self.read(*tiling.middle(self.height, self.width, tiling.MIDDLE))
 
 
-def _windows(image: _Image, found: list[np.ndarray]) -> Iterator[tuple[slice, slice, list[np.ndarray]]]:
+def _windows(
+    image: _Image, found: list[np.ndarray], is_correlated: bool
+) -> Iterator[tuple[slice, slice, list[np.ndarray]]]:
     """Denoise an image.
 
     Args:
         image: The image.
         found: Noise parameters (B, P) that were the model's own are added to it.
+        is_correlated: Whether neighbouring pixels share its noise.
 
     Yields:
         Rows and columns that are done, and what is written there, (h, w, C): the denoised pixels, and if asked for the
         posterior standard deviation over that of the noise.
     """
     model = image.model
+    noise = model.correlated_noise(image.middle()) if is_correlated else None
+    if noise is not None:
+        found.append(model.theta_of_correlated(noise))
+        for (rows, columns), maps in model.windows_correlated(image.read, image.parts_shape, noise):
+            yield rows, columns, [*map(joined, maps)]
+        return
     theta = model.noise(image.middle(), image.full_scale) if model.has_noise else None
     if theta is not None and model.uses_own_noise:
         found.append(theta)

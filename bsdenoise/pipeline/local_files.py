@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bsdenoise import images, progress
+from bsdenoise.inference import whitening
 from bsdenoise.parallel import in_order
 from bsdenoise.pipeline import large_files
 from bsdenoise.pipeline.denoising_model import Denoised, Model, joined, parts_of
@@ -59,6 +60,8 @@ class _Image:
     def goes_with(self, other: "_Image") -> bool:
         """Tell whether both can be computed in one batch."""
         if self.parts is None or other.parts is None or self.is_ready:
+            return False
+        if self.task.is_correlated or other.task.is_correlated:
             return False
         if self.task.full_scale != other.task.full_scale:  # a σ that is given has the units of the files
             return False
@@ -152,6 +155,8 @@ class Local:
         """Compute images, those of equal shape together, and return them in their order."""
         window: deque[_Image] = deque()
         for image in found:
+            if image.index == 0 and image.parts is not None:
+                self._look(image)
             window.append(image)
             while sum(image.pixels for image in window) >= LOOK_AHEAD_PIXELS:
                 self._compute_first(window)
@@ -159,6 +164,14 @@ class Local:
         while window:
             self._compute_first(window)
             yield from _ready(window)
+
+    def _look(self, image: _Image) -> None:
+        """Find out from the first image of a file whether neighbouring pixels share its noise."""
+        assert image.parts is not None
+        if self._model.looks_correlated(image.parts):
+            found = self._model.correlated_noise(image.parts)
+            image.task.is_correlated = found is not None
+            image.task.tell_correlation(found)
 
     def _compute_first(self, window: deque[_Image]) -> None:
         """Compute the first image that is not ready, and of the others what goes with it into one batch."""
@@ -187,8 +200,9 @@ class Local:
         try:
             found = [image.parts for image in batch if image.parts is not None]
             parts = np.concatenate(found) if len(found) > 1 else found[0]
-            with self._watched(batch, len(parts)):
-                denoised = self._model.denoise(parts, batch[0].task.full_scale)
+            passes = whitening.COPIES if batch[0].task.is_correlated else 1
+            with self._watched(batch, passes * len(parts)):
+                denoised = self._denoised(parts, batch[0].task)
         except Exception as error:
             if len(batch) > 1:  # one bad image must not stop the others
                 for image in batch:
@@ -206,12 +220,16 @@ class Local:
             if image.task.error is None:
                 image.denoised = Denoised(denoised.images[start:stop], ratios, own_noise)
                 image.task.take_noise(self._model.parameters, [] if own_noise is None else [own_noise])
-                if image.index == 0 and self._model.looks_correlated(image.parts):
-                    image.task.tell_correlation()
                 if image.is_last and self._model.estimates_noise:
                     image.task.tell_noise(self._model.greatest)
             image.parts, image.is_ready = None, True
             start = stop
+
+    def _denoised(self, parts: np.ndarray, task: Task) -> Denoised:
+        found = self._model.correlated_noise(parts) if task.is_correlated else None
+        if found is None:
+            return self._model.denoise(parts, task.full_scale)
+        return self._model.denoise_correlated(parts, found)
 
     @contextlib.contextmanager
     def _watched(self, batch: list[_Image], num_parts: int) -> Iterator[None]:
