@@ -1,13 +1,19 @@
 """One denoiser, and what it makes of single images: pixels, uncertainty, σ, an estimated PSNR."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from bsdenoise import images, presets, progress
 from bsdenoise.app.facts import Denoised
+from bsdenoise.config import DenoiseConfig
+from bsdenoise.inference import whitening
+from bsdenoise.noise.base import Parameter
+from bsdenoise.noise.poisson_gaussian import PARAMETERS
 from bsdenoise.noise.spec import parse_level
+from bsdenoise.pipeline.denoising_model import Model, parts_of
 
 TINY = 1e-12  # noise that stands for none
 
@@ -86,6 +92,12 @@ class Bench:
         """
         if not self.denoiser.has_posterior:
             return Denoised(noisy, self.denoised(noisy, sigma, advance))
+        if sigma is None and (other := self._of_other_noise(noisy)) is not None:
+            compute_other, remark = other
+            done = compute_other(advance)
+            ratio = np.concatenate(done.ratios, axis=-1).mean(axis=-1)
+            words = self._words(PARAMETERS, done.own_noise, noisy.dtype) + remark
+            return Denoised(noisy, self._joined([*done.images], noisy.dtype), ratio, noise=words)
 
         def compute(part: np.ndarray) -> tuple[float, Any]:
             given = self._given_sigma(part, sigma)
@@ -123,14 +135,10 @@ class Bench:
                 self.denoiser.noise_std(np.asarray(one.mean)[np.newaxis], np.asarray(one.noise)[np.newaxis])[0]
                 for one in posteriors
             ]
-            ratios = [np.asarray(one.std) / np.maximum(std, TINY) for one, std in zip(posteriors, stds, strict=True)]
+            pairs = zip(posteriors, stds, strict=True)
+            ratios = [np.minimum(np.asarray(one.std) / np.maximum(std, TINY), 1) for one, std in pairs]
             ratio = np.concatenate(ratios, axis=-1).mean(axis=-1)
-        scale = self._full_scale(noisy.dtype)
-        words = [
-            f"{parameter.name} {float(parameter.restored(value, 0.0, scale)):.4g}"
-            for one in posteriors
-            for parameter, value in zip(self.denoiser.noise.parameters, np.asarray(one.noise), strict=True)
-        ]
+        thetas = np.stack([np.asarray(one.noise) for one in posteriors])
         return Denoised(
             noisy,
             self._joined([one.denoised for one in posteriors], noisy.dtype),
@@ -138,17 +146,59 @@ class Bench:
             estimated_psnr=None
             if not self._is_known
             else _joint_psnr([float(one.estimated_psnr) for one in posteriors]),
-            noise=", ".join(words),
+            noise=self._words(self.denoiser.noise.parameters, thetas, noisy.dtype),
+        )
+
+    def _words(self, parameters: Sequence[Parameter], thetas: np.ndarray, dtype: np.dtype) -> str:
+        """Write noise parameters (B, P) in the units of the file."""
+        scale = self._full_scale(dtype)
+        return ", ".join(
+            f"{parameter.name} {float(parameter.restored(value, 0.0, scale)):.4g}"
+            for theta in thetas
+            for parameter, value in zip(parameters, theta, strict=True)
         )
 
     def denoised(self, noisy: np.ndarray, sigma: str | None, advance: Callable[[float], None]) -> np.ndarray:
         """Denoise one image, and no more; arguments as for `look`."""
+        if sigma is None and (other := self._of_other_noise(noisy)) is not None:
+            return self._joined([*other[0](advance).images], noisy.dtype)
 
         def compute(part: np.ndarray) -> Any:
             return self.denoiser.denoise(self._pixels(part), sigma=self._given_sigma(part, sigma))
 
         parts = images.parts_for(noisy, self.denoiser.channels)
         return self._joined(_watched(compute, parts, advance), noisy.dtype)
+
+    def _of_other_noise(self, noisy: np.ndarray) -> tuple[Callable[..., Any], str] | None:
+        """Find out whether an image has other noise than white, as `bsdenoise denoise` does.
+
+        Args:
+            noisy: (H, W, C), in the type of the file.
+
+        Returns:
+            What denoises it, told of how far it is, and what there is to say beside the parameters of the noise; `None`
+            where noise is taken for white, or left to a server.
+        """
+        if self._served is not None or not getattr(self.denoiser, "can_be_stabilized", False):
+            return None
+        stabilized = self.denoiser.stabilized()
+        model = Model(stabilized, DenoiseConfig(inputs=(), std=True))
+        parts = parts_of(self._pixels(noisy), model.channels)
+        if model.looks_correlated(parts) and (found := model.correlated_noise(parts)) is not None:
+            correlation = np.mean([one.neighbours for one in found])
+            remark = f"; neighbouring pixels share it (correlation {correlation:.2f}), so it was made white first"
+            passes, compute = whitening.COPIES, functools.partial(model.denoise_correlated, parts, found)
+        else:
+            theta = np.asarray(stabilized.first_theta(stabilized.normalized(images.to_unit(parts))))
+            if not theta[:, 0].any():  # no gain: it does not grow with the signal
+                return None
+            passes, remark, compute = 1, "", functools.partial(model.denoise, parts)
+
+        def watched(advance: Callable[[float], None]) -> Any:
+            whole = passes * len(parts) * noisy.shape[0] * noisy.shape[1]
+            return _watched(lambda _: compute(), [noisy], advance, whole)[0]
+
+        return watched, remark
 
     def _pixels(self, noisy: np.ndarray) -> np.ndarray:
         """Return pixels as the model takes them: integers with a full scale of their own as fractions of it."""
@@ -174,7 +224,10 @@ class Bench:
 
 
 def _watched(
-    compute: Callable[[np.ndarray], Any], parts: list[np.ndarray], advance: Callable[[float], None]
+    compute: Callable[[np.ndarray], Any],
+    parts: list[np.ndarray],
+    advance: Callable[[float], None],
+    of: int | None = None,
 ) -> list[Any]:
     """Compute something of each part of an image, and tell how much of all is done, also while one is at work.
 
@@ -182,6 +235,7 @@ def _watched(
         compute: What is computed.
         parts: Parts of equal size.
         advance: Called with the part of the work that is done, from 0 to 1.
+        of: How many pixels the computation of a part counts; `None` for its own.
     """
     results, done = [], 0.0
 
@@ -192,7 +246,7 @@ def _watched(
 
     with progress.watched_by(count):
         for part in parts:
-            with progress.part(1 / len(parts), of=part.shape[0] * part.shape[1]):
+            with progress.part(1 / len(parts), of=part.shape[0] * part.shape[1] if of is None else of):
                 results.append(compute(part))
     return results
 

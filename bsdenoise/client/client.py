@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bsdenoise.client import files
-from bsdenoise.client.description import ServedMethod, ServedNoise
+from bsdenoise.client.description import STABILIZED, ServedMethod, ServedNoise
 from bsdenoise.client.errors import ClientError, DeadlineError
 from bsdenoise.client.model import ServedModel
 from bsdenoise.client.retries import FIRST_PAUSE
@@ -93,6 +93,26 @@ class Client:
         """Whether the noise matters, and `posterior` says how sure the result is."""
         return self.method.has_posterior
 
+    @property
+    def can_be_stabilized(self) -> bool:
+        """Whether the model takes noise that grows with the signal too, as `Denoiser.stabilized` does."""
+        return self._model.described.can_be_stabilized
+
+    def stabilized(self) -> "Client":
+        """Return a client of the same model for noise that grows with the signal: it takes and gives `noise`.
+
+        It shares the connections. Where no noise is told, both leave it to the server, which finds out by itself.
+
+        Raises:
+            ValueError: If the model does not take such noise.
+        """
+        if not self.can_be_stabilized:
+            raise ValueError(
+                "Only a model for white noise of a range, exported by a version that knows other noise, takes noise "
+                f"that grows with the signal. Received: a model of {self.noise.kind} noise."
+            )
+        return Client(self._model.stabilized())
+
     def wait_until_ready(self, deadline: float = 60.0) -> None:
         """Wait until a version of the model is served.
 
@@ -161,6 +181,8 @@ class Client:
         """
         if not self.has_posterior:
             raise ValueError(f"A model of method {self.method.name!r} has no posterior: it only denoises.")
+        if self.noise.kind == STABILIZED:
+            raise ValueError("A server tells the posterior of white noise alone: ask a client that is not stabilized.")
         noisy, gaps = missing.taken(noisy)
         shape = np.shape(noisy)
         if gaps is not None and gaps.is_everything:

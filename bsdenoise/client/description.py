@@ -14,6 +14,7 @@ FORMAT = 1  # of the description; the exporter raises it when a key changes its 
 NOISE = "noise"  # input of models whose noise is more than a σ
 FIRST_METHOD = "full"  # of models that were exported before their descriptions said it
 FIRST_NOISE = "gaussian"  # likewise
+STABILIZED = "stabilized"  # kind of noise of a model for white noise that takes noise which grows with the signal
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,15 @@ class Described:
     def accepted(self) -> Accepted:
         """What the model takes."""
         return Accepted(self.channels, self.is_fractional, self.units, *self.intensities, self.scale, self.offset)
+
+    @property
+    def can_be_stabilized(self) -> bool:
+        """Whether `stabilized` tells of another noise."""
+        return self.json.get("stabilized") is not None
+
+    def stabilized(self) -> "Described":
+        """Return the same of noise that grows with the signal."""
+        return Described(self.json | {"noise": self.json["stabilized"], "stabilized": None})
 
     def theta_to_send(self, sigma: Any, noise: Any, count: int) -> np.ndarray | None:
         """Check the noise of images, and return it as float32 (B, P).

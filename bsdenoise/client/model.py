@@ -49,6 +49,12 @@ class ServedModel:
                 self._described = self._describe()
             return self._described
 
+    def stabilized(self) -> "ServedModel":
+        """Return the same model as it is called for noise that grows with the signal."""
+        other = ServedModel(self.address, self.transport, self._patience)
+        other._described = self.described.stabilized()
+        return other
+
     def denoise(self, batch: np.ndarray, pixels: np.ndarray, theta: np.ndarray | None) -> np.ndarray:
         """Denoise a batch.
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 import bsdenoise
-from bsdenoise.export.signatures import noise_input, signature_names
+from bsdenoise.export.signatures import names_of
 
 FILE_NAME = "serving.json"
 FORMAT = 1  # raised when a key changes its meaning or goes; new ones may come at any time
@@ -31,7 +31,8 @@ def describe(denoiser, max_pixels, tiles) -> dict:
 
     Returns:
         A dictionary of JSON values: `method`, and `factor`, `None` without a posterior; `channels`; `noise`, whose
-        parameters are in the units of the pixels; `pixels`, with their units, the range that is accepted and the fitted
+        parameters are in the units of the pixels; `stabilized`, the same of noise that grows with the signal, `None` if
+        the model takes none; `pixels`, with their units, the range that is accepted and the fitted
         `offset` and `scale`; `limits`; the `memory` that a request of `max_pixels` is expected to take beside the
         loaded model, and of that the part of a tile; the names of the signatures; the size of the `network`; and how it
         was trained, as far as that is known.
@@ -46,6 +47,7 @@ def describe(denoiser, max_pixels, tiles) -> dict:
         "factor": denoiser.factor if denoiser.has_posterior else None,
         "channels": denoiser.channels,
         "noise": _noise(denoiser),
+        "stabilized": _noise(denoiser.stabilized()) if denoiser.can_be_stabilized else None,
         "pixels": {
             "units": denoiser.units,
             "fractional": denoiser.fractional,
@@ -56,9 +58,7 @@ def describe(denoiser, max_pixels, tiles) -> dict:
         },
         "limits": {"max_pixels": max_pixels} | tiles._asdict(),
         "memory": _memory(denoiser, max_pixels, tiles),
-        "signatures": list(
-            signature_names(denoiser.channels, denoiser.fractional, denoiser.has_posterior, noise_input(denoiser))
-        ),
+        "signatures": [*names_of(denoiser)],
         "network": {"parameters": denoiser.network.count_params(), "depth": denoiser.grid.bit_length() - 1},
         "training": denoiser.provenance,
     }

@@ -57,8 +57,10 @@ def export_saved_model(
     | `own_sigma` | `image` | `sigma` (B,), what the first and the third take where none is given |
     | `describe` | `format` string (B,), "json" | `description` string (B,), what `serving.json` beside the graph says |
 
-    Of a model whose noise is more than a σ, `with_noise`, `encoded_with_noise` and `own_noise` stand in the places of
-    those named after it; they and `posterior` take or give `noise`, float32 (B, P), all parameters of the noise.
+    Of a model for white noise of a range, `serving_default` and `encoded` find out whether noise grows with the signal
+    (`Denoiser.stabilized`), and there are three signatures more, whose `noise`, float32 (B, 3), is gain, σ and
+    pedestal: `with_noise`, `encoded_with_noise` and `own_noise`. Of a model whose noise is more than a σ these stand in
+    the places of those named after it; they and `posterior` take or give `noise`, float32 (B, P), all parameters.
 
     What cannot be denoised is refused before anything is computed, with an `InvalidArgumentError` of one sentence.
     Large images are computed one tile at a time, as `Denoiser.denoise` does it.

@@ -1,6 +1,8 @@
 """The signatures of the exported graph: functions of tensors, from checked inputs to named outputs."""
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -20,7 +22,7 @@ DESCRIPTION_FORMAT = "json"  # what `describe` can be asked for
 
 
 def signature_names(
-    channels: int, fractional: bool = True, posterior: bool = True, noise: str = SIGMA
+    channels: int, fractional: bool = True, posterior: bool = True, noise: str = SIGMA, stabilized: bool = False
 ) -> tuple[str, ...]:
     """Name the signatures of a model.
 
@@ -29,12 +31,22 @@ def signature_names(
         fractional: Whether its pixels are fractions of full scale; the pixels of image files mean nothing to others.
         posterior: Whether it has a posterior; without one it does not use the noise.
         noise: How the noise is told: as "sigma", or as "noise", all its parameters.
+        stabilized: Whether it takes noise that grows with the signal too, of which all parameters are told.
     """
     encoded = ("encoded",) if fractional and channels in FILE_CHANNELS else ()
     if not posterior:
         return ("serving_default", *encoded, "describe")
     encoded_with_noise = tuple(f"{name}_with_{noise}" for name in encoded)
-    return ("serving_default", f"with_{noise}", *encoded, *encoded_with_noise, "posterior", f"own_{noise}", "describe")
+    names = ("serving_default", f"with_{noise}", *encoded, *encoded_with_noise, "posterior", f"own_{noise}", "describe")
+    if not stabilized:
+        return names
+    return *names, f"with_{NOISE}", *(f"{name}_with_{NOISE}" for name in encoded), f"own_{NOISE}"
+
+
+def names_of(denoiser) -> tuple[str, ...]:
+    """Name the signatures of a denoiser."""
+    its = denoiser.channels, denoiser.fractional, denoiser.has_posterior
+    return signature_names(*its, noise_input(denoiser), denoiser.can_be_stabilized)
 
 
 def noise_input(denoiser) -> str:
@@ -53,10 +65,13 @@ def signatures(denoiser, max_pixels, tiles, description):
     """
     channels, offset, scale, grid = denoiser.channels, denoiser.offset, denoiser.scale, denoiser.grid
     model, told = denoiser.noise, noise_input(denoiser)
+    # What estimates noise by itself: where the model can, noise that grows with the signal too.
+    estimating = denoiser.stabilized() if denoiser.can_be_stabilized else denoiser
     image = tf.TensorSpec((None, None, None, channels), tf.float32, "image")
     image_bytes = tf.TensorSpec((None,), tf.string, "image_bytes")
     theta = tf.TensorSpec((None, model.size), tf.float32, NOISE)
     noise = tf.TensorSpec((None,), tf.float32, SIGMA) if told == SIGMA else theta
+    all_noise = tf.TensorSpec((None, estimating.noise.size), tf.float32, NOISE)
 
     def shared(function, *specs):
         return tf.function(function, input_signature=specs, autograph=False)
@@ -64,55 +79,68 @@ def signatures(denoiser, max_pixels, tiles, description):
     # Functions that all signatures call, so that they, and the network above all, stand in the file once.
     network = shared(denoiser.network, image)
     finished = shared(lambda shown, theta: denoiser.finished(network(shown), shown, theta), image, theta)
-    fitted = shared(model.fit, image, theta)
-    first_theta = shared(lambda noisy: _by_itself(denoiser.first_theta, noisy, model.size), image)
-    solved_theta = shared(
-        lambda noisy: _by_itself(functools.partial(denoiser.solved_theta, network=network), noisy, model.size), image
-    )
+
+    @functools.cache
+    def steps(some):
+        """Return what finds the noise of images as a denoiser knows it, and how they are shown with it."""
+        its_theta = tf.TensorSpec((None, some.noise.size), tf.float32, NOISE)
+        solved = functools.partial(some.solved_theta, network=network)
+        return _Steps(
+            shared(some.noise.fit, image, its_theta),
+            shared(lambda noisy: _by_itself(some.first_theta, noisy, some.noise.size), image),
+            shared(lambda noisy: _by_itself(solved, noisy, some.noise.size), image),
+        )
 
     def refine(shown, theta, is_first):
         """Find the noise in the same pass of the network where what is given is a first estimate."""
         outputs = network(shown)
-        theta = tf.where(is_first, denoiser.refined(outputs, shown, theta), theta)
-        return denoiser.finished(outputs, shown, theta)
+        theta = tf.where(is_first, estimating.refined(outputs, shown, theta), theta)
+        return estimating.finished(outputs, shown, theta)
 
-    refined = shared(refine, image, theta, tf.TensorSpec((), tf.bool))
+    refined = shared(refine, image, tf.TensorSpec((None, None), tf.float32, NOISE), tf.TensorSpec((), tf.bool))
 
     def checked_image(image):
         image = checks.image(image, channels, denoiser.intensities, denoiser.units, max_pixels)
         return checks.padding(image, grid, max(MAX_PADDING * max_pixels, tiling.MAX_UNTILED_PIXELS))
 
-    def checked_noise(noise, batch):
-        """Return θ, (B, P), in the units of the network."""
-        if told == SIGMA:
-            theta = checks.sigma(noise, batch, scale, denoiser.units)[:, tf.newaxis]
-        else:
-            theta = checks.theta(noise, batch, model.parameters, offset, scale)
+    def checked_sigma(sigma, batch):
+        """Return θ, (B, 1), in the units of the network."""
+        theta = checks.sigma(sigma, batch, scale, denoiser.units)[:, tf.newaxis]
         return model.rescaled(theta, offset, scale, keras.ops)
 
-    def as_shown(noisy, theta, fit):
-        return (noisy, theta) if fit is None else (fit.applied(noisy), denoiser.fitted_theta(theta, fit))
+    def checked_noise(noise, batch):
+        """Return θ, (B, P), in the units of the network."""
+        theta = checks.theta(noise, batch, estimating.noise.parameters, offset, scale)
+        return estimating.noise.rescaled(theta, offset, scale, keras.ops)
+
+    def as_shown(noisy, theta, fit, some):
+        return (noisy, theta) if fit is None else (fit.applied(noisy), some.fitted_theta(theta, fit))
 
     def first_alone(some, shown, theta, denoised, *rest):
         return [denoised], []
 
-    def denoise(image, theta=None):
+    def denoise(image, theta=None, some=estimating):
+        """Denoise images with the noise that is told, (B, P) as `some` denoiser knows it, or that is found."""
         noisy = denoiser.normalized(image)
-        moments, fit = finished, None
+        fit = None
+
+        def moments(shown, theta):
+            return finished(shown, theta[:, : model.size])
+
         if not denoiser.has_posterior:
             theta = tf.zeros((tf.shape(image)[0], model.size))
         elif theta is not None:
-            fit = fitted(noisy, theta)
+            fit = steps(some).fitted(noisy, theta)
         elif not denoiser.estimates_noise:
             theta = denoiser.first_theta(noisy)
         else:
-            first = first_theta(noisy)
-            fit = fitted(noisy, first)
+            first = steps(some).first_theta(noisy)
+            fit = steps(some).fitted(noisy, first)
             # Of what is computed tile by tile the noise is refined before, as one tile knows too little.
             is_first = is_untiled(tf.shape(noisy), tiles)
-            theta = tf.cond(is_first, lambda: first, lambda: solved_theta(noisy))
+            theta = tf.cond(is_first, lambda: first, lambda: steps(some).solved_theta(noisy))
             moments = functools.partial(refined, is_first=is_first)
-        shown, theta = as_shown(noisy, theta, fit)
+        shown, theta = as_shown(noisy, theta, fit, some)
         (denoised,), _ = compute(moments, first_alone, shown, theta, tiles, pictures=1, means=0)
         denoised = denoised if fit is None else fit.undone([denoised])[0]
         return tf.ensure_shape(denoiser.in_units([denoised])[0], image.shape)
@@ -120,16 +148,21 @@ def signatures(denoiser, max_pixels, tiles, description):
     def serving_default(image):
         return {"denoised": denoise(checked_image(image))}
 
+    def with_sigma(image, sigma):
+        image = checked_image(image)
+        return {"denoised": denoise(image, checked_sigma(sigma, tf.shape(image)[0]), denoiser)}
+
     def with_noise(image, noise):
         image = checked_image(image)
         return {"denoised": denoise(image, checked_noise(noise, tf.shape(image)[0]))}
 
     def posterior(image, noise):
         image = checked_image(image)
-        theta = checked_noise(noise, tf.shape(image)[0])
+        check = checked_sigma if told == SIGMA else checked_noise
+        theta = check(noise, tf.shape(image)[0])
         noisy = denoiser.normalized(image)
-        fit = fitted(noisy, theta)
-        shown, shown_theta = as_shown(noisy, theta, fit)
+        fit = steps(denoiser).fitted(noisy, theta)
+        shown, shown_theta = as_shown(noisy, theta, fit, denoiser)
         limits = sure.clip_limits(keras.ops, shown)
 
         def joined(some, part, theta, denoised, mean, variance):
@@ -151,26 +184,38 @@ def signatures(denoiser, max_pixels, tiles, description):
             "estimated_psnr": tf.ensure_shape(psnr, (None,))
         }
 
-    def denoise_file(data, theta=None):
+    def denoise_file(data, theta=None, some=estimating):
         image, full_scale = files.decode(data, channels)
-        denoised = denoise(image[None], None if theta is None else theta[None])
+        denoised = denoise(image[None], None if theta is None else theta[None], some)
         return files.encode_png(denoised[0], full_scale)
 
     def encoded(image_bytes):
         return {"denoised_bytes": _one_by_one(denoise_file, files.checked_files(image_bytes, channels, max_pixels))}
 
-    def encoded_with_noise(image_bytes, noise):
+    def encoded_with(image_bytes, noise, spec, check, some):
         # Pinned first: the checks of the files need no noise.
-        noise = tf.ensure_shape(noise, (None,) if told == SIGMA else (None, model.size))
+        noise = tf.ensure_shape(noise, spec.shape)
         image_bytes = files.checked_files(image_bytes, channels, max_pixels)
-        theta = checked_noise(noise, tf.size(image_bytes))
-        return {"denoised_bytes": _one_by_one(lambda pair: denoise_file(*pair), (image_bytes, theta))}
+        theta = check(noise, tf.size(image_bytes))
+        done = _one_by_one(lambda pair: denoise_file(pair[0], pair[1], some), (image_bytes, theta))
+        return {"denoised_bytes": done}
+
+    def encoded_with_sigma(image_bytes, sigma):
+        return encoded_with(image_bytes, sigma, noise, checked_sigma, denoiser)
+
+    def encoded_with_noise(image_bytes, noise):
+        return encoded_with(image_bytes, noise, all_noise, checked_noise, estimating)
+
+    def own(image, some):
+        noisy = denoiser.normalized(checked_image(image))
+        theta = steps(some).solved_theta(noisy) if denoiser.estimates_noise else denoiser.first_theta(noisy)
+        return some.noise.restored(theta, offset, scale, keras.ops)
+
+    def own_sigma(image):
+        return {SIGMA: tf.ensure_shape(own(image, denoiser)[:, 0], (None,))}
 
     def own_noise(image):
-        noisy = denoiser.normalized(checked_image(image))
-        theta = solved_theta(noisy) if denoiser.estimates_noise else denoiser.first_theta(noisy)
-        theta = model.restored(theta, offset, scale, keras.ops)
-        return {told: tf.ensure_shape(theta[:, 0] if told == SIGMA else theta, noise.shape)}
+        return {NOISE: tf.ensure_shape(own(image, estimating), all_noise.shape)}
 
     def describe(format):
         format = checks.words(format, "format", (DESCRIPTION_FORMAT,))
@@ -178,15 +223,31 @@ def signatures(denoiser, max_pixels, tiles, description):
 
     table = {
         "serving_default": (serving_default, [image]),
-        f"with_{told}": (with_noise, [image, noise]),
+        "with_sigma": (with_sigma, [image, noise]),
+        "with_noise": (with_noise, [image, all_noise]),
         "encoded": (encoded, [image_bytes]),
-        f"encoded_with_{told}": (encoded_with_noise, [image_bytes, noise]),
+        "encoded_with_sigma": (encoded_with_sigma, [image_bytes, noise]),
+        "encoded_with_noise": (encoded_with_noise, [image_bytes, all_noise]),
         "posterior": (posterior, [image, noise]),
-        f"own_{told}": (own_noise, [image]),
+        "own_sigma": (own_sigma, [image]),
+        "own_noise": (own_noise, [image]),
         "describe": (describe, [tf.TensorSpec((None,), tf.string, "format")]),
     }
-    names = signature_names(channels, denoiser.fractional, denoiser.has_posterior, told)
-    return {name: table[name] for name in names}
+    return {name: table[name] for name in names_of(denoiser)}
+
+
+class _Steps(NamedTuple):
+    """Functions of normalised images (B, H, W, C).
+
+    Attributes:
+        fitted: From images and noise parameters to how they are shown, a `bsdenoise.noise.intensity_fit.Fit`.
+        first_theta: To the noise of each image before the network has seen it, (B, P).
+        solved_theta: To that of each image, (B, P).
+    """
+
+    fitted: Callable
+    first_theta: Callable
+    solved_theta: Callable
 
 
 def _by_itself(function, noisy, size):

@@ -17,7 +17,7 @@ from bsdenoise import progress
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_REQUESTS = 1000  # TF-Serving refuses more
-MOST_SIGNATURES = 6  # that take images
+MOST_SIGNATURES = 9  # that take images
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -94,11 +94,11 @@ def first_requests(size: tuple[int, int], description: dict) -> Iterator[tuple[s
         size: Height and width of the image in pixels.
         description: What `describe` gave for the model.
     """
-    image, noise = {"image": _image(size, description)}, _noise(description)
+    image = {"image": _image(size, description)}
     for name in description["signatures"]:
         if name != "describe":
             inputs = _file(size, description) if name.startswith("encoded") else image
-            yield name, inputs | (noise if _takes_noise(name) else {})
+            yield name, inputs | _noise(name, description)
 
 
 def _requests(sizes, description) -> Iterator[tuple[str, dict[str, tensor_pb2.TensorProto]]]:
@@ -109,11 +109,7 @@ def _requests(sizes, description) -> Iterator[tuple[str, dict[str, tensor_pb2.Te
     for size in others:
         image = {"image": _image(size, description)}
         # No time is lost to an estimate.
-        yield ("serving_default", image) if told is None else (told, image | _noise(description))
-
-
-def _takes_noise(signature: str) -> bool:
-    return "with_" in signature or signature == "posterior"
+        yield ("serving_default", image) if told is None else (told, image | _noise(told, description))
 
 
 def _image(size, description) -> tensor_pb2.TensorProto:
@@ -133,9 +129,13 @@ def _file(size, description) -> dict[str, tensor_pb2.TensorProto]:
     return {"image_bytes": tf.make_tensor_proto([grey.numpy()])}
 
 
-def _noise(description) -> dict[str, tensor_pb2.TensorProto]:
-    """Return the least noise of the training, as signatures take it of one image."""
-    least = [parameter["low"] for parameter in description["noise"]["parameters"]]
-    if "with_sigma" in description["signatures"]:
+def _noise(signature: str, description) -> dict[str, tensor_pb2.TensorProto]:
+    """Return the least noise of the training as a signature takes it of one image; nothing if it takes none."""
+    if "with_" not in signature and signature != "posterior":
+        return {}
+    is_sigma = "with_sigma" in description["signatures"] and not signature.endswith("with_noise")
+    kind = "noise" if is_sigma or description.get("stabilized") is None else "stabilized"
+    least = [parameter["low"] for parameter in description[kind]["parameters"]]
+    if is_sigma:
         return {"sigma": tf.make_tensor_proto(least, tf.float32)}
     return {"noise": tf.make_tensor_proto([least], tf.float32)}

@@ -10,8 +10,9 @@ from bsdenoise import images, presets
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.inference import tiling
 from bsdenoise.noise import noise_floor, registry
+from bsdenoise.noise.anscombe import StabilizedNoise
 from bsdenoise.noise.base import SIGMA, Parameter, check_is_sigma
-from bsdenoise.noise.correlated import CorrelatedNoise, estimate_correlated
+from bsdenoise.noise.correlated import MIN_NEIGHBOURS, CorrelatedNoise, estimate_correlated
 from bsdenoise.noise.spec import read_level
 from bsdenoise.pipeline import float_units
 from bsdenoise.pipeline.float_units import Units
@@ -185,8 +186,17 @@ class Model:
             return False
         _, height, width, _ = parts.shape
         rows, columns = tiling.middle(height, width, LOOKED_AT)
-        floors = [noise_floor.measure(images.to_unit(part[rows, columns])) for part in parts]
-        return noise_floor.is_correlated([floor for floor in floors if floor is not None], 1.0)
+        middle = [images.to_unit(part[rows, columns]) for part in parts]
+        floors = [noise_floor.measure(part) for part in middle]
+        if not noise_floor.is_correlated([floor for floor in floors if floor is not None], 1.0):
+            return False
+        if not self.is_served and self.denoiser.noise.kind == StabilizedNoise.kind:
+            # Dark parts without noise are quiet too: noise that is found to grow with the signal is not shared.
+            shown = self.denoiser.normalized(np.stack(middle).astype(np.float32))
+            if np.asarray(self.denoiser.first_theta(shown))[:, 0].any():
+                return False
+        found = [estimate_correlated(part) for part in middle]
+        return all(one is not None and one.neighbours >= MIN_NEIGHBOURS for one in found)
 
     def correlated_noise(self, parts: np.ndarray) -> list[CorrelatedNoise] | None:
         """Measure noise that neighbouring pixels share.
@@ -387,7 +397,9 @@ class Model:
             noise_std = theta[:, np.newaxis, np.newaxis]
         else:
             noise_std = self.denoiser.noise_std(mean, theta)
-        return np.where(noise_std > 0, std / np.where(noise_std > 0, noise_std, 1), np.float32(1))
+        # Near black, the variance of an inverse transform is not exactly below that of the noise.
+        ratios = np.minimum(std / np.where(noise_std > 0, noise_std, 1), np.float32(1))
+        return np.where(noise_std > 0, ratios, np.float32(1))
 
 
 def parts_of(noisy: np.ndarray, channels: int) -> np.ndarray:

@@ -318,8 +318,10 @@ def _checked(denoiser: Any, config: DenoiseConfig, watcher: Watcher, tells_noise
     """Check that a model can do what is asked for."""
     if config.precision is not None:
         denoiser = denoiser.in_precision(config.precision)
-    # Whoever does not say that noise is white may have noise that grows with the signal.
-    if config.sigma is None and getattr(denoiser, "can_be_stabilized", False):
+    # Whoever does not say that noise is white may have noise that grows with the signal. Of that a server tells no
+    # posterior.
+    is_told = config.std and hasattr(denoiser, "description")
+    if config.sigma is None and not is_told and getattr(denoiser, "can_be_stabilized", False):
         denoiser = denoiser.stabilized()
     model = Model(denoiser, config, watcher.note, tells_noise)
     model.check()
