@@ -463,7 +463,9 @@ class Denoiser(keras.Model):
         denoised, mean, variance = moments
         counts = None if gaps is None else gaps.counts.reshape(denoised.shape)
         noise_variance = self.noise.variance(mean, theta.astype(np.float64))
-        psnr = estimate_psnr(denoised, normalized.pixels, mean, np.sqrt(variance), noise_variance, counts)
+        psnr = np.full(len(denoised), np.nan, np.float32)
+        if self.noise.has_risk_estimate:
+            psnr = estimate_psnr(denoised, normalized.pixels, mean, np.sqrt(variance), noise_variance, counts)
         maps = [array.reshape(shape) for array in self._results(moments, normalized)]
         if gaps is not None:
             maps = [gaps.restored(maps[0]), *map(gaps.without, maps[1:])]

@@ -178,6 +178,7 @@ def signatures(denoiser, max_pixels, tiles, description):
         number = tf.cast(tf.reduce_prod(tf.shape(image)[1:]), tf.float32)
         psnr = sure.psnr(keras.ops, share, error / gain**2, square / gain**4, noise_variance / gain**2, number)
         psnr = tf.where(tf.math.is_nan(psnr), SERVED_WITHHELD, tf.maximum(psnr, 0.0))
+        psnr = psnr if model.has_risk_estimate else tf.fill(tf.shape(psnr), SERVED_WITHHELD)
         pictures = pictures if fit is None else fit.undone(pictures)
         named = zip(("denoised", "mean", "std"), denoiser.in_units(pictures), strict=True)
         return {name: tf.ensure_shape(picture, image.shape) for name, picture in named} | {

@@ -10,7 +10,7 @@ from bsdenoise.likelihood import sure
 # Why there is no estimated PSNR, in the words that users get to see.
 WITHHELD = (
     "the noise of the image is not what was declared or estimated: sigma is too large, much of the noise is clipped, "
-    "or it depends on the brightness"
+    "it depends on the brightness, or it is of a kind for which there is no estimate"
 )
 # What an exported graph gives instead of NaN, which JSON does not know.
 SERVED_WITHHELD = -1.0

@@ -13,6 +13,7 @@ from .estimation import estimate_sigma as estimate_sigma
 from .estimation import refine_sigma as refine_sigma
 from .estimation import untrained_variance as untrained_variance
 from .gaussian import GaussianNoise as GaussianNoise
+from .impulse import ImpulseNoise as ImpulseNoise
 from .poisson_gaussian import PoissonGaussianNoise as PoissonGaussianNoise
 from .poisson_gaussian import PoissonNoise as PoissonNoise
 from .registry import deserialize as deserialize

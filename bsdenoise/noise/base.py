@@ -16,8 +16,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bsdenoise.likelihood import sure
-
 # What a parameter is a number of, which says how it changes with the units of images.
 INTENSITY = "intensity"  # a difference of pixel values, such as a standard deviation, or the gain of a photo-electron
 LEVEL = "level"  # a pixel value
@@ -89,10 +87,12 @@ class NoiseModel(abc.ABC):
         least: Least parameters of the training, P numbers, with intensities as fractions of full scale.
         greatest: Greatest parameters; equal to `least` where they are known.
         is_declared: Whether it is noise that images may be said to have, in a SPEC.
+        has_risk_estimate: Whether Stein's estimate of the error holds, as for Gaussian noise.
     """
 
     kind: ClassVar[str]
     is_declared: ClassVar[bool] = True
+    has_risk_estimate: ClassVar[bool] = True
     # Fields or properties of a subclass.
     parameters: Any
     least: Any
@@ -246,23 +246,18 @@ class NoiseModel(abc.ABC):
             xp: `numpy` or `keras.ops`, whichever they are of.
         """
 
-    def squared_error(self, denoised: Any, noisy: Any, mean: Any, variance: Any, theta: Any, xp: Any = np) -> Any:
-        """Estimate the squared error of each denoised pixel without a clean image (B, H, W, C).
+    def squared_error_of_mean(self, mean: Any, noisy: Any, theta: Any, xp: Any = np) -> Any:
+        """Estimate the squared error of the prediction from the surroundings without a clean image, (B, H, W, C).
 
-        By Stein's estimate (`bsdenoise.likelihood.sure`), which holds for Gaussian noise.
+        It knows nothing of the pixel's own noise, so it misses the noisy pixel by its error plus that.
 
         Args:
-            denoised: Posterior mean, (B, H, W, C).
+            mean: The prediction, (B, H, W, C).
             noisy: The observed pixels.
-            mean: The prediction from the surroundings.
-            variance: Posterior variance; 0 where nothing is joined with the observed pixel.
             theta: As for `variance`.
             xp: Likewise.
-
-        Returns:
-            An array; `None` of noise for which there is no such estimate.
         """
-        return sure.terms(denoised, noisy, variance, self.variance(mean, theta, xp))
+        return (mean - noisy) ** 2 - self.variance(mean, theta, xp)
 
     def usual_sigma(self, theta: Any) -> float:
         """Compute the standard deviation at half of full scale, over all channels, of parameters (P,)."""

@@ -6,6 +6,7 @@ from typing import Any
 from bsdenoise.noise.anscombe import StabilizedNoise
 from bsdenoise.noise.base import Declared, NoiseModel
 from bsdenoise.noise.gaussian import GaussianNoise
+from bsdenoise.noise.impulse import ImpulseNoise
 from bsdenoise.noise.poisson_gaussian import PoissonGaussianNoise, PoissonNoise
 from bsdenoise.noise.spec import SPEC_READS
 
@@ -33,7 +34,7 @@ def register(model: type[NoiseModel]) -> type[NoiseModel]:
     return model
 
 
-for _model in (GaussianNoise, PoissonGaussianNoise, PoissonNoise, StabilizedNoise):
+for _model in (GaussianNoise, PoissonGaussianNoise, PoissonNoise, ImpulseNoise, StabilizedNoise):
     register(_model)
 
 

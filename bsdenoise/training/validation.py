@@ -97,7 +97,8 @@ class Validation:
         # Most methods show the network the noisy image itself: once is enough then.
         self._is_shown_noisy = all(np.array_equal(example.shown, example.noisy) for example in self.examples)
         # Noise that was added here is what was declared.
-        self._variances = self._measured_variances() if self.method.is_blind and not data.corrupt else None
+        has_curve = self.method.is_blind and not data.corrupt and denoiser.noise.has_risk_estimate
+        self._variances = self._measured_variances() if has_curve else None
         channels = denoiser.channels
         shown, target, noisy = (tf.TensorSpec((1, None, None, size)) for size in (channels, None, channels))
         # Nothing in it is Python that would have to be translated into a graph, which takes seconds.
@@ -153,7 +154,7 @@ class Validation:
         around = noise_curve.brightness(noisy)
         reach = sure.CLIPPED_REACH * np.sqrt(self._declared_variance(around, crop.theta))
         is_clear = every & (around - reach >= low) & (around + reach <= high)
-        if is_clear.sum() < sure.MIN_COUNTED * every.sum():
+        if is_clear.sum() < sure.MIN_COUNTED * every.sum() or not self.denoiser.noise.has_risk_estimate:
             is_clear = every
         return Example(shown, target, noisy, crop.theta, crop.clean, counts, is_clear)
 
@@ -174,6 +175,11 @@ class Validation:
         """Return the declared variance of the noise of pixels (H, W, C) of a given brightness, float64."""
         variance = self.denoiser.noise.variance(mean[np.newaxis], theta[np.newaxis].astype(np.float64))[0]
         return np.broadcast_to(variance, mean.shape)
+
+    def _error_of_mean(self, mean: np.ndarray, example: Example) -> np.ndarray:
+        """Estimate the squared error of the predictions from the surroundings, (H, W, C)."""
+        theta = example.theta[np.newaxis].astype(np.float64)
+        return self.denoiser.noise.squared_error_of_mean(mean[np.newaxis], example.noisy[np.newaxis], theta)[0]
 
     def _loss_and_moments_of(self, shown, target, noisy, theta):
         network = self.denoiser.network
@@ -229,12 +235,16 @@ class Validation:
             kept = 0.0 if variance is None else variance / declared
             moved = np.square(denoised - example.noisy)
             terms[self.score] = (moved + noise * (2.0 * kept - 1.0))[example.is_clear]
+            if not self.denoiser.noise.has_risk_estimate:  # of the mean alone there is one
+                terms[self.score] = self._error_of_mean(denoised if mean is None else mean, example)[example.is_clear]
         else:
             # Loss of a point estimate: its squared error, and that of the target itself.
             terms[self.score] = np.array([loss - self._usual_variance(example) * self.method.has_noisy_target])
         if mean is not None:
-            # The mean knows nothing of the pixel's own noise, so it misses the noisy pixel by its error plus that.
-            terms[SURE_OF_MEAN] = (np.square(mean - example.noisy) - noise)[example.is_clear]
+            of_mean = np.square(mean - example.noisy) - noise
+            if self._variances is None:
+                of_mean = self._error_of_mean(mean, example)
+            terms[SURE_OF_MEAN] = of_mean[example.is_clear]
         if example.clean is not None:
             terms[TRUE] = np.square(denoised - example.clean)[example.counts].ravel()
             if mean is not None:
