@@ -57,6 +57,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
+@pytest.fixture
+def compiled(monkeypatch):
+    """Has small images computed by a compiled function, which takes a tenth of the time where a test has many."""
+    monkeypatch.setattr("bsdenoise.inference.engine.MAX_EAGER_PIXELS", 0)
+
+
 @pytest.fixture(scope="session")
 def tiny_denoiser_path(tmp_path_factory):
     """A function from a number of channels to the `.keras` file of a small untrained denoiser for σ = 25 / 255.
