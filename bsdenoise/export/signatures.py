@@ -65,10 +65,11 @@ def signatures(denoiser, max_pixels, tiles, description):
     network = shared(denoiser.network, image)
     finished = shared(lambda shown, theta: denoiser.finished(network(shown), shown, theta), image, theta)
     fitted = shared(model.fit, image, theta)
-    first_theta = shared(lambda noisy: _by_itself(denoiser.first_theta, noisy, model.size), image)
-    solved_theta = shared(
-        lambda noisy: _by_itself(functools.partial(denoiser.solved_theta, network=network), noisy, model.size), image
-    )
+    first_theta = shared(lambda noisy: _by_itself(denoiser.first_theta, model.size, noisy), image)
+    solved_theta = shared(lambda noisy, first: _by_itself(solve, model.size, noisy, first), image, theta)
+
+    def solve(noisy, first):
+        return denoiser.solved_theta(noisy, network=network, first=first)
 
     def refine(shown, theta, is_first):
         """Find the noise in the same pass of the network where what is given is a first estimate."""
@@ -78,17 +79,22 @@ def signatures(denoiser, max_pixels, tiles, description):
 
     refined = shared(refine, image, theta, tf.TensorSpec((), tf.bool))
 
-    def checked_image(image):
+    def check_image(image):
         image = checks.image(image, channels, denoiser.intensities, denoiser.units, max_pixels)
         return checks.padding(image, grid, max(MAX_PADDING * max_pixels, tiling.MAX_UNTILED_PIXELS))
 
-    def checked_noise(noise, batch):
+    checked_image = shared(check_image, image)
+    checked_files = shared(lambda data: files.checked_files(data, channels, max_pixels), image_bytes)
+
+    def check_noise(noise, batch):
         """Return θ, (B, P), in the units of the network."""
         if told == SIGMA:
             theta = checks.sigma(noise, batch, scale, denoiser.units)[:, tf.newaxis]
         else:
             theta = checks.theta(noise, batch, model.parameters, offset, scale)
         return model.rescaled(theta, offset, scale, keras.ops)
+
+    checked_noise = shared(check_noise, noise, tf.TensorSpec((), tf.int32))
 
     def as_shown(noisy, theta, fit):
         return (noisy, theta) if fit is None else (fit.applied(noisy), denoiser.fitted_theta(theta, fit))
@@ -110,19 +116,21 @@ def signatures(denoiser, max_pixels, tiles, description):
             fit = fitted(noisy, first)
             # Of what is computed tile by tile the noise is refined before, as one tile knows too little.
             is_first = is_untiled(tf.shape(noisy), tiles)
-            theta = tf.cond(is_first, lambda: first, lambda: solved_theta(noisy))
+            theta = tf.cond(is_first, lambda: first, lambda: solved_theta(noisy, first))
             moments = functools.partial(refined, is_first=is_first)
         shown, theta = as_shown(noisy, theta, fit)
         (denoised,), _ = compute(moments, first_alone, shown, theta, tiles, pictures=1, means=0)
         denoised = denoised if fit is None else fit.undone([denoised])[0]
         return tf.ensure_shape(denoiser.in_units([denoised])[0], image.shape)
 
+    with_own_noise, with_told_noise = shared(denoise, image), shared(denoise, image, theta)
+
     def serving_default(image):
-        return {"denoised": denoise(checked_image(image))}
+        return {"denoised": with_own_noise(checked_image(image))}
 
     def with_noise(image, noise):
         image = checked_image(image)
-        return {"denoised": denoise(image, checked_noise(noise, tf.shape(image)[0]))}
+        return {"denoised": with_told_noise(image, checked_noise(noise, tf.shape(image)[0]))}
 
     def posterior(image, noise):
         image = checked_image(image)
@@ -153,22 +161,22 @@ def signatures(denoiser, max_pixels, tiles, description):
 
     def denoise_file(data, theta=None):
         image, full_scale = files.decode(data, channels)
-        denoised = denoise(image[None], None if theta is None else theta[None])
+        denoised = with_own_noise(image[None]) if theta is None else with_told_noise(image[None], theta[None])
         return files.encode_png(denoised[0], full_scale)
 
     def encoded(image_bytes):
-        return {"denoised_bytes": _one_by_one(denoise_file, files.checked_files(image_bytes, channels, max_pixels))}
+        return {"denoised_bytes": _one_by_one(denoise_file, checked_files(image_bytes))}
 
     def encoded_with_noise(image_bytes, noise):
         # Pinned first: the checks of the files need no noise.
         noise = tf.ensure_shape(noise, (None,) if told == SIGMA else (None, model.size))
-        image_bytes = files.checked_files(image_bytes, channels, max_pixels)
+        image_bytes = checked_files(image_bytes)
         theta = checked_noise(noise, tf.size(image_bytes))
         return {"denoised_bytes": _one_by_one(lambda pair: denoise_file(*pair), (image_bytes, theta))}
 
     def own_noise(image):
         noisy = denoiser.normalized(checked_image(image))
-        theta = solved_theta(noisy) if denoiser.estimates_noise else denoiser.first_theta(noisy)
+        theta = solved_theta(noisy, first_theta(noisy)) if denoiser.estimates_noise else denoiser.first_theta(noisy)
         theta = model.restored(theta, offset, scale, keras.ops)
         return {told: tf.ensure_shape(theta[:, 0] if told == SIGMA else theta, noise.shape)}
 
@@ -189,17 +197,17 @@ def signatures(denoiser, max_pixels, tiles, description):
     return {name: table[name] for name in names}
 
 
-def _by_itself(function, noisy, size):
+def _by_itself(function, size, *batches):
     """Compute θ of each image, (B, P), one after the other: an estimate takes several times the memory of its image.
 
     Args:
-        function: From images to their noise parameters.
-        noisy: The images (B, H, W, C).
+        function: From images, and what else belongs to each, to their noise parameters.
         size: P.
+        *batches: The images (B, H, W, C) and what else.
     """
     return tf.map_fn(
-        lambda number: function(noisy[number : number + 1])[0],
-        tf.range(tf.shape(noisy)[0]),
+        lambda number: function(*(batch[number : number + 1] for batch in batches))[0],
+        tf.range(tf.shape(batches[0])[0]),
         parallel_iterations=1,
         fn_output_signature=tf.TensorSpec((size,), tf.float32),
     )
