@@ -26,13 +26,19 @@ LONGEST = (
     "test_distributed",
     "test_server_survives",
     "test_training",
-    "test_graph_signatures",
-    "test_graph_tiles",
-    "test_selection",
     "test_export",
+    "test_presets",
+    "test_graph_tiles",
     "test_fit_any_backend",
     "test_inference",
+    "test_training_gradients",
+    "test_graph_signatures",
+    "test_training_initial",
     "test_denoiser",
+    "test_training_units",
+    "test_noise_models",
+    "test_selection",
+    "test_detector_noise",
 )
 
 
