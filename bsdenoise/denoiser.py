@@ -333,7 +333,7 @@ class Denoiser(keras.Model):
         """Improve estimates by what the network predicts; args as for `finished`."""
         return self.noise.refined(self.estimator.prior(outputs), shown, theta, counts)
 
-    def solved_theta(self, noisy, counts=None, network=None):
+    def solved_theta(self, noisy, counts=None, network=None, first=None):
         """Return the model's own noise parameters of normalised images, (B, P).
 
         The network sees the middle of an image, 256 pixels square.
@@ -342,8 +342,9 @@ class Denoiser(keras.Model):
             noisy: Tensor (B, H, W, C).
             counts: Which pixels hold measurements, bool (B, H, W, C); `None` for all.
             network: What computes the network's outputs; `None` for the network itself.
+            first: What `first_theta` gives, if it is known already.
         """
-        first = self.first_theta(noisy, counts)
+        first = self.first_theta(noisy, counts) if first is None else first
         if not self.estimates_noise:
             return first
         fit = self.noise.fit(noisy, first)

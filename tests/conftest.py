@@ -26,13 +26,19 @@ LONGEST = (
     "test_distributed",
     "test_server_survives",
     "test_training",
-    "test_graph_signatures",
-    "test_graph_tiles",
-    "test_selection",
     "test_export",
+    "test_presets",
+    "test_graph_tiles",
     "test_fit_any_backend",
     "test_inference",
+    "test_training_gradients",
+    "test_graph_signatures",
+    "test_training_initial",
     "test_denoiser",
+    "test_training_units",
+    "test_noise_models",
+    "test_selection",
+    "test_detector_noise",
 )
 
 
@@ -55,6 +61,12 @@ def pytest_collection_finish():
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Has small images computed by a compiled function, which takes a tenth of the time where a test has many."""
+    monkeypatch.setattr("bsdenoise.inference.engine.MAX_EAGER_PIXELS", 0)
 
 
 @pytest.fixture(scope="session")

@@ -395,6 +395,7 @@ REACH = {1: 15, 2: 35}  # pixels to every side; test_network measures it
 
 
 @pytest.mark.parametrize("size, depth, tile, overlap", [((98, 83), 1, 48, 16), ((37, 210), 2, 92, 36)], ids=str)
+@pytest.mark.usefixtures("compiled")
 def test_tiles_with_enough_overlap_are_exact(size, depth, tile, overlap):
     assert overlap >= REACH[depth]
     denoiser = build(depth=depth)
@@ -405,6 +406,7 @@ def test_tiles_with_enough_overlap_are_exact(size, depth, tile, overlap):
     np.testing.assert_allclose(denoiser.denoise(noisy, tile=tile, overlap=overlap), tiled.denoised, atol=1e-6)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_tiles_with_less_overlap_are_not(rgb):
     """So the test above can fail; the more overlap, the less the error."""
     noisy = random_noisy(64, 50)
@@ -413,6 +415,7 @@ def test_tiles_with_less_overlap_are_not(rgb):
     assert errors[0] > errors[1] > errors[2] > 1e-3
 
 
+@pytest.mark.usefixtures("compiled")
 def test_overlap_of_tiles_by_default(rgb):
     noisy = random_noisy(70, 50)
     np.testing.assert_array_equal(rgb.denoise(noisy, tile=32), rgb.denoise(noisy, tile=32, overlap=8))

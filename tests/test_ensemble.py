@@ -73,6 +73,7 @@ def test_one_copy_is_the_image_itself(denoiser):
     np.testing.assert_array_equal(denoiser.denoise(noisy, tta=1), denoiser.denoise(noisy))
 
 
+@pytest.mark.usefixtures("compiled")
 def test_average_is_linear_in_the_pixel_itself_with_the_mean_gain(denoiser):
     """d x̂ / d x̃ at a pixel, by finite differences, is 1 − mean gain: the posterior's variance over σ²."""
     noisy = random_noisy(12, 10, 2)
@@ -84,6 +85,7 @@ def test_average_is_linear_in_the_pixel_itself_with_the_mean_gain(denoiser):
         np.testing.assert_allclose(change / 0.5, posterior.std[row, column, channel] ** 2 / SIGMA**2, atol=2e-4)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_estimated_psnr_is_steins_of_the_average(denoiser):
     """Unbiased: over draws of the noise, the mean of the estimated squared errors is that of the true ones."""
     clean = np.full((40, 40, 2), 0.5, "float32")

@@ -80,7 +80,7 @@ def test_the_base_needs_none_of_them(tmp_path, tiny_denoiser_path):
     noisy = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), np.uint8)
     images.write(tmp_path / "a.png", noisy[0])
     np.save(tmp_path / "a.npy", noisy)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], *sys.path])}
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tiny_denoiser_path(3))],
         cwd=tmp_path,

@@ -81,9 +81,12 @@ def train(folder, run, images, *arguments):
     environment = os.environ | {
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),  # for speed: the runs compile much the same
+        # For speed: the runs compile much the same, and compiling takes longer than computing.
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "EPATH_USE_TF": "false",  # else the cache looks for TensorFlow, which is not there, and keeps nothing
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT), str(SCRIPT.parent)]),
     }
     result = subprocess.run(

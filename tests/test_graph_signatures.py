@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import bsdenoise
 from bsdenoise import export
-from bsdenoise.export import export_saved_model
+from bsdenoise.export import export_saved_model, signatures
 from bsdenoise.noise import GaussianNoise
 
 KNOWN = GaussianNoise(25 / 255, 25 / 255)
@@ -197,16 +197,23 @@ def test_names_types_and_shapes_of_signatures(denoiser, meta_graph):
         "own_sigma": ({"image": image}, {"sigma": vector}),
         "describe": ({"format": files}, {"description": files}),
     }
+    if not denoiser.noise.is_known:
+        theta = "float32", (-1, 3)
+        expected |= {
+            "with_noise": ({"image": image, "noise": theta}, {"denoised": image}),
+            "encoded_with_noise": ({"image_bytes": files, "noise": theta}, {"denoised_bytes": files}),
+            "own_noise": ({"image": image}, {"noise": theta}),
+        }
     # No file format for them, or other units than those of files.
     if denoiser.channels not in (1, 3) or not denoiser.fractional:
-        del expected["encoded"], expected["encoded_with_sigma"]
+        expected = {name: value for name, value in expected.items() if not name.startswith("encoded")}
     found = {
         key: (tensor_infos(signature.inputs), tensor_infos(signature.outputs))
         for key, signature in meta_graph.signature_def.items()
         if key != "__saved_model_init_op"
     }
     assert found == expected
-    assert set(export.signature_names(denoiser.channels, denoiser.fractional)) == set(expected)
+    assert set(signatures.names_of(denoiser)) == set(expected)
 
 
 def first_ops(graph, placeholder):
@@ -227,7 +234,7 @@ def first_ops(graph, placeholder):
 
 
 def test_every_input_meets_ensure_shape_first(denoiser, meta_graph):
-    for key in export.signature_names(denoiser.channels, denoiser.fractional):
+    for key in signatures.names_of(denoiser):
         for info in meta_graph.signature_def[key].inputs.values():
             assert first_ops(meta_graph.graph_def, info.name.split(":")[0]) == ["EnsureShape"], (key, info.name)
 

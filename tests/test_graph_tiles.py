@@ -80,6 +80,7 @@ def in_tiles(denoiser, image, sigma):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.usefixtures("compiled")
 def test_tiles_of_the_graph_equal_those_of_denoise(shape, server, folder, denoiser):
     image, sigma = noisy_batch(denoiser, shape)
     assert shape[0] * shape[1] * shape[2] > UNTILED
@@ -100,6 +101,7 @@ def test_tiles_of_the_graph_equal_those_of_denoise(shape, server, folder, denois
         np.testing.assert_allclose(served, by_own.denoised, atol=ROUNDING)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_files_of_several_sizes_in_tiles(server, folder, denoiser):
     files = [
         png_file(noisy_pixels(3, (41, 45), np.uint16, 1)),
@@ -137,6 +139,7 @@ def test_tiles_with_enough_overlap_equal_one_pass(channels, options, server, tmp
     np.testing.assert_allclose(served, denoiser.denoise(image), rtol=1e-5, atol=tolerance)
 
 
+@pytest.mark.usefixtures("compiled")
 def test_without_arguments_the_graph_chooses_what_is_cut_and_how(denoiser, server, tmp_path, monkeypatch):
     monkeypatch.setattr(tiling, "MAX_UNTILED_PIXELS", UNTILED)
     monkeypatch.setattr(tiling, "TILE", TILE)

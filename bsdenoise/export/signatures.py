@@ -82,13 +82,17 @@ def signatures(denoiser, max_pixels, tiles, description):
 
     @functools.cache
     def steps(some):
-        """Return what finds the noise of images as a denoiser knows it, and how they are shown with it."""
+        """Return what finds the noise of images as a denoiser knows it, and what denoises them with it."""
         its_theta = tf.TensorSpec((None, some.noise.size), tf.float32, NOISE)
-        solved = functools.partial(some.solved_theta, network=network)
+
+        def solve(noisy, first):
+            return some.solved_theta(noisy, network=network, first=first)
+
         return _Steps(
             shared(some.noise.fit, image, its_theta),
-            shared(lambda noisy: _by_itself(some.first_theta, noisy, some.noise.size), image),
-            shared(lambda noisy: _by_itself(solved, noisy, some.noise.size), image),
+            shared(lambda noisy: _by_itself(some.first_theta, some.noise.size, noisy), image),
+            shared(lambda noisy, first: _by_itself(solve, some.noise.size, noisy, first), image, its_theta),
+            shared(functools.partial(denoise, some=some), image, its_theta),
         )
 
     def refine(shown, theta, is_first):
@@ -97,21 +101,29 @@ def signatures(denoiser, max_pixels, tiles, description):
         theta = tf.where(is_first, estimating.refined(outputs, shown, theta), theta)
         return estimating.finished(outputs, shown, theta)
 
-    refined = shared(refine, image, tf.TensorSpec((None, None), tf.float32, NOISE), tf.TensorSpec((), tf.bool))
+    refined = shared(
+        refine, image, tf.TensorSpec((None, estimating.noise.shown_size), tf.float32, NOISE), tf.TensorSpec((), tf.bool)
+    )
 
-    def checked_image(image):
+    def check_image(image):
         image = checks.image(image, channels, denoiser.intensities, denoiser.units, max_pixels)
         return checks.padding(image, grid, max(MAX_PADDING * max_pixels, tiling.MAX_UNTILED_PIXELS))
 
-    def checked_sigma(sigma, batch):
+    checked_image = shared(check_image, image)
+    checked_files = shared(lambda data: files.checked_files(data, channels, max_pixels), image_bytes)
+
+    def check_sigma(sigma, batch):
         """Return θ, (B, 1), in the units of the network."""
         theta = checks.sigma(sigma, batch, scale, denoiser.units)[:, tf.newaxis]
         return model.rescaled(theta, offset, scale, keras.ops)
 
-    def checked_noise(noise, batch):
+    def check_noise(noise, batch):
         """Return θ, (B, P), in the units of the network."""
         theta = checks.theta(noise, batch, estimating.noise.parameters, offset, scale)
         return estimating.noise.rescaled(theta, offset, scale, keras.ops)
+
+    number = tf.TensorSpec((), tf.int32)
+    checked_sigma, checked_noise = shared(check_sigma, noise, number), shared(check_noise, all_noise, number)
 
     def as_shown(noisy, theta, fit, some):
         return (noisy, theta) if fit is None else (fit.applied(noisy), some.fitted_theta(theta, fit))
@@ -138,23 +150,25 @@ def signatures(denoiser, max_pixels, tiles, description):
             fit = steps(some).fitted(noisy, first)
             # Of what is computed tile by tile the noise is refined before, as one tile knows too little.
             is_first = is_untiled(tf.shape(noisy), tiles)
-            theta = tf.cond(is_first, lambda: first, lambda: steps(some).solved_theta(noisy))
+            theta = tf.cond(is_first, lambda: first, lambda: steps(some).solved_theta(noisy, first))
             moments = functools.partial(refined, is_first=is_first)
         shown, theta = as_shown(noisy, theta, fit, some)
         (denoised,), _ = compute(moments, first_alone, shown, theta, tiles, pictures=1, means=0)
         denoised = denoised if fit is None else fit.undone([denoised])[0]
         return tf.ensure_shape(denoiser.in_units([denoised])[0], image.shape)
 
+    with_own_noise = shared(denoise, image)
+
     def serving_default(image):
-        return {"denoised": denoise(checked_image(image))}
+        return {"denoised": with_own_noise(checked_image(image))}
 
     def with_sigma(image, sigma):
         image = checked_image(image)
-        return {"denoised": denoise(image, checked_sigma(sigma, tf.shape(image)[0]), denoiser)}
+        return {"denoised": steps(denoiser).with_told_noise(image, checked_sigma(sigma, tf.shape(image)[0]))}
 
     def with_noise(image, noise):
         image = checked_image(image)
-        return {"denoised": denoise(image, checked_noise(noise, tf.shape(image)[0]))}
+        return {"denoised": steps(estimating).with_told_noise(image, checked_noise(noise, tf.shape(image)[0]))}
 
     def posterior(image, noise):
         image = checked_image(image)
@@ -187,16 +201,19 @@ def signatures(denoiser, max_pixels, tiles, description):
 
     def denoise_file(data, theta=None, some=estimating):
         image, full_scale = files.decode(data, channels)
-        denoised = denoise(image[None], None if theta is None else theta[None], some)
+        if theta is None:
+            denoised = with_own_noise(image[None])
+        else:
+            denoised = steps(some).with_told_noise(image[None], theta[None])
         return files.encode_png(denoised[0], full_scale)
 
     def encoded(image_bytes):
-        return {"denoised_bytes": _one_by_one(denoise_file, files.checked_files(image_bytes, channels, max_pixels))}
+        return {"denoised_bytes": _one_by_one(denoise_file, checked_files(image_bytes))}
 
     def encoded_with(image_bytes, noise, spec, check, some):
         # Pinned first: the checks of the files need no noise.
         noise = tf.ensure_shape(noise, spec.shape)
-        image_bytes = files.checked_files(image_bytes, channels, max_pixels)
+        image_bytes = checked_files(image_bytes)
         theta = check(noise, tf.size(image_bytes))
         done = _one_by_one(lambda pair: denoise_file(pair[0], pair[1], some), (image_bytes, theta))
         return {"denoised_bytes": done}
@@ -209,7 +226,9 @@ def signatures(denoiser, max_pixels, tiles, description):
 
     def own(image, some):
         noisy = denoiser.normalized(checked_image(image))
-        theta = steps(some).solved_theta(noisy) if denoiser.estimates_noise else denoiser.first_theta(noisy)
+        theta = denoiser.first_theta(noisy)
+        if denoiser.estimates_noise:
+            theta = steps(some).solved_theta(noisy, steps(some).first_theta(noisy))
         return some.noise.restored(theta, offset, scale, keras.ops)
 
     def own_sigma(image):
@@ -243,25 +262,27 @@ class _Steps(NamedTuple):
     Attributes:
         fitted: From images and noise parameters to how they are shown, a `bsdenoise.noise.intensity_fit.Fit`.
         first_theta: To the noise of each image before the network has seen it, (B, P).
-        solved_theta: To that of each image, (B, P).
+        solved_theta: From images and that to what the network finds, (B, P).
+        with_told_noise: From images in the units of the model and noise parameters to denoised images.
     """
 
     fitted: Callable
     first_theta: Callable
     solved_theta: Callable
+    with_told_noise: Callable
 
 
-def _by_itself(function, noisy, size):
+def _by_itself(function, size, *batches):
     """Compute θ of each image, (B, P), one after the other: an estimate takes several times the memory of its image.
 
     Args:
-        function: From images to their noise parameters.
-        noisy: The images (B, H, W, C).
+        function: From images, and what else belongs to each, to their noise parameters.
         size: P.
+        *batches: The images (B, H, W, C) and what else.
     """
     return tf.map_fn(
-        lambda number: function(noisy[number : number + 1])[0],
-        tf.range(tf.shape(noisy)[0]),
+        lambda number: function(*(batch[number : number + 1] for batch in batches))[0],
+        tf.range(tf.shape(batches[0])[0]),
         parallel_iterations=1,
         fn_output_signature=tf.TensorSpec((size,), tf.float32),
     )

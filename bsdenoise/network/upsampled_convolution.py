@@ -30,12 +30,19 @@ def convolve_upsampled(coarse, kernel, padding, quarter_turns: int, height, widt
         ops.transpose(kernel, (0, 1, 3, 2)), lambda taps: _smeared(np.rot90(taps, 2 - quarter_turns))
     )
     full = ops.conv_transpose(coarse, transposed, 2, padding="valid", data_format="channels_last")
+    outputs = rotation.window(full, padding.bottom, padding.right, height, width)
     # Of an odd side, half a pixel of `coarse` is cropped; but `full` has been given all of it.
-    if padding.bottom:
-        full = _if(height % 2 == 1, _without_row, full, coarse, kernel, padding, quarter_turns, height)
-    if padding.right:
-        full = _if(width % 2 == 1, _without_column, full, coarse, kernel, padding, quarter_turns, height, width)
-    return rotation.window(full, padding.bottom, padding.right, height, width)
+    if padding.bottom and not _is_even(height):
+        given = _given_by_row(coarse, kernel, padding, quarter_turns, width)
+        below = _least(padding.bottom, height)
+        given = _if_odd(height, given[:, padding.bottom - below :])
+        outputs = outputs - rotation.pad(given, rotation.Padding(height - below, 0, 0, 0))
+    if padding.right and not _is_even(width):
+        given = _given_by_column(coarse, kernel, padding, quarter_turns, height)
+        beside = _least(padding.right, width)
+        given = _if_odd(width, given[:, :, padding.right - beside :])
+        outputs = outputs - rotation.pad(given, rotation.Padding(0, 0, 0, width - beside))
+    return outputs
 
 
 def _smeared(taps):
@@ -44,33 +51,42 @@ def _smeared(taps):
     return framed[1:, 1:] + framed[:-1, 1:] + framed[1:, :-1] + framed[:-1, :-1]
 
 
-def _if(condition, change, maps, *arguments):
-    """Change maps on a condition, which is known when the size is."""
-    if isinstance(condition, bool):
-        return change(maps, *arguments) if condition else maps
-    return ops.cond(condition, lambda: change(maps, *arguments), lambda: maps)
+def _is_even(size):
+    """Tell whether a side is known to be even."""
+    return isinstance(size, int) and size % 2 == 0
 
 
-def _without_row(full, coarse, kernel, padding, quarter_turns, height):
-    """Take away what the row below the crop has given.
+def _least(number, size):
+    """Return the smaller one of a number and a side ≥ 1."""
+    if number == 1:
+        return 1
+    return min(number, size) if isinstance(size, int) else ops.minimum(number, size)
 
-    Args as for `convolve_upsampled`; `full` begins `padding.bottom` rows and `padding.right` columns before its result.
+
+def _if_odd(size, given):
+    """Return what is given where a side is odd, else zeros: a condition in the graph would cost more than the sums."""
+    return given if isinstance(size, int) else ops.where(size % 2 == 1, given, ops.zeros_like(given))
+
+
+def _given_by_row(coarse, kernel, padding, quarter_turns, width):
+    """Compute what the row below the crop has given to the last `padding.bottom` rows of the result.
+
+    Args as for `convolve_upsampled`.
     """
     kernel = rotation.turn_kernel_back(kernel, quarter_turns)[padding.top + 1 :]
     row = ops.repeat(coarse[:, -1:], 2, axis=2)
     above, beside = padding.bottom - 1, kernel.shape[1] - 1
     row = rotation.pad(row, rotation.Padding(above, beside, above, beside))
     given = ops.conv(row, kernel, padding="valid", data_format="channels_last")
-    return ops.concatenate([full[:, :height], full[:, height : height + padding.bottom] - given], axis=1)
+    return rotation.window(given, 0, padding.right, padding.bottom, width)
 
 
-def _without_column(full, coarse, kernel, padding, quarter_turns, height, width):
-    """Take away what the column to the right of the crop has given, where it is no part of the row below."""
+def _given_by_column(coarse, kernel, padding, quarter_turns, height):
+    """Compute what the column to the right of the crop has given, where it is no part of the row below."""
     kernel = rotation.turn_kernel_back(kernel, quarter_turns)[:, padding.left + 1 :]
     column = ops.repeat(coarse[:, :, -1:], 2, axis=1)[:, :height]
     column = rotation.pad(
         column, rotation.Padding(kernel.shape[0] - 1, padding.right - 1, padding.bottom, padding.right - 1)
     )
     given = ops.conv(column, kernel, padding="valid", data_format="channels_last")
-    rows = height + padding.bottom
-    return ops.concatenate([full[:, :rows, :width], full[:, :rows, width : width + padding.right] - given], axis=2)
+    return rotation.window(given, padding.bottom, 0, height, padding.right)

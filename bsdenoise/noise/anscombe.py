@@ -101,6 +101,11 @@ class StabilizedNoise(NoiseModel):
         return PARAMETERS[0].high, self.high, PARAMETERS[2].high
 
     @property
+    def shown_size(self):
+        """σ, and whether the noise was white."""
+        return 2
+
+    @property
     def white(self) -> GaussianNoise:
         """The noise of the training."""
         return GaussianNoise(self.low, self.high)

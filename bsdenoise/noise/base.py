@@ -128,6 +128,11 @@ class NoiseModel(abc.ABC):
         return len(self.parameters)
 
     @property
+    def shown_size(self) -> int:
+        """Number of parameters of images as they are shown to the network (`fit`)."""
+        return self.size
+
+    @property
     def is_known(self) -> bool:
         """Whether all images have the same parameters."""
         return self.least == self.greatest
