@@ -128,8 +128,7 @@ def test_images_smaller_than_the_blind_spot(shape):
 # --- one result ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("blind_spot", [(3, 3), (1, 5), (7, 3), (15, 31)], ids=blindness.in_words)
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(("blind_spot", "depth"), [((3, 3), 1), ((1, 5), 1), ((7, 3), 2), ((15, 31), 1)], ids=str)
 def test_stages_equal_one_pass(blind_spot, depth, monkeypatch):
     """With chunks that are hardly larger than their halos."""
     denoiser = build(blind_spot, depth)
@@ -140,10 +139,10 @@ def test_stages_equal_one_pass(blind_spot, depth, monkeypatch):
     assert_same(denoiser.posterior(noisy), whole)
 
 
-@pytest.mark.parametrize("blind_spot", [(3, 3), (13, 1), (5, 31)], ids=blindness.in_words)
+@pytest.mark.parametrize("blind_spot", [(3, 3), (5, 13)], ids=blindness.in_words)
 def test_tiles_equal_one_pass(blind_spot):
     denoiser = build(blind_spot)
-    noisy = random_images(120, 110, 1)[0]
+    noisy = random_images(90, 80, 1)[0]
     overlap = denoiser.described_network().context
     assert_same(denoiser.posterior(noisy, tile=2 * overlap + 12, overlap=overlap), denoiser.posterior(noisy))
 
@@ -275,20 +274,24 @@ def errors(denoiser, noisy, clean):
     return estimated.mean(axis=(1, 2, 3)), np.square(denoised - clean).mean(axis=(1, 2, 3)), found.estimated_psnr
 
 
+@pytest.fixture(scope="module")
+def preset():
+    return bsdenoise.load("grey-gaussian5-50-small")
+
+
 @pytest.mark.parametrize(
     ("taps", "hides", "does_not"),
     [((2, 2), (3, 3), (1, 1)), ((2, 1), (3, 1), (1, 3)), ((1, 2), (1, 3), (3, 1))],
     ids=["both ways", "in columns", "in rows"],
 )
-def test_stein_holds_where_the_blind_spot_hides_what_is_shared(taps, hides, does_not):
+def test_stein_holds_where_the_blind_spot_hides_what_is_shared(preset, taps, hides, does_not):
     """Over draws of the noise the estimated error is unbiased with it, and far too small without.
 
     A trained network, which would use what neighbours share.
     """
-    preset = bsdenoise.load("grey-gaussian5-50-small")
-    rows, columns = np.mgrid[:40, :44] / 9
+    rows, columns = np.mgrid[:32, :36] / 9
     clean = (0.5 + 0.2 * np.sin(rows) * np.cos(columns))[np.newaxis, ..., np.newaxis]
-    noisy = (clean + shared_noise((32, 40, 44), taps)).astype("float32")
+    noisy = (clean + shared_noise((24, 32, 36), taps)).astype("float32")
     estimated, true, psnr = errors(preset.with_blind_spot(hides), noisy, clean)
     differences = estimated - true
     assert abs(differences.mean()) < 3 * differences.std() / np.sqrt(len(noisy))

@@ -6,11 +6,12 @@ MAX_SIZE = 31  # noise that pixels further apart share is no noise of pixels any
 _TEXT = re.compile(r"\s*(\d+)\s*(?:x\s*(\d+)\s*)?", re.IGNORECASE)
 
 
-def size_of(value) -> tuple[int, int]:
+def size_of(value, name: str = "The blind spot") -> tuple[int, int]:
     """Read the size of a blind spot.
 
     Args:
         value: Height and width in pixels, an odd number for both, or text such as "3x3", "5x1" and "1".
+        name: What it is called where it is refused.
 
     Raises:
         ValueError: If it is neither, or not odd, or out of range.
@@ -31,11 +32,16 @@ def size_of(value) -> tuple[int, int]:
         or not all(type(side) is int and side % 2 and 1 <= side <= MAX_SIZE for side in pair)
     ):
         raise ValueError(
-            f"The blind spot must be odd numbers of pixels from 1 to {MAX_SIZE}, height x width, such as 1, 3x3 or "
-            f"5x1. Received: {value!r}."
+            f"{name} must be odd numbers of pixels from 1 to {MAX_SIZE}, height x width, such as 1, 3x3 or 5x1. "
+            f"Received: {value!r}."
         )
     height, width = pair
     return height, width
+
+
+def of_flag(text) -> tuple[int, int]:
+    """Read what a command line gives as `--blind-spot`, as `size_of`."""
+    return size_of(text, "--blind-spot")
 
 
 def shifts(size: tuple[int, int]) -> tuple[int, int]:
