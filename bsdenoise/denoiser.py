@@ -159,6 +159,11 @@ class Denoiser(keras.Model):
         """Spacing in pixels of the network's pooling grid; 2^depth of a U-Net."""
         return self._inference.network.grid
 
+    @property
+    def blind_spot(self) -> tuple[int, int] | None:
+        """Height and width of the network's blind spot in pixels; `None` if it has none, or does not say."""
+        return self.described_network().blind_spot
+
     # A method, no property: Keras would save what it gives as if it were another part of the model.
     def described_network(self):
         """Return the network as a `DenoisingNetwork`, which can be asked for its reach and more."""
@@ -406,7 +411,8 @@ class Denoiser(keras.Model):
                 160 pixels for the U-Nets of this package, and a quarter of a given tile. From the reach on, the result
                 is that of one pass over the whole.
             tta: Number of copies of the image, mirrored and transposed, whose results are averaged: 1, 2, 4 or 8. It
-                takes as many times as long. Copies are made of each tile where there are tiles.
+                takes as many times as long. Copies are made of each tile where there are tiles. At most 4 where the
+                blind spot is no square.
             noise: Noise parameters θ in the units of the scaled image, (P,) or one row per image (B, P), in the order
                 of `noise.parameters`. Of Gaussian noise they are σ alone, of which `sigma` is the short form.
 
@@ -510,7 +516,7 @@ class Denoiser(keras.Model):
         Raises:
             ValueError: As `denoise`.
         """
-        self_ensemble.check(tta)
+        self_ensemble.check(tta, self.blind_spot)
         *number, height, width, _ = shape
         last = gaps = None
         corner = 0, 0
@@ -641,7 +647,7 @@ class Denoiser(keras.Model):
 
     def _normalized_moments(self, noisy, sigma, noise, tile, overlap, tta, gaps=None):
         """Return images, their noise parameters and their moments in the units of the network, as batches."""
-        self_ensemble.check(tta)
+        self_ensemble.check(tta, self.blind_spot)
         normalized = self._normalized(noisy)
         theta = self._given_theta(sigma, noise, len(normalized.pixels))
         if theta is None and gaps is not None and self.estimates_noise:
@@ -715,6 +721,24 @@ class Denoiser(keras.Model):
             raise ValueError(f"`precision` must be one of {[*networks.POLICIES]}. Received: precision={precision!r}.")
         body = self.described_network().with_dtype(networks.POLICIES[precision])
         return self._with(body, self.noise)
+
+    def with_blind_spot(self, size):
+        """Return the same denoiser with another blind spot of its network, and the same weights.
+
+        A network that was trained with a large blind spot, for noise that neighbouring pixels share, may denoise
+        better with a smaller one: it sees more then, though some of it through the noise.
+
+        Args:
+            size: Height and width in pixels, both odd and at most 31: a pair, an integer, or text such as "3x3".
+
+        Raises:
+            ValueError: If `size` is none of these, or the network has no other blind spots.
+
+        Example:
+            >>> bsdenoise.load("grey-gaussian5-50-small").with_blind_spot(3).blind_spot
+            (3, 3)
+        """
+        return self._with(self.described_network().with_blind_spot(size), self.noise)
 
     def _with(self, body, its_noise):
         """Return a denoiser with another network and noise model."""

@@ -15,7 +15,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from bsdenoise import cli, config, export
 from bsdenoise.denoiser import Denoiser
-from bsdenoise.export import export_saved_model, saved_model
+from bsdenoise.export import export_saved_model, saved_model, signatures
 from bsdenoise.noise import GaussianNoise
 
 
@@ -287,7 +287,7 @@ def test_warm_up_requests_are_what_the_model_takes(server, tmp_path):
     folder = export_saved_model(denoiser, tmp_path / "1", warm_up=sizes)
     requests = list(warm_up_requests(folder))
     called = [name for name, _, _ in requests]
-    expected = set(export.signature_names(channels)) - {"describe"}
+    expected = {*signatures.names_of(denoiser)} - {"describe"}
     assert called[: len(expected)] != called and set(called) == expected
     images = [inputs["image"].shape for name, inputs, _ in requests if name == "with_sigma"]
     assert images == [(1, 8, 6, channels), (1, 14, 10, channels), (1, 20, 12, channels)]

@@ -4,20 +4,24 @@ import json
 
 from bsdenoise.cli import libraries, models, terminal
 from bsdenoise.config import ExportConfig
+from bsdenoise.network import blindness
 
 
 def run(config: ExportConfig) -> int:
     """Write the next version of a model, and say where it is and what it answers to.
 
     Raises:
-        ValueError: If there is no model, or the version cannot be written there.
+        ValueError: If there is no model, it has no such blind spot, or the version cannot be written there.
     """
     if config.out.exists() and not config.out.is_dir():
         raise ValueError(f"{config.out}: is a file. Expected a folder of versions.")
     if (config.out / "saved_model.pb").exists():
         raise ValueError(f"{config.out}: is itself an exported version. Expected the folder of versions that holds it.")
+    blind_spot = None if config.blind_spot is None else blindness.of_flag(config.blind_spot)
     libraries.check_backend("export")
     denoiser = models.load_denoiser(config.model)
+    if blind_spot is not None:
+        denoiser = denoiser.with_blind_spot(blind_spot)
 
     from bsdenoise import export  # here, because it loads TensorFlow
 

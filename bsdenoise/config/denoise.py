@@ -74,8 +74,12 @@ class DenoiseConfig:
     mask: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR")] = None
 
     #: Self-ensemble: denoise as many copies of each image, mirrored and transposed, and average them. A little better,
-    #: and as many times as slow. With --model only, like the three that follow.
+    #: and as many times as slow. With --model only, like the four that follow.
     tta: Literal[1, 2, 4, 8] = 1
+
+    #: Another blind spot for the network than it was trained with: odd numbers of pixels, height x width, such as 1,
+    #: 3x3 or 5x1. Of a model that was trained with a large one, a smaller one may keep more detail.
+    blind_spot: Annotated[str | None, tyro.conf.arg(metavar="SIZE")] = None
 
     #: Arithmetic of the network's body: bfloat16 is quicker where the processor has it. By default that of the model.
     precision: Literal["float32", "bfloat16"] | None = None

@@ -30,6 +30,10 @@ class ExportConfig:
     #: memory. Default: 1024.
     tile: Count | None = None
 
+    #: Another blind spot for the network than it was trained with: odd numbers of pixels, height x width, such as 1,
+    #: 3x3 or 5x1.
+    blind_spot: Annotated[str | None, tyro.conf.arg(metavar="SIZE")] = None
+
     #: Sizes of images, HEIGHTxWIDTH such as 480x640, that a server tries before it serves the version, so that no user
     #: waits for the first calls; on GPUs name every size that is common.
     warm_up: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SIZE [SIZE ...]")] = ()

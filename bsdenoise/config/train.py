@@ -118,9 +118,15 @@ class NetworkConfig:
     #: the class or function itself.
     network: Annotated[Network | None, tyro.conf.arg(metavar="MODULE:NAME")] = None
 
+    #: For full, per_component and l2: height and width in pixels of what is not seen around a pixel, itself included;
+    #: odd numbers such as 1, 3x3 or 5x1. Larger than 1 for noise that neighbouring pixels share: 3x3 if only direct
+    #: neighbours do, 5x1 if pixels of a column do up to two apart. Cost and weights are the same. Default: 1, as in the
+    #: paper; with --init that model's.
+    blind_spot: Annotated[str | None, tyro.conf.arg(metavar="SIZE")] = None
+
     #: Start from the weights of a trained model instead of random ones: the name of a preset (bsdenoise presets lists
-    #: them), a .keras file, or a run folder. Its method, factor and channels must be those of the run, its noise need
-    #: not.
+    #: them), a .keras file, or a run folder. Its method, factor and channels must be those of the run, its noise and
+    #: its blind spot need not.
     init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
 
     #: With --init: train a wider network, of --width, that begins by computing what that model does.

@@ -49,6 +49,7 @@ class TrainingImages:
         full_scale: Full scale of the files' pixel type if all must share it, else `None`.
         seed: Seed of order, crops and fresh noise.
         augment: Whether crops are mirrored and turned at random.
+        half_turns: Whether they are turned upside down at most, so that rows of noise stay rows.
         num_held_out: Number of images kept for validation.
         targets: For `corrupt=None`, what each image is compared with: a second noisy copy, or for a method with clean
             targets a clean one; numbered as `source`.
@@ -71,6 +72,7 @@ class TrainingImages:
     full_scale: float | None = None
     seed: int = 0
     augment: bool = False
+    half_turns: bool = False
     num_held_out: int = 0
     targets: Source | None = None
     report: Callable[[str], None] = warnings.warn
@@ -103,11 +105,12 @@ class TrainingImages:
         images_of_one = self._pick(number)
         theta = self.noise.draw(rng)
         top, left = self._place(images_of_one, rng)
-        turns = (int(rng.integers(2)), int(rng.integers(4))) if self.augment else (0, 0)
+        mirrored, turns = (int(rng.integers(2)), int(rng.integers(4))) if self.augment else (0, 0)
+        turns = 2 * (turns % 2) if self.half_turns else turns
 
         def cut(whole):
             crop = whole[top : top + self.crop, left : left + self.crop]
-            return np.rot90(crop[:, ::-1] if turns[0] else crop, turns[1])
+            return np.rot90(crop[:, ::-1] if mirrored else crop, turns)
 
         shown, target = self.method.example(self._crop(images_of_one, theta, cut, rng, self.corrupt))
         return missing.filled(np.ascontiguousarray(shown, "float32")), np.ascontiguousarray(target, "float32")

@@ -34,8 +34,8 @@ def describe(denoiser, max_pixels, tiles) -> dict:
         parameters are in the units of the pixels; `stabilized`, the same of noise that grows with the signal, `None` if
         the model takes none; `pixels`, with their units, the range that is accepted and the fitted
         `offset` and `scale`; `limits`; the `memory` that a request of `max_pixels` is expected to take beside the
-        loaded model, and of that the part of a tile; the names of the signatures; the size of the `network`; and how it
-        was trained, as far as that is known.
+        loaded model, and of that the part of a tile; the names of the signatures; the size of the `network`, and height
+        and width of its `blind_spot`, `None` if it has none; and how it was trained, as far as that is known.
     """
     scale = denoiser.scale
     low, high = denoiser.intensities
@@ -59,7 +59,11 @@ def describe(denoiser, max_pixels, tiles) -> dict:
         "limits": {"max_pixels": max_pixels} | tiles._asdict(),
         "memory": _memory(denoiser, max_pixels, tiles),
         "signatures": [*names_of(denoiser)],
-        "network": {"parameters": denoiser.network.count_params(), "depth": denoiser.grid.bit_length() - 1},
+        "network": {
+            "parameters": denoiser.network.count_params(),
+            "depth": denoiser.grid.bit_length() - 1,
+            "blind_spot": denoiser.blind_spot and [*denoiser.blind_spot],
+        },
         "training": denoiser.provenance,
     }
 

@@ -20,6 +20,7 @@ from bsdenoise.inference import rolling_maps
 # Rows that stages reach to one side, in full resolution and in coarser ones. Two convolutions and a move by one row
 # reach five, two convolutions or one and a move at most four; and windows begin at even rows.
 HALO, COARSE_HALO = 6, 4
+CONVOLUTIONS_REACH = 4  # in full resolution the blind spot is opened behind them, by a move of more rows if it is large
 # An image halved so often is computed at once, to the deepest level and back, if it fits into a chunk. For images of a
 # few chunks this is quicker, but it needs all rows of the maps above: further down these would be too many.
 AT_ONCE = 2
@@ -39,8 +40,10 @@ class Stages:
     """
 
     def __init__(self, levels, compile_fn: Callable, finish: Callable):
-        branch, head = levels
+        branch, head, shift = levels
         self._depth = branch.depth
+        reach = CONVOLUTIONS_REACH + shift
+        self._last_halo = reach + reach % networks.POOLING_FACTOR
 
         def enter(image, level, turns):
             return branch.enter(image, level, turns)
@@ -75,7 +78,7 @@ class Stages:
         Whoever watches (`bsdenoise.progress`) hears of shares that add up to 1.
         """
         _, height, width, _ = image.shape
-        pieces = rolling_maps.Cut(chunk_pixels, HALO).pieces(height, width)
+        pieces = rolling_maps.Cut(chunk_pixels, self._last_halo).pieces(height, width)
         pieces = [piece for piece in pieces if kept is None or all(map(_meet, piece.target, kept))]
 
         def pixels(rows: slice) -> np.ndarray:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from bsdenoise.network import blindness
+
 # Whether a copy is transposed, flipped upside down, and mirrored left to right. The first so many make an ensemble.
 _COPIES = (
     (False, False, False),
@@ -20,16 +22,27 @@ _COPIES = (
     (True, True, False),
 )
 SIZES = (1, 2, 4, 8)
+_TRANSPOSED_FROM = next(number for number, copy in enumerate(_COPIES) if copy[0])
 
 
-def check(size: int) -> None:
+def check(size: int, blind_spot: tuple[int, int] | None = None) -> None:
     """Check a number of copies.
 
+    Args:
+        size: The number.
+        blind_spot: Height and width of the network's blind spot; `None` if it has none.
+
     Raises:
-        ValueError: If there is no ensemble of that size.
+        ValueError: If there is no ensemble of that size; or one of its copies is transposed and the blind spot is not
+            square: noise that pixels of one column share would lie in a row, where the blind spot does not hide it.
     """
     if size not in SIZES:
         raise ValueError(f"`tta` must be one of {SIZES}, the number of copies to average. Received: tta={size!r}.")
+    if blind_spot is not None and blind_spot[0] != blind_spot[1] and any(copy[0] for copy in _COPIES[:size]):
+        raise ValueError(
+            f"`tta` must be at most {_TRANSPOSED_FROM} for a blind spot that is no square, as more copies are "
+            f"transposed. Received: tta={size} and a blind spot of {blindness.in_words(blind_spot)}."
+        )
 
 
 def average(compute: Callable[[np.ndarray], Sequence[np.ndarray]], images: np.ndarray, size: int) -> list[np.ndarray]:

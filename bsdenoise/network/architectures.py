@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import keras
 
-from bsdenoise.network import base, context, layers
+from bsdenoise.network import base, blindness, context, layers
 
 POOLING_FACTOR = 2
 TURNS = range(4)  # quarter turns of the branches
@@ -18,8 +18,8 @@ def num_gaussian_outputs(channels: int) -> int:
     return channels + channels * (channels + 1) // 2
 
 
-def blind_spot_network(channels=3, width=48, depth=5, num_outputs=None, pooling="max", dtype=None):
-    """Build the network whose output at a pixel depends on everything in reach but that pixel.
+def blind_spot_network(channels=3, width=48, depth=5, num_outputs=None, pooling="max", dtype=None, blind_spot=(1, 1)):
+    """Build the network whose output at a pixel depends on all in reach but that pixel, or a rectangle around it.
 
     Args and errors as for `BlindSpotUNet`.
 
@@ -30,13 +30,13 @@ def blind_spot_network(channels=3, width=48, depth=5, num_outputs=None, pooling=
         >>> blind_spot_network(channels=3).count_params()
         1269129
     """
-    return BlindSpotUNet(channels, width, depth, num_outputs, pooling, dtype=dtype)
+    return BlindSpotUNet(channels, width, depth, num_outputs, pooling, dtype=dtype, blind_spot=blind_spot)
 
 
 def unet(channels=3, width=48, depth=5, num_outputs=None, pooling="max", dtype=None):
     """Build the same U-Net without shifts and rotations: the baseline, which sees the pixel itself.
 
-    Args and errors as for `BlindSpotUNet`.
+    Args and errors as for `BlindSpotUNet`, but for `blind_spot`.
 
     Returns:
         A `UNet`, otherwise as `blind_spot_network`.
@@ -88,6 +88,8 @@ class _UNet(base.DenoisingNetwork):
 class BlindSpotUNet(_UNet):
     """The network whose output at a pixel depends on everything in reach but that pixel (Laine et al. 2019, Section 3).
 
+    With a larger `blind_spot`, on everything but a rectangle around the pixel.
+
     Args:
         channels: Number C of channels that are denoised, ≥ 1.
         width: Number of maps of each encoder convolution; 48 in the paper.
@@ -99,11 +101,14 @@ class BlindSpotUNet(_UNet):
         dtype: Dtype policy of the body, such as "float32" or "mixed_bfloat16"; `None` takes Keras' global
             policy. The last layer always computes in float32.
         name: Name of the model.
+        blind_spot: Height and width in pixels of what is not seen around a pixel, itself included; both odd and at
+            most 31: a pair, an integer, or text such as "3x3". Larger ones are for noise that neighbouring pixels
+            share. The weights are the same for all of them.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: If a size is not a positive integer, the input has fewer channels than are denoised, or `pooling` is
-            neither of the two.
+        ValueError: If a size is not a positive integer, the input has fewer channels than are denoised, `pooling` is
+            neither of the two, or `blind_spot` is no such size.
     """
 
     def __init__(
@@ -116,12 +121,13 @@ class BlindSpotUNet(_UNet):
         input_channels=None,
         dtype=None,
         name="blind_spot_network",
+        blind_spot=(1, 1),
         **kwargs,
     ):
         sizes = _Sizes.checked(channels, width, depth, num_outputs, pooling, input_channels)
         image = keras.Input((None, None, sizes.input_channels), name="image")
         branch = Branch(width, depth, pooling, dtype)
-        head = Head(width, sizes.num_outputs, dtype)
+        head = Head(width, sizes.num_outputs, dtype, blind_spot)
         outputs = head([branch(image, quarter_turns) for quarter_turns in TURNS])
         super().__init__(image, outputs, sizes, dtype, name=name, **kwargs)
         self._branch = branch
@@ -135,7 +141,18 @@ class BlindSpotUNet(_UNet):
     @property
     def reach(self) -> int:
         """Pixels to each side that an output looks at."""
-        return 10 * self.grid - 5
+        return 10 * self.grid - 6 + self._head.shift
+
+    @property
+    def context(self) -> int:
+        """Pixels that a tile is given around it: enough, but no more than is worth it."""
+        further = max(self.reach - context.REACH * self.grid, 0)  # over a large blind spot
+        return super().context + -(-further // self.grid) * self.grid
+
+    @property
+    def sizes(self) -> dict:
+        """The constructor's arguments but for `dtype`."""
+        return {**super().sizes, "blind_spot": self.blind_spot}
 
     def parts(self) -> base.Parts:
         """Cut the network where its four branches join."""
@@ -155,14 +172,14 @@ class BlindSpotUNet(_UNet):
 
     def levels(self) -> base.Levels:
         """Cut the network at its resolutions."""
-        return base.Levels(self._branch, self._head)
+        return base.Levels(self._branch, self._head, self._head.shift)
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
 class UNet(_UNet):
     """The same U-Net without shifts and rotations: the baseline, which sees the pixel itself.
 
-    Args and errors as for `BlindSpotUNet`.
+    Args and errors as for `BlindSpotUNet`, but for `blind_spot`.
     """
 
     def __init__(
@@ -332,9 +349,14 @@ def _plain_body(image, width, depth, pooling, dtype):
 class Head:
     """The layers behind the branches: from the list of their maps to the outputs (B, H, W, n)."""
 
-    def __init__(self, width, num_outputs, dtype):
-        self.joint = layers.BlindSpot(dtype=dtype, name="blind_spot")
+    def __init__(self, width, num_outputs, dtype, blind_spot):
+        self.joint = layers.BlindSpot(blind_spot, dtype=dtype, name="blind_spot")
         self.layers = _head_layers((8 * width, 2 * width), num_outputs, dtype)
+
+    @property
+    def shift(self) -> int:
+        """By how many pixels maps are moved at most."""
+        return max(blindness.shifts(self.joint.size))
 
     def __call__(self, maps):
         """Return the outputs."""

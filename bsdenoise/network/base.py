@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from bsdenoise.network import measuring
+from bsdenoise.network import blindness, layers, measuring
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision of the body, and Keras' word for it
 ENTRY_POINTS = "bsdenoise.networks"  # group of entry points that name networks of other packages
@@ -33,10 +33,12 @@ class Levels(NamedTuple):
     Attributes:
         branch: Object with `depth`, `enter`, `below` and `leave`, as `architectures.Branch` has them.
         head: Function from the list of the branches' maps to the outputs.
+        shift: By how many pixels it moves them at most.
     """
 
     branch: Any
     head: Callable
+    shift: int = 1
 
 
 class _Measured(property):
@@ -123,10 +125,16 @@ class DenoisingNetwork(keras.Model):
         return -(-self.reach // self.grid) * self.grid
 
     @property
+    def blind_spot(self) -> tuple[int, int] | None:
+        """Height and width of the blind spot in pixels, as layers `BlindSpot` open it; `None` if there are none."""
+        sizes = [layer.size for layer in self.all_layers() if isinstance(layer, layers.BlindSpot)]
+        return (min(size[0] for size in sizes), min(size[1] for size in sizes)) if sizes else None
+
+    @property
     def map_bytes(self) -> int:
         """Bytes of one pixel of the greatest number of maps that a layer has, by which memory is estimated."""
-        layers = (layer for layer in self.all_layers() if hasattr(layer, "filters"))
-        sizes = (layer.filters * _BYTES.get(layer.compute_dtype, _FLOAT32_BYTES) for layer in layers)
+        wide = (layer for layer in self.all_layers() if hasattr(layer, "filters"))
+        sizes = (layer.filters * _BYTES.get(layer.compute_dtype, _FLOAT32_BYTES) for layer in wide)
         return max(sizes, default=MAPS_OF_OTHERS * _FLOAT32_BYTES)
 
     def all_layers(self) -> Iterator[keras.layers.Layer]:
@@ -162,7 +170,28 @@ class DenoisingNetwork(keras.Model):
                 "Only a network that is a subclass of `bsdenoise.network.DenoisingNetwork` with an argument `dtype`, "
                 f"as those of this package are, has other precisions. Received: a network named {self.name!r}."
             )
-        other = type(self).from_config({**config, "dtype": policy})
+        return self._changed(config, dtype=policy)
+
+    def with_blind_spot(self, size) -> "DenoisingNetwork":
+        """Return the same network and weights with another blind spot, which has no weights.
+
+        Args:
+            size: Height and width in pixels, both odd: a pair, an integer, or text such as "3x3".
+
+        Raises:
+            ValueError: If `size` is none of these, or the constructor takes no `blind_spot`.
+        """
+        size = blindness.size_of(size)
+        if "blind_spot" not in inspect.signature(type(self).__init__).parameters:
+            raise ValueError(
+                "Only a blind-spot network whose class has an argument `blind_spot`, as "
+                f"`bsdenoise.network.BlindSpotUNet`, has other blind spots. Received: a network named {self.name!r}."
+            )
+        return self._changed(self.get_config(), blind_spot=size)
+
+    def _changed(self, config: dict[str, Any], **changes) -> "DenoisingNetwork":
+        """Return a network of the same weights and other arguments."""
+        other = type(self).from_config({**config, **changes})
         other.set_weights(self.get_weights())
         return other
 

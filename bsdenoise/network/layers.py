@@ -2,7 +2,8 @@
 
 A shifted layer looks upwards: its output at row i depends on input rows ≤ i alone. In the paper four rotated copies
 of the image pass through one upward-looking network; moving each result down by one row then takes the centre
-pixel itself out of its receptive field, and the four half planes join to everything but that pixel.
+pixel itself out of its receptive field, and the four half planes join to everything but that pixel. Moved by s rows,
+they join to everything but 2s − 1 rows and columns, which hides noise that pixels less than s apart share.
 
 Here nothing but kernels is rotated: turning the image by t quarter turns, applying a layer, and turning the result
 back is the same as applying the layer with its kernel and its padding turned back. That is what `quarter_turns` asks
@@ -12,7 +13,7 @@ of a layer.
 import keras
 from keras import ops
 
-from bsdenoise.network import rotation, upsampled_convolution
+from bsdenoise.network import blindness, rotation, upsampled_convolution
 
 
 def _pair(value, name: str) -> tuple[int, int]:
@@ -187,21 +188,42 @@ class ShiftDownsample(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
 class BlindSpot(keras.layers.Layer):
-    """Opens the blind spot: moves the maps of each branch away from where it looks by one pixel, and concatenates them.
+    """Opens the blind spot: moves the maps of each branch away from where it looks, and concatenates them.
+
+    For a blind spot of one pixel they are moved by one pixel. A larger one hides noise that neighbouring pixels share:
+    branches that look up and down are moved by (height + 1) / 2 pixels, the others by (width + 1) / 2.
+
+    Args:
+        size: Height and width of the blind spot in pixels, both odd and at most 31: a pair, an integer, or text such
+            as "3x3".
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Input shape: As many (B, H, W, F) as there are branches; number t looks upwards after t quarter turns.
     Output shape: (B, H, W, F times the number of branches).
+
+    Raises:
+        ValueError: If `size` is none of these.
     """
+
+    def __init__(self, size=(1, 1), **kwargs):
+        super().__init__(**kwargs)
+        self.size = blindness.size_of(size)
 
     def call(self, inputs):
         """Join the branches."""
-        return ops.concatenate(
-            [rotation.shift(maps, quarter_turns) for quarter_turns, maps in enumerate(inputs)], axis=-1
-        )
+        shifts = blindness.shifts(self.size)
+        moved = [
+            rotation.shift(maps, quarter_turns, shifts[quarter_turns % 2]) for quarter_turns, maps in enumerate(inputs)
+        ]
+        return ops.concatenate(moved, axis=-1)
 
     def compute_output_shape(self, input_shape):
         """Return (B, H, W, F times the number of branches)."""
         return (*input_shape[0][:-1], sum(shape[-1] for shape in input_shape))
+
+    def get_config(self):
+        """Return the arguments from which the layer can be made again."""
+        return {**super().get_config(), "size": self.size}
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")

@@ -39,9 +39,9 @@ def window(maps, top, left, height, width):
     return ops.slice(maps, (0, top, left, 0), (ops.shape(maps)[0], height, width, maps.shape[-1]))
 
 
-def shift(maps, quarter_turns: int = 0):
-    """Move maps down by one row, as seen after so many quarter turns; zeros come in at the top."""
-    padding = Padding(1, 0, 0, 0).turned_back(quarter_turns)
+def shift(maps, quarter_turns: int = 0, rows: int = 1):
+    """Move maps down by some rows, as seen after so many quarter turns; zeros come in at the top."""
+    padding = Padding(rows, 0, 0, 0).turned_back(quarter_turns)
     height, width = ops.shape(maps)[1:3]
     return window(pad(maps, padding), padding.bottom, padding.right, height, width)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from bsdenoise import images, presets
 from bsdenoise.config import DenoiseConfig
-from bsdenoise.inference import tiling
+from bsdenoise.inference import self_ensemble, tiling
 from bsdenoise.noise import noise_floor, registry
 from bsdenoise.noise.anscombe import StabilizedNoise
 from bsdenoise.noise.base import SIGMA, Parameter, check_is_sigma
@@ -118,6 +118,7 @@ class Model:
             self._check_noise(self._config.noise)
         if self._config.tile is not None or self._config.overlap is not None:
             tiling.choose(self.denoiser.grid, self._config.tile, self._config.overlap)
+        self_ensemble.check(self._config.tta, getattr(self.denoiser, "blind_spot", None))
         if self.denoiser.has_posterior:
             if self._config.std and self.is_served and not self.denoiser.noise.takes_sigma:
                 raise ValueError(

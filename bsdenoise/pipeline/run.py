@@ -10,6 +10,7 @@ from bsdenoise import presets
 from bsdenoise.config import DenoiseConfig, flags
 from bsdenoise.images import missing
 from bsdenoise.images.masks import Masks
+from bsdenoise.network import blindness
 from bsdenoise.noise.base import GAIN, SIGMA
 from bsdenoise.parallel import in_order
 from bsdenoise.pipeline import file_plan, local_files, served_files
@@ -17,7 +18,7 @@ from bsdenoise.pipeline.denoising_model import Model
 from bsdenoise.pipeline.file_task import Task, Writes, surveyed
 
 SURVEYORS = 4  # threads that read headers, which is mostly waiting for the disk
-LOCAL_FLAGS = ("tta", "precision", "tile", "overlap")  # what a server decides by itself
+LOCAL_FLAGS = ("tta", "blind_spot", "precision", "tile", "overlap")  # what a server decides by itself
 _KINDS = {3: "RGB images", 1: "images that are not RGB"}
 
 
@@ -93,6 +94,7 @@ def denoise_files(
     no_data: float | str | None = None,
     mask: str | Path | None = None,
     tta: Literal[1, 2, 4, 8] = 1,
+    blind_spot: int | str | tuple[int, int] | None = None,
     precision: Literal["float32", "bfloat16"] | None = None,
     tile: int | None = None,
     overlap: int | None = None,
@@ -119,6 +121,7 @@ def denoise_files(
         no_data: Value of pixels that hold no measurement, in the files' own units; `None` takes what files declare.
         mask: A mask image for all inputs, or a folder with masks under their names.
         tta: Number of copies of each image that are denoised and averaged (test-time augmentation).
+        blind_spot: Another blind spot for the network, as for `Denoiser.with_blind_spot`; `None` for that of the model.
         precision: Arithmetic of the network's body; `None` for that of the model.
         tile: Largest side of tiles in pixels; `None` for as large as memory allows.
         overlap: Context in pixels that a tile has on every inner side; `None` for the reach of the network.
@@ -151,6 +154,7 @@ def denoise_files(
         no_data=None if no_data is None else str(no_data),
         mask=None if mask is None else str(mask),
         tta=tta,
+        blind_spot=None if blind_spot is None else blindness.in_words(blindness.size_of(blind_spot)),
         precision=precision,
         tile=tile,
         overlap=overlap,
@@ -283,15 +287,17 @@ def _check_flags(config: DenoiseConfig) -> None:
         raise ValueError("--sigma is for white noise, --noise for other kinds: give one of them.")
     if config.model is not None and config.server is not None:
         raise ValueError("--model and --server exclude each other.")
+    if config.blind_spot is not None:
+        blindness.of_flag(config.blind_spot)
     if config.server is None:
         return
     default = DenoiseConfig(inputs=(), out=config.out)
     for flag in LOCAL_FLAGS:
-        value = getattr(config, flag)
+        value, name = getattr(config, flag), flag.replace("_", "-")
         if value != getattr(default, flag):
             raise ValueError(
-                f"--{flag} needs a model here: what a server computes was fixed when its model was exported. "
-                f"Received: --{flag} {value} with --server {config.server}."
+                f"--{name} needs a model here: what a server computes was fixed when its model was exported. "
+                f"Received: --{name} {value} with --server {config.server}."
             )
 
 
@@ -316,6 +322,8 @@ def _by_default(
 
 def _checked(denoiser: Any, config: DenoiseConfig, watcher: Watcher, tells_noise: bool = True) -> Model:
     """Check that a model can do what is asked for."""
+    if config.blind_spot is not None:
+        denoiser = denoiser.with_blind_spot(blindness.of_flag(config.blind_spot))
     if config.precision is not None:
         denoiser = denoiser.in_precision(config.precision)
     # Whoever does not say that noise is white may have noise that grows with the signal. Of that a server tells no

@@ -24,6 +24,7 @@ from bsdenoise.config import TrainConfig
 from bsdenoise.data.survey import Sample
 from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.export import DESCRIPTION_FILE, export_saved_model, next_version
+from bsdenoise.network import blindness
 from bsdenoise.training import distribution, preparation, starting_point
 from bsdenoise.training.checkpoints import Checkpoints
 from bsdenoise.training.distribution import PeerLostError, Place
@@ -325,6 +326,10 @@ def _announce(config: TrainConfig, data: TrainingImages, state: TrainingState, p
         size = [f"{name} {value}" for name, value in state.start.size.items() if name != "channels"]
         wider = ", made wider" if config.grow else ""
         tqdm.write(f"started from {config.init}{wider}{': ' if size else ''}{', '.join(size)}")
+        its, now = state.start.its_blind_spot, state.denoiser.blind_spot
+        if its is not None and now is not None and its != now:
+            words = blindness.in_words(now), blindness.in_words(its)
+            tqdm.write(f"with a blind spot of {words[0]}, where {config.init} had {words[1]}: the weights are the same")
     if distribution.hint():
         tqdm.write(f"note: {distribution.hint()}")
     if not len(data.held_out):

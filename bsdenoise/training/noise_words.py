@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from bsdenoise.config import NoiseConfig
+from bsdenoise.config import TrainConfig
 from bsdenoise.data.survey import Sample
 from bsdenoise.data.training_images import TrainingImages
+from bsdenoise.network import blindness
 from bsdenoise.noise import noise_floor, spec
 
 FORGOTTEN_CORRUPT_RATIO = 0.5  # less noise in the images than this part of the declared σ looks like clean images
@@ -15,7 +16,7 @@ TOO_LITTLE_DECLARED_RATIO = 1.25
 ALREADY_NOISY_RATIO = 0.3
 
 
-def say_what_is_wrong(config: NoiseConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
+def say_what_is_wrong(config: TrainConfig, data: TrainingImages, sample: Sample, say: Callable[[str], None]) -> None:
     """Say so if the noise that the images show is not what the flags say of it.
 
     What is seen of noise is an estimate, which fine texture raises; so the quiet parts of images speak for there being
@@ -43,12 +44,20 @@ def say_what_is_wrong(config: NoiseConfig, data: TrainingImages, sample: Sample,
         return
     declared = noise.usual_sigma(noise.least) * data.scale
     declares = f"--noise {config.noise} says {declared * unit:.3g}"
+    if config.blind_spot is not None and max(blindness.of_flag(config.blind_spot)) > 1:
+        # What neighbours do not share of their noise tells little of the noise.
+        if floor is not None and is_correlated:
+            say(
+                f"note: the noise that neighbouring pixels share has a sigma of about {floor.shared * unit:.3g}, "
+                f"measured on every third pixel; {declares}"
+            )
+        return
     if floor is not None and is_correlated:
         say(
             "warning: neighbouring pixels seem to share their noise, as in camera JPEGs, scaled or compressed images "
             f"(sigma of about {floor.low * unit:.3g} pixel by pixel and {floor.shared * unit:.3g} on every third "
             f"pixel; {declares}). White noise does not describe it, and a model that is trained so keeps most of it. "
-            "Use the unprocessed images."
+            "Use the unprocessed images, or a larger --blind-spot (docs/detector-noise.md)."
         )
     elif sample.median_sigma is not None and sample.median_sigma < FORGOTTEN_CORRUPT_RATIO * declared:
         say(
@@ -62,7 +71,7 @@ def say_what_is_wrong(config: NoiseConfig, data: TrainingImages, sample: Sample,
         )
 
 
-def _in_own_units(config: NoiseConfig, data: TrainingImages) -> str:
+def _in_own_units(config: TrainConfig, data: TrainingImages) -> str:
     """Say what a fraction means of floats, whose full scale is 1 whatever they count."""
     if data.fractional or not spec.is_relative(config.noise):
         return ""

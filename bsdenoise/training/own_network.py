@@ -44,7 +44,13 @@ def find(network: Any) -> Callable[..., Any]:
     return found
 
 
-def build(config: NetworkConfig, method: Method, size: dict[str, int], precision: str) -> keras.Model:
+def build(
+    config: NetworkConfig,
+    method: Method,
+    size: dict[str, int],
+    precision: str,
+    blind_spot: tuple[int, int] | None = None,
+) -> keras.Model:
     """Build the network of a training.
 
     Args:
@@ -52,12 +58,13 @@ def build(config: NetworkConfig, method: Method, size: dict[str, int], precision
         method: Its method.
         size: As `Start.size`: arguments of `Method.network`, or the number of channels for one's own.
         precision: "float32" or "bfloat16".
+        blind_spot: Height and width of its blind spot; `None` for the one that it has.
 
     Raises:
-        ValueError: If there is no such network, or it has no other precision.
+        ValueError: If there is no such network, or it has no other precision or blind spot.
     """
     if config.network is None:
-        return method.network(**size, dtype=networks.POLICIES[precision])
+        return _blinded(method.network(**size, dtype=networks.POLICIES[precision]), blind_spot)
     make, channels = find(config.network), size["channels"]
     numbers = channels, method.estimator(channels).num_outputs
     # Of a class these two may be any of its arguments; a function may call them what it likes.
@@ -65,7 +72,15 @@ def build(config: NetworkConfig, method: Method, size: dict[str, int], precision
     made = make(**dict(zip(OWN, numbers, strict=True))) if by_name else make(*numbers)
     if not isinstance(made, keras.Model):
         raise ValueError(f"--network {name_of(make)}: gave no Keras model. Received: {type(made).__name__}.")
+    made = _blinded(made, blind_spot)
     return made if precision == "float32" else networks.described(made).with_dtype(networks.POLICIES[precision])
+
+
+def _blinded(made: keras.Model, blind_spot: tuple[int, int] | None) -> keras.Model:
+    """Return a network with a blind spot of a size, if it does not have that already."""
+    if blind_spot is None or networks.described(made).blind_spot == blind_spot:
+        return made
+    return networks.described(made).with_blind_spot(blind_spot)
 
 
 def _imported(network: str) -> Any:

@@ -21,6 +21,7 @@ from bsdenoise.images import missing
 from bsdenoise.images.masks import Masks
 from bsdenoise.methods import Method, NoiseToVoid
 from bsdenoise.methods.masking import Masking
+from bsdenoise.network import blindness
 from bsdenoise.noise import NoiseModel
 from bsdenoise.training import noise_words, own_network
 
@@ -36,7 +37,7 @@ def check(config: TrainConfig) -> None:
     """
     flags.check(config)
     _check_network(config)
-    method_of(config)
+    _check_blind_spot(config, method_of(config))
     _check_sides(config)
 
 
@@ -50,6 +51,17 @@ def _check_network(config: NetworkConfig) -> None:
     for name in ("width", "depth", "grow"):
         if getattr(config, name):
             raise ValueError(f"--{name} is for the networks of bsdenoise, not for one's own (--network).")
+
+
+def _check_blind_spot(config: NetworkConfig, method: Method) -> None:
+    """Refuse a blind spot that cannot be read, or that the method's network does not have."""
+    if config.blind_spot is None:
+        return
+    blindness.of_flag(config.blind_spot)
+    if not method.is_blind:
+        raise ValueError(
+            f"--blind-spot is for methods whose network has one, such as full. Received: --method {method.name}."
+        )
 
 
 def _check_sides(config: DataConfig) -> None:

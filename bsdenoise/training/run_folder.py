@@ -16,6 +16,7 @@ import tensorflow as tf
 from bsdenoise import atomic, images
 from bsdenoise.config import TrainConfig
 from bsdenoise.images import results
+from bsdenoise.network import blindness
 from bsdenoise.training import checkpoints, own_network
 from bsdenoise.training.starting_point import PAPER_SIZE
 
@@ -203,6 +204,8 @@ def _earlier_run(path: Path) -> dict[str, Any] | None:
 def plain(config: TrainConfig) -> dict[str, Any]:
     """Return a configuration as JSON holds it."""
     named = dataclasses.asdict(config) | {"network": own_network.name_of(config.network)}
+    if config.blind_spot is not None:  # 3 is 3x3
+        named["blind_spot"] = blindness.in_words(blindness.of_flag(config.blind_spot))
     return json.loads(json.dumps(named, default=str))
 
 

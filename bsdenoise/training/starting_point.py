@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from bsdenoise import loading, network
-from bsdenoise.config import TrainConfig
+from bsdenoise.config import NetworkConfig, TrainConfig
 from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.methods import Method
-from bsdenoise.network import widening
+from bsdenoise.network import blindness, widening
 from bsdenoise.training import own_network
 
 PAPER_SIZE = {"width": 48, "depth": 5}  # Laine et al. 2019, Appendix A
@@ -28,21 +28,29 @@ class Start:
         weights: The network's weights, as `get_weights` gives them; `None` for random ones.
         provenance: How they were trained, empty if nobody said; `None` if they are random.
         checksum: Of the model's file; `None` if they are random.
+        blind_spot: Height and width of the network's blind spot; `None` for that of the network as it is built.
+        its_blind_spot: That of the model whose weights they are, likewise.
     """
 
     size: dict[str, int]
     weights: list | None = None
     provenance: dict[str, Any] | None = None
     checksum: str | None = None
+    blind_spot: tuple[int, int] | None = None
+    its_blind_spot: tuple[int, int] | None = None
 
     def facts(self) -> dict[str, Any]:
         """Say it for config.json, from which `again` makes it without the model's file."""
-        return {"size": self.size, "started_from": self.provenance, "checksum": self.checksum}
+        spots = {"blind_spot": self.blind_spot, "its_blind_spot": self.its_blind_spot}
+        return {"size": self.size, "started_from": self.provenance, "checksum": self.checksum, **spots}
 
 
 def again(facts: dict[str, Any]) -> Start:
     """Return what a run that goes on once started from; its weights are in its checkpoints."""
-    return Start(facts["size"], None, facts["started_from"], facts["checksum"])
+    # Runs of earlier versions know one blind spot only.
+    spots = (facts.get(name) for name in ("blind_spot", "its_blind_spot"))
+    spots = (None if spot is None else blindness.size_of(spot) for spot in spots)
+    return Start(facts["size"], None, facts["started_from"], facts["checksum"], *spots)
 
 
 def load(config: TrainConfig, data: TrainingImages) -> Start:
@@ -55,7 +63,8 @@ def load(config: TrainConfig, data: TrainingImages) -> Start:
     if config.network is not None:
         return _own(config, data)
     if config.init is None:
-        return Start({name: PAPER_SIZE[name] if size is None else size for name, size in wanted.items()})
+        sizes = {name: PAPER_SIZE[name] if size is None else size for name, size in wanted.items()}
+        return Start(sizes, blind_spot=_blind_spot(config))
     denoiser = loading.load(config.init)
     its = denoiser.network
     if not isinstance(its, network.BlindSpotUNet | network.UNet) or its.pooling != "max":
@@ -65,27 +74,34 @@ def load(config: TrainConfig, data: TrainingImages) -> Start:
     weights = denoiser.network.get_weights()
     if config.grow:
         weights, size = _grown(config, denoiser.network, denoiser.method, size)
-    return _trained(config.init, denoiser, size, weights)
+    return _trained(config, denoiser, size, weights)
 
 
 def _own(config: TrainConfig, data: TrainingImages) -> Start:
     """Return what the flags say of a network of one's own."""
     size = {"channels": data.channels}
     if config.init is None:
-        return Start(size)
+        return Start(size, blind_spot=_blind_spot(config))
     denoiser = loading.load(config.init)
     _check(config, size, {"channels": denoiser.channels}, denoiser)
     weights = denoiser.network.get_weights()
     made = own_network.build(config, data.method, size, "float32")
     if [weight.shape for weight in made.get_weights()] != [weight.shape for weight in weights]:
         raise ValueError(f"--init {config.init}: its network has other weights than that of --network.")
-    return _trained(config.init, denoiser, size, weights)
+    return _trained(config, denoiser, size, weights)
 
 
-def _trained(init: str, denoiser: Any, size: dict[str, int], weights: list) -> Start:
-    """Return a start from the weights of `--init`."""
-    checksum = hashlib.sha256(loading.find(init).read_bytes()).hexdigest()
-    return Start(size, weights, denoiser.provenance or {}, checksum)
+def _trained(config: TrainConfig, denoiser: Any, size: dict[str, int], weights: list) -> Start:
+    """Return a start from the weights of `--init`, with its blind spot unless there is a flag for that."""
+    assert config.init is not None
+    checksum = hashlib.sha256(loading.find(config.init).read_bytes()).hexdigest()
+    its = denoiser.blind_spot
+    return Start(size, weights, denoiser.provenance or {}, checksum, _blind_spot(config) or its, its)
+
+
+def _blind_spot(config: NetworkConfig) -> tuple[int, int] | None:
+    """Return the blind spot that the flags ask for, if they do."""
+    return None if config.blind_spot is None else blindness.of_flag(config.blind_spot)
 
 
 def _check(config: TrainConfig, wanted: dict[str, Any], size: dict[str, int], denoiser: Any) -> None:

@@ -47,7 +47,7 @@ class TrainingState:
         size = start.size
         with strategy.scope():
             keras.utils.set_random_seed(config.seed)
-            self.network = own_network.build(config, method, size, config.precision)
+            self.network = own_network.build(config, method, size, config.precision, start.blind_spot)
             if start.weights is not None:
                 self.network.set_weights(start.weights)
             else:
@@ -57,7 +57,7 @@ class TrainingState:
             self.optimizer.build(self.network.trainable_variables)
         # The average lives in float32 on one device, in the network that is validated and saved.
         self.denoiser = Denoiser(
-            own_network.build(config, method, size, "float32"),
+            own_network.build(config, method, size, "float32", start.blind_spot),
             data.noise,
             method=method.name,
             factor=config.factor,
@@ -67,6 +67,8 @@ class TrainingState:
         )
         self.denoiser.network.set_weights(self.network.get_weights())
         self.denoiser.check_blindness()
+        height, width = self.denoiser.blind_spot or (1, 1)
+        data.half_turns = height != width  # noise that pixels of one column share would lie in a row
         most = -(-config.batch // strategy.num_replicas_in_sync)  # crops of one device
         micro_batch = config.micro_batch if config.micro_batch and config.micro_batch < most else None
         self._loss_and_gradients = gradients.make(

@@ -18,6 +18,7 @@ from bsdenoise.denoiser import Denoiser
 from bsdenoise.images import missing
 from bsdenoise.likelihood import sure
 from bsdenoise.methods import Crop
+from bsdenoise.network import blindness
 from bsdenoise.training import noise_curve
 
 # Which estimate of the PSNR is shown for the error that decides which weights are kept.
@@ -159,8 +160,16 @@ class Validation:
         return Example(shown, target, noisy, crop.theta, crop.clean, counts, is_clear)
 
     def _measured_variances(self) -> list[np.ndarray] | None:
-        """Measure the noise of the examples, maps (H, W, C); `None` if the declared one fits, or none can be told."""
-        curve = noise_curve.fit([example.measured for example in self.examples])
+        """Measure the noise of the examples, maps (H, W, C); `None` if the declared one fits, or none can be told.
+
+        Where the blind spot is large, on pixels so far apart that it hides what they share: of neighbours' noise a
+        difference shows only what they do not.
+        """
+        down, right = blindness.shifts(self.denoiser.blind_spot or (1, 1))
+        starts = [(top, left) for top in range(down) for left in range(right)]
+        curve = noise_curve.fit(
+            [example.measured[top::down, left::right] for example in self.examples for top, left in starts]
+        )
         if curve is None:
             return None
         variances = [curve(noise_curve.brightness(example.noisy)) for example in self.examples]
