@@ -42,6 +42,48 @@ LONGEST = (
 )
 
 
+# Modules whose trainings are a few steps each, which are run op by op: to trace them would take most of the time. Tests
+# marked `graph`, and all other modules, run what is compiled.
+OP_BY_OP = (
+    "test_checkpoints",
+    "test_selection",
+    "test_training",
+    "test_training_blind_spot",
+    "test_training_gradients",
+    "test_training_initial",
+    "test_training_methods",
+    "test_training_own_network",
+    "test_training_step",
+    "test_training_units",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _op_by_op(request):
+    """Runs what is shared by the tests of a module as they run themselves."""
+    if request.path.stem not in OP_BY_OP:
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(autouse=True)
+def _compiled(request):
+    """Compiles where a test asks for it."""
+    if request.path.stem not in OP_BY_OP or request.node.get_closest_marker("graph") is None:
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(True)
+
+
 @wrapt.when_imported("bsdenoise.export.saved_model")
 def _without_trial(module):
     """Exports are not tried before they are published, which takes seconds, unless `test_export.py` asks for it."""

@@ -86,6 +86,7 @@ def test_white_noise_is_compared_by_the_declared_sigma(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.graph
 def test_a_training_keeps_the_best_of_its_validations(tmp_path, monkeypatch):
     """From a preset that is told a σ that fits nowhere: whatever the interval, that of the least true error."""
     camera = CAMERAS["mid"]

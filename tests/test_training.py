@@ -35,6 +35,7 @@ def finished(finished_run, config):
 
 @pytest.mark.slow
 @pytest.mark.real_export
+@pytest.mark.graph
 def test_run_folder_is_complete_and_the_model_denoises(config, source):
     config = dataclasses.replace(config, method="full", images=600, crop=24, validate_every=75, learning_rate=5e-3)
     outcome = train(config)

@@ -101,6 +101,7 @@ def test_bfloat16_in_parts_is_as_near_to_float32():
 
 
 @pytest.mark.slow
+@pytest.mark.graph
 def test_the_same_compiled_by_xla():
     method = methods.get("l2")
     network, (shown, target) = _network(method), _batch(method, crops=3, side=6)

@@ -53,6 +53,7 @@ def test_average_follows_the_weights(config):
     )
 
 
+@pytest.mark.graph
 def test_two_devices_train_as_one(config, tmp_path):
     """Loss and weights on two logical CPU devices equal those on one, to rounding, for an odd batch.
 
@@ -144,6 +145,7 @@ def test_schedule_errors(arguments, message):
         RampUpDown(*arguments)
 
 
+@pytest.mark.graph
 def test_nothing_is_traced_twice(config, monkeypatch):
     """Step and validation are each made into a graph once, in a run of many steps, validations and image sizes."""
     steps, states = [], []
@@ -166,6 +168,7 @@ def test_nothing_is_traced_twice(config, monkeypatch):
     assert validation._loss_and_moments.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.graph
 def test_the_device_is_waited_for_when_a_line_is_logged_only(config, monkeypatch):
     """Numbers come from the device after steps 4 and 8, where the log is written, and at the end; never in between."""
     config = dataclasses.replace(config, method="n2c")

@@ -100,6 +100,7 @@ def test_an_export_that_failed_is_made_up_for(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.graph
 def test_real_export(tmp_path):
     np.save(tmp_path / "stack.npy", (100 + 4000 * _patterns(6, 24, 5)).astype("float32"))
     outcome = train(_config(tmp_path / "stack.npy", tmp_path, noise="gaussian:200", corrupt="fixed"))
@@ -127,6 +128,7 @@ def _write_kind(kind, folder, channels=1):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["12 bits in 16, hot pixels", "small floats"])
+@pytest.mark.graph
 def test_noisy_stack_to_denoised_stack(tmp_path, exported, kind, capsys):
     """Training on noisy images and `bsdenoise denoise`, with σ in the files' own units."""
     noisy, clean, sigma, full_scale = _write_kind(kind, tmp_path)
