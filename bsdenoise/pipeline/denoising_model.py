@@ -9,15 +9,14 @@ import numpy as np
 from bsdenoise import images, presets
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.inference import tiling
-from bsdenoise.noise import noise_floor, registry
+from bsdenoise.noise import registry, verdicts
 from bsdenoise.noise.base import SIGMA, Parameter, check_is_sigma
-from bsdenoise.noise.correlated import CorrelatedNoise, estimate_correlated
+from bsdenoise.noise.correlated import CorrelatedNoise
 from bsdenoise.noise.spec import read_level
 from bsdenoise.pipeline import float_units
 from bsdenoise.pipeline.float_units import Units
 
 TOLERANCE = 1.25  # factor by which σ may be beyond those of the training before that is worth a word; a choice
-LOOKED_AT = 512  # side in pixels of the part of an image whose noise is looked at for correlation
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Model:
         self._tells_noise = tells_noise
         self._level = None if config.sigma is None else read_level(config.sigma)
         self._is_told = config.sigma is not None or config.noise is not None
-        self._noted = False
+        self._noted = self._doubted = False
         asked = {"tta": config.tta if config.tta > 1 else None, "tile": config.tile, "overlap": config.overlap}
         self.options = {name: value for name, value in asked.items() if value is not None}
 
@@ -184,9 +183,26 @@ class Model:
         if not self.estimates_noise:
             return False
         _, height, width, _ = parts.shape
-        rows, columns = tiling.middle(height, width, LOOKED_AT)
-        floors = [noise_floor.measure(images.to_unit(part[rows, columns])) for part in parts]
-        return noise_floor.is_correlated([floor for floor in floors if floor is not None], 1.0)
+        rows, columns = tiling.middle(height, width, verdicts.LOOKED_AT)
+        return verdicts.looks_correlated([images.to_unit(part[rows, columns]) for part in parts])
+
+    def doubt(self, parts: np.ndarray) -> str | None:
+        """Say of the first image that is given if its noise does not look white where --sigma says that it is.
+
+        Args:
+            parts: What the model takes of it, (B, H, W, C).
+        """
+        if self._level is None or self.is_served or self._doubted or not self.denoiser.has_posterior:
+            return None
+        self._doubted = True
+        if not getattr(self.denoiser, "can_be_stabilized", False):
+            return None
+        _, height, width, _ = parts.shape
+        rows, columns = tiling.middle(height, width, verdicts.LOOKED_AT)
+        shown = np.stack([images.to_unit(part[rows, columns]) for part in parts])
+        if not verdicts.known(verdicts.quiet_parts(shown)):  # too small to tell
+            return None
+        return verdicts.decide(shown, self.denoiser.stabilized().noise).kind
 
     def correlated_noise(self, parts: np.ndarray) -> list[CorrelatedNoise] | None:
         """Measure noise that neighbouring pixels share.
@@ -197,11 +213,7 @@ class Model:
         Returns:
             That of each part; `None` if it cannot be measured, or the model is not here.
         """
-        if self.is_served:
-            return None
-        found = [estimate_correlated(images.to_unit(part)) for part in parts]
-        measured = [one for one in found if one is not None]
-        return measured if len(measured) == len(found) else None
+        return None if self.is_served else verdicts.correlated([images.to_unit(part) for part in parts])
 
     @property
     def _provenance(self) -> dict[str, Any] | None:

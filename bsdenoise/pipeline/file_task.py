@@ -12,6 +12,7 @@ import numpy as np
 from bsdenoise import images
 from bsdenoise.images import results
 from bsdenoise.images.filled_files import FilledFile, Gaps
+from bsdenoise.noise import verdicts
 from bsdenoise.noise.base import GAIN, SIGMA, Parameter
 from bsdenoise.noise.correlated import CorrelatedNoise
 from bsdenoise.pipeline import file_plan
@@ -28,6 +29,10 @@ WHITENED = (
     "neighbouring pixels share its noise (correlation {:.2f}), as after demosaicing or averaging: two copies "
     "are denoised, with opposite noise added that makes its own white"
 )
+DOUBTS = {
+    verdicts.CORRELATED: "neighbouring pixels share it; without --sigma it is made white first",
+    verdicts.SIGNAL_DEPENDENT: "it grows with the signal; without --sigma it is taken as such",
+}
 ROUNDING = 0.05  # by which an estimate may be beyond the training before that is worth a word
 
 
@@ -134,6 +139,14 @@ class Task:
         if found is not None:
             text = WHITENED.format(np.mean([noise.neighbours for noise in found]))
         self.lines.append(f"bsdenoise: note: {self.job.source}: {text}")
+
+    def tell_doubt(self, kind: str | None) -> None:
+        """Let users know that noise of a kind, one of `bsdenoise.noise.verdicts`, does not look white."""
+        if kind in DOUBTS:
+            self.lines.append(
+                f"bsdenoise: note: {self.job.source}: --sigma says that its noise is white, and it looks as if "
+                f"{DOUBTS[kind]}"
+            )
 
     def fail(self, error: BaseException) -> None:
         """Remember why it could not be denoised."""

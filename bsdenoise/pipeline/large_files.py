@@ -36,6 +36,8 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, float], None], wr
         found: list[np.ndarray] = []
         for index in range(len(file)):
             image = _Image(task, file, index, model)
+            if index == 0:
+                task.tell_doubt(model.doubt(image.middle()))
             if index == 0 and model.looks_correlated(image.middle()):
                 noise = model.correlated_noise(image.middle())
                 task.is_correlated = noise is not None

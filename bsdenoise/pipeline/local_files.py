@@ -168,6 +168,7 @@ class Local:
     def _look(self, image: _Image) -> None:
         """Find out from the first image of a file whether neighbouring pixels share its noise."""
         assert image.parts is not None
+        image.task.tell_doubt(self._model.doubt(image.parts))
         if self._model.looks_correlated(image.parts):
             found = self._model.correlated_noise(image.parts)
             image.task.is_correlated = found is not None
