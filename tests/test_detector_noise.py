@@ -396,3 +396,20 @@ def test_white_noise_that_is_declared_is_doubted_once(tmp_path, capsys, name, ga
     said = capsys.readouterr().err
     assert said.count("--sigma says that its noise is white, and it looks as if") == (words is not None)
     assert words is None or f"0.png: --sigma says that its noise is white, and it looks as if {words}\n" in said
+
+
+@pytest.mark.parametrize("offset", [0, 5000])
+def test_a_pedestal_is_told_in_the_units_of_floats(tmp_path, offset):
+    """What is estimated of a file says the same of it when it is told, wherever its black is."""
+    clean, noisy = detected()
+    images.write(tmp_path / "a.tif", (4000 * noisy[..., 0] + offset).astype(np.float32))
+    model = {"model": "grey-gaussian5-50-small", "overwrite": True}
+    (found,) = bsdenoise.denoise_files(tmp_path / "a.tif", tmp_path / "b.tif", **model)
+    (theta,) = found.noise
+    assert theta["gain"] == pytest.approx(160, rel=0.2) and theta["pedestal"] >= offset
+    by_itself = images.read_array(tmp_path / "b.tif")
+    spec = "poisson-gaussian:" + ",".join(f"{name}={value:.7g}" for name, value in theta.items())
+    (told,) = bsdenoise.denoise_files(tmp_path / "a.tif", tmp_path / "b.tif", noise=spec, **model)
+    assert told.error is None
+    np.testing.assert_allclose(images.read_array(tmp_path / "b.tif"), by_itself, atol=2)
+    assert psnr((by_itself - offset) / 4000, clean[..., 0]) > psnr(noisy, clean) + 5

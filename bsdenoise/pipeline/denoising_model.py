@@ -241,12 +241,13 @@ class Model:
             return bool(self.denoiser.fractional)
         return bool(self.denoiser.description["pixels"]["fractional"])
 
-    def noise(self, batch: np.ndarray, full_scale: float | None = None) -> np.ndarray | None:
+    def noise(self, batch: np.ndarray, full_scale: float | None = None, offset: float = 0.0) -> np.ndarray | None:
         """Return the noise of each image, (B, P), in the model's units: as told, or the model's own if it uses any.
 
         Args:
             batch: The images.
             full_scale: Of their files, if it is not that of the type.
+            offset: Intensity of their files that is 0 in them.
         """
         if self._level is not None:
             scale = images.full_scale(batch.dtype) if full_scale is None else full_scale
@@ -256,7 +257,7 @@ class Model:
             return np.full((len(batch), 1), sigma)
         if self._config.noise is not None:
             scale = images.full_scale(batch.dtype) if full_scale is None else full_scale
-            declared = registry.read(self._config.noise, scale)
+            declared = registry.read(self._config.noise, scale).rescaled(offset / scale, 1.0)
             told = dict(zip((parameter.name for parameter in declared.parameters), declared.made().least, strict=True))
             # White noise has no gain and no pedestal.
             return np.tile([told.get(parameter.name, 0.0) for parameter in self.parameters], (len(batch), 1))
@@ -299,19 +300,20 @@ class Model:
         line = f"the model was trained for a sigma of {trained}, and is told {sigma * full_scale:.5g}"
         self._say(f"{line}: its results may be poor")
 
-    def denoise(self, batch: np.ndarray, full_scale: float | None = None) -> Denoised:
+    def denoise(self, batch: np.ndarray, full_scale: float | None = None, offset: float = 0.0) -> Denoised:
         """Denoise a batch.
 
         Args:
             batch: (B, H, W, C) with as many channels as the model takes, as `pixels` gives them.
             full_scale: Of their files, if it is not that of the type.
+            offset: Intensity of their files that is 0 in them.
 
         Raises:
             ValueError: If the model refuses it.
         """
         if not self.is_served and self.uses_own_noise:
             return self._with_own_noise(batch)
-        theta = self.noise(batch, full_scale)
+        theta = self.noise(batch, full_scale, offset)
         # A server estimates from the whole image, of which a client may have sent it a part only.
         is_left_to_it = self.is_served and not self._is_told and not self.gives_std
         is_one = len(batch) == 1

@@ -73,7 +73,7 @@ class _Image:
 
     def __init__(self, task: Task, file: images.ImageFile, index: int, model: Model):
         self.model = model
-        self.full_scale = task.full_scale
+        self.full_scale, self.offset = task.full_scale, task.offset
         self.height, self.width = height_and_width(file.shape)
         self.num_parts = file.channels // model.channels
         self._units = task.units
@@ -117,7 +117,7 @@ def _windows(
         for (rows, columns), maps in model.windows_correlated(image.read, image.parts_shape, noise):
             yield rows, columns, [*map(joined, maps)]
         return
-    theta = model.noise(image.middle(), image.full_scale) if model.has_noise else None
+    theta = model.noise(image.middle(), image.full_scale, image.offset) if model.has_noise else None
     if theta is not None and model.uses_own_noise:
         found.append(theta)
     options = model.told(theta) | model.options

@@ -63,7 +63,8 @@ class _Image:
             return False
         if self.task.is_correlated or other.task.is_correlated:
             return False
-        if self.task.full_scale != other.task.full_scale:  # a σ that is given has the units of the files
+        units = [(one.task.full_scale, one.task.offset) for one in (self, other)]
+        if units[0] != units[1]:  # noise that is given has the units of the files
             return False
         return (self.parts.shape[1:], self.parts.dtype) == (other.parts.shape[1:], other.parts.dtype)
 
@@ -229,7 +230,7 @@ class Local:
     def _denoised(self, parts: np.ndarray, task: Task) -> Denoised:
         found = self._model.correlated_noise(parts) if task.is_correlated else None
         if found is None:
-            return self._model.denoise(parts, task.full_scale)
+            return self._model.denoise(parts, task.full_scale, task.offset)
         return self._model.denoise_correlated(parts, found)
 
     @contextlib.contextmanager
