@@ -110,7 +110,7 @@ def _curves(axes: Any, found: Inspection) -> None:
     title = "Noise over brightness"
     first = curves[0]
     if file.verdict == verdicts.SIGNAL_DEPENDENT:
-        title += f": variance = {first.gain.value:.3g} · (mean − {first.pedestal.value:.3g})"
+        title += f": variance = {first.gain.value:.4g} · (mean − {first.pedestal.value:.4g})"
         title += f" + {first.sigma.value:.3g}²" if first.sigma.value else ""
     axes.set_title(title, fontsize=9)
     axes.set_xlabel(f"mean ({_unit(file)})", fontsize=8)
