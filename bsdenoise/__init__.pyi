@@ -9,6 +9,8 @@ from . import noise as noise
 from . import presets as presets
 from .config import TrainConfig as TrainConfig
 from .denoiser import Denoiser as Denoiser
+from .inspection import Inspection as Inspection
+from .inspection import inspect_files as inspect_files
 from .likelihood import GaussianLikelihood as GaussianLikelihood
 from .likelihood import Posterior as Posterior
 from .loading import load as load

@@ -12,6 +12,7 @@ NEEDED = {
     "bsdenoise app": ("app", ("fastapi", "gradio", "starlette", "uvicorn")),
     "bsdenoise evaluate": ("evaluate", ("skimage",)),
     "bsdenoise figure": ("evaluate", ("skimage",)),
+    "bsdenoise inspect --plot": ("inspect", ("matplotlib",)),
     "--methods bm3d": ("bm3d", ("bm3d",)),
 }
 _LICENCES = {"bm3d": " (its licence allows non-commercial use only)"}

@@ -60,7 +60,7 @@ def test_no_command_prints_the_help_and_fails(capsys):
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (["frobnicate"], ["frobnicate", "train, denoise, evaluate, figure, datasets, presets, export"]),
+        (["frobnicate"], ["frobnicate", "train, denoise, inspect, evaluate, figure, datasets, presets, export"]),
         (["export", "a.keras"], ["--out"]),
         ([*DENOISE, "--nonsense"], ["--nonsense"]),
         (["train", "a", "--out", "b", "--noise", "gaussian:25", "--images", "1.5"], ["--images", "1.5"]),

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 from skimage import data
 
 import bsdenoise
@@ -371,3 +372,44 @@ def test_presets_are_evaluated_on_photons(tmp_path, capsys):
     capsys.readouterr()
     assert cli.main([*map(str, flags), "--model", "grey-gaussian25"]) == 2
     assert "the noise is poisson, and the model grey-gaussian25 knows gaussian noise" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "gain", "sigma", "words"),
+    [
+        ("detector", 1 / 25, 0.0, "it grows with the signal; without --sigma it is taken as such"),
+        ("shared", 0.0, 0.1, "neighbouring pixels share it; without --sigma it is made white first"),
+        ("white", 0.0, 0.1, None),
+    ],
+)
+def test_white_noise_that_is_declared_is_doubted_once(tmp_path, capsys, name, gain, sigma, words):
+    clean, _ = detected()
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        drawn = rng.standard_normal(clean.shape)
+        if name == "shared":
+            drawn = ndimage.gaussian_filter(drawn, (1, 1, 0))
+        noisy = anscombe.detector_noise(clean, np.float32([gain, 0, 0.02]), rng) + sigma * drawn / drawn.std()
+        images.write(tmp_path / f"{number}.png", images.from_unit(noisy[..., 0], np.uint8))
+    flags = ["--sigma", "25", "--model", "grey-gaussian5-50-small", "--out", str(tmp_path / "out")]
+    assert cli.main(["denoise", str(tmp_path), *flags]) == 0
+    said = capsys.readouterr().err
+    assert said.count("--sigma says that its noise is white, and it looks as if") == (words is not None)
+    assert words is None or f"0.png: --sigma says that its noise is white, and it looks as if {words}\n" in said
+
+
+@pytest.mark.parametrize("offset", [0, 5000])
+def test_a_pedestal_is_told_in_the_units_of_floats(tmp_path, offset):
+    """What is estimated of a file says the same of it when it is told, wherever its black is."""
+    clean, noisy = detected()
+    images.write(tmp_path / "a.tif", (4000 * noisy[..., 0] + offset).astype(np.float32))
+    model = {"model": "grey-gaussian5-50-small", "overwrite": True}
+    (found,) = bsdenoise.denoise_files(tmp_path / "a.tif", tmp_path / "b.tif", **model)
+    (theta,) = found.noise
+    assert theta["gain"] == pytest.approx(160, rel=0.2) and theta["pedestal"] >= offset
+    by_itself = images.read_array(tmp_path / "b.tif")
+    spec = "poisson-gaussian:" + ",".join(f"{name}={value:.7g}" for name, value in theta.items())
+    (told,) = bsdenoise.denoise_files(tmp_path / "a.tif", tmp_path / "b.tif", noise=spec, **model)
+    assert told.error is None
+    np.testing.assert_allclose(images.read_array(tmp_path / "b.tif"), by_itself, atol=2)
+    assert psnr((by_itself - offset) / 4000, clean[..., 0]) > psnr(noisy, clean) + 5

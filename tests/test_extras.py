@@ -43,6 +43,14 @@ def test_one_line(command, module, monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().err == f"bsdenoise: error: {line}\n"
 
 
+def test_a_figure_of_inspect_needs_matplotlib(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
+    images.write(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
+    assert cli.main(["inspect", str(tmp_path / "a.png"), "--plot", str(tmp_path / "b.png")]) == 2
+    line = "bsdenoise inspect --plot needs the packages of an extra: pip install 'bsdenoise[inspect]'"
+    assert capsys.readouterr() == ("", f"bsdenoise: error: {line}\n")
+
+
 def test_nothing_is_said_where_all_are_there():
     for what in extras.NEEDED:
         if what != "--methods bm3d":
@@ -56,8 +64,8 @@ def test_setup_cfg_lists_them(what):
 
 
 def test_all_is_the_others():
-    assert packages("all") == {"bsdenoise[app,evaluate,serve]"}
-    assert {extra for extra, _ in extras.NEEDED.values()} == {"app", "evaluate", "serve", "bm3d"}
+    assert packages("all") == {"bsdenoise[app,evaluate,inspect,serve]"}
+    assert {extra for extra, _ in extras.NEEDED.values()} == {"app", "evaluate", "inspect", "serve", "bm3d"}
 
 
 PROGRAM = f"""
@@ -69,6 +77,7 @@ model, = sys.argv[1:]
 sys.exit(
     main(["presets"])
     or main(["denoise", "a.png", "--model", model])
+    or main(["inspect", "a.png"])
     or main(["export", model, "--out", "exported"])
     or main("train a.npy --out run --noise gaussian:25/255 --width 4 --depth 1 --crop 32 --dry-run".split())
 )

@@ -301,6 +301,21 @@ def test_clean_and_white_images_are_no_correlated_noise(tmp_path, capsys, sigma)
     assert "share their noise" not in said and ("add --corrupt fresh" in said) == (sigma == 0)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("spec", ["gaussian:25", "poisson-gaussian:gain=4,sigma=0,pedestal=0"])
+def test_noise_that_grows_with_the_signal_is_told_from_white_noise(tmp_path, capsys, dtype, spec):
+    ramps = np.broadcast_to(np.linspace(10, 200, 128), (8, 128, 128))
+    counted = 4 * np.random.default_rng(0).poisson(ramps / 4)
+    np.save(tmp_path / "stack.npy", counted.clip(0, 255).astype(dtype))
+    preparation.open_data(_config(tmp_path / "stack.npy", tmp_path, noise=spec))
+    said = capsys.readouterr().out
+    assert ("--noise gaussian:25 says that it is the same everywhere" in said) == (spec == "gaussian:25")
+    if spec == "gaussian:25":
+        declared = re.search("Declare --noise (poisson-gaussian:[^ ]+), or", said)[1]
+        gain = float(re.search("gain=([0-9.]+)", declared)[1])
+        assert gain == pytest.approx(4, rel=0.2) and said.count("warning") == 1
+
+
 @pytest.mark.parametrize(("sigma", "declared"), [(25, 25), (25, 12), (10, 4)])
 def test_more_noise_than_declared_is_noticed(tmp_path, capsys, sigma, declared):
     _photos(tmp_path, {"noise": f"gaussian:{declared}"}, sigma)

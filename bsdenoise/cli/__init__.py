@@ -24,6 +24,7 @@ from bsdenoise.config import flags
 COMMANDS: dict[str, Any] = {
     "train": config.TrainConfig,
     "denoise": config.DenoiseConfig,
+    "inspect": config.InspectConfig,
     "evaluate": config.EvaluateConfig,
     "figure": config.FigureConfig,
     "datasets": config.DatasetsConfig,

@@ -11,6 +11,7 @@ from bsdenoise.config.evaluate import EvaluateConfig
 from bsdenoise.config.export import ExportConfig
 from bsdenoise.config.figure import FigureConfig
 from bsdenoise.config.guard import GuardConfig
+from bsdenoise.config.inspect import InspectConfig
 from bsdenoise.config.prepare import PrepareConfig
 from bsdenoise.config.presets import PresetsConfig
 from bsdenoise.config.serve import ServeConfig
@@ -34,6 +35,7 @@ __all__ = [
     "ExportConfig",
     "FigureConfig",
     "GuardConfig",
+    "InspectConfig",
     "LoggingConfig",
     "NetworkConfig",
     "NoiseConfig",

@@ -11,12 +11,17 @@ from bsdenoise.data.sources import Source
 from bsdenoise.images import missing
 from bsdenoise.images.intensity_range import fit_range
 from bsdenoise.images.masks import Masks
-from bsdenoise.noise import estimate_sigma, noise_floor
+from bsdenoise.images.pixels import NUM_COLOURS
+from bsdenoise.noise import StabilizedNoise, estimate_sigma, noise_floor
 from bsdenoise.noise.noise_floor import NoiseFloor
+from bsdenoise.noise.signal_dependent import in_units
 
 SAMPLE_SIZE = 24  # images that are looked at
+SAMPLE_OF_GROWTH = 6  # of these, whose noise is looked at for growing with the signal, which takes longer
+GROWTH_SIDE = 512  # pixels of their middle that are looked at
 MIN_ESTIMATE_SIZE = 16  # pixels on a side below which noise is not estimated
 PIXELS_PER_IMAGE = 2**16  # drawn from each image for the range of intensities, at most; 24 images give 1.5 million
+PRESETS = StabilizedNoise(5 / 255, 50 / 255)  # by which `denoise` decides where no model is named
 _DRAW = 0  # seed: the range must be the same whenever it is fitted
 
 
@@ -34,6 +39,8 @@ class Sample:
         notes: What was changed on reading, each kind once, with the name of the first image it was met in.
         floors: Noise of the images' quiet parts, in units of pixel values.
         ignored: Share of pixel values that hold no measurement.
+        growing: Gain, σ and pedestal of each image that was looked at for that, (3,), in units of pixel values; where
+            noise does not clearly grow with the signal, the gain is 0.
     """
 
     channels: int
@@ -45,11 +52,18 @@ class Sample:
     notes: dict[str, str] = field(default_factory=dict)
     floors: list[NoiseFloor] = field(default_factory=list)
     ignored: float = 0.0
+    growing: list[np.ndarray] = field(default_factory=list)
 
     @property
     def median_sigma(self) -> float | None:
         """Median of the noise estimates; `None` if there is none."""
         return float(np.median(self.sigmas)) if self.sigmas else None
+
+    @property
+    def detector(self) -> np.ndarray | None:
+        """Medians of gain, σ and pedestal, (3,), if the noise of most images grows with the signal; else `None`."""
+        found = [theta for theta in self.growing if theta[0] > 0]
+        return np.median(found, axis=0) if 2 * len(found) > len(self.growing) else None
 
 
 def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) -> Sample:
@@ -68,6 +82,7 @@ def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) ->
             hold integers and others floats.
     """
     channels, dtypes, scales, sigmas, pixels, floors, shares = [], [], [], [], [], [], []
+    growing: list[np.ndarray] = []
     notes: dict[str, str] = {}
     first, faults = "", Faults()
     for index in np.unique(np.linspace(0, len(source) - 1, SAMPLE_SIZE).astype(int)):
@@ -91,6 +106,9 @@ def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) ->
             notes.setdefault(note, name)
         if min(unit.shape[:2]) >= MIN_ESTIMATE_SIZE:
             sigmas.append(_estimate(unit))
+        if len(growing) < SAMPLE_OF_GROWTH:
+            is_rgb = unit.shape[2] == NUM_COLOURS and not picture.independent_channels
+            growing.append(_growth(unit, is_rgb, picture.array.dtype.kind == "f"))
         floor = noise_floor.measure(unit)
         if floor is not None:
             floors.append(floor)
@@ -109,6 +127,7 @@ def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) ->
         notes=notes,
         floors=floors,
         ignored=float(np.mean(shares)),
+        growing=growing,
     )
 
 
@@ -118,6 +137,23 @@ def _draw(image: np.ndarray, index: int) -> np.ndarray:
     if len(flat) > PIXELS_PER_IMAGE:
         flat = flat[np.random.default_rng((_DRAW, index)).integers(len(flat), size=PIXELS_PER_IMAGE)]
     return flat[~np.isnan(flat)] if flat.dtype.kind == "f" else flat.ravel()
+
+
+def _growth(unit: np.ndarray, is_rgb: bool, is_float: bool) -> np.ndarray:
+    """Find gain, σ and pedestal of an image (H, W, C), (3,), as `denoise` does; the medians of independent channels.
+
+    Args:
+        unit: The image.
+        is_rgb: Whether its channels are colours.
+        is_float: Whether it has units of its own.
+    """
+    rows, columns = (slice(max(side - GROWTH_SIDE, 0) // 2, None) for side in unit.shape[:2])
+    unit = missing.filled(unit[rows, columns][:GROWTH_SIDE, :GROWTH_SIDE])
+    offset, scale = fit_range(unit) if is_float else (0.0, 1.0)
+    shown = ((unit - offset) / scale).astype(np.float32)
+    parts = [shown] if is_rgb else np.split(shown, unit.shape[2], axis=-1)
+    found = np.concatenate([np.asarray(PRESETS.estimate(part[np.newaxis])) for part in parts])
+    return np.asarray(np.median(in_units(found, offset, scale), axis=0))
 
 
 def _estimate(unit: np.ndarray) -> float:

@@ -44,7 +44,7 @@ class NoiseFloor:
     shared_usual: float
 
 
-def measure(image: np.ndarray) -> NoiseFloor | None:
+def measure(image: np.ndarray, max_side: int = MAX_SIDE) -> NoiseFloor | None:
     """Measure the noise of the blocks of an image.
 
     Blocks that hold pixels that are not finite are left out, and so are those of which most details are exactly zero,
@@ -52,13 +52,14 @@ def measure(image: np.ndarray) -> NoiseFloor | None:
 
     Args:
         image: (H, W, C), float.
+        max_side: Largest side in pixels of what is looked at, the middle of the image.
 
     Returns:
         The noise; `None` if the image is too small, less than 54 pixels on a side, or nothing is left of it.
     """
     height, width = image.shape[:2]
-    top, left = max(height - MAX_SIDE, 0) // 2, max(width - MAX_SIDE, 0) // 2
-    image = image[top : top + MAX_SIDE, left : left + MAX_SIDE].astype(np.float64)
+    top, left = max(height - max_side, 0) // 2, max(width - max_side, 0) // 2
+    image = image[top : top + max_side, left : left + max_side].astype(np.float64)
     fine, coarse = _block_sigmas(image, 1), _block_sigmas(image, STRIDE)
     if not len(fine) or not len(coarse):
         return None

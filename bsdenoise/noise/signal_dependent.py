@@ -1,5 +1,6 @@
 """Noise that grows with the signal, from noisy images alone: the variance of flat parts over their brightness."""
 
+import numpy as np
 from keras import ops
 
 from bsdenoise.likelihood.sure import MIN_SIGMA
@@ -17,10 +18,7 @@ ROUNDS = 4  # of weighting each bin by what the fit before says of its variance
 def estimate_poisson_gaussian(image, counts=None):
     """Estimate gain, read noise and pedestal of each image, variance = gain · (mean − pedestal) + σ².
 
-    The image is cut into blocks. Of those of one brightness, a low quantile of the variance of the finest details is
-    that of flat ones (Foi, Trimeche, Katkovnik, Egiazarian 2008 fit the same line). Blocks with pixels that lost
-    their noise, being clipped or empty, do not count. A line does not tell σ and pedestal apart: where it is above zero
-    at black, the rest is σ and the pedestal 0; else the pedestal is where it meets zero, and σ is 0.
+    A line through the points of `noise_curve` (Foi, Trimeche, Katkovnik, Egiazarian 2008 fit the same one).
 
     Args:
         image: (B, H, W, C), H and W ≥ 1. All channels are taken to have the same noise.
@@ -29,6 +27,23 @@ def estimate_poisson_gaussian(image, counts=None):
     Returns:
         float32 (B, 3): gain, σ and pedestal, in the units of the image. Without blocks to tell, as of images of less
         than ten pixels on a side, the noise is the least that is computed with.
+    """
+    return fit_line(*noise_curve(image, counts))
+
+
+def noise_curve(image, counts=None):
+    """Measure the variance of the noise of each image over its brightness.
+
+    The image is cut into blocks. Of those of one brightness, a low quantile of the variance of the finest details is
+    that of flat ones. Blocks with pixels that lost their noise, being clipped or empty, do not count.
+
+    Args:
+        image: As for `estimate_poisson_gaussian`.
+        counts: Likewise.
+
+    Returns:
+        Brightness, variance, and number of blocks of each bin, float32 (B, K), K at most 16. Where the number is 0,
+        nothing is known.
     """
     image = _at_least(ops.cast(image, "float32"))
     lost = clipped_pixels(image, None if counts is None else _at_least(counts))
@@ -46,11 +61,23 @@ def estimate_poisson_gaussian(image, counts=None):
     ordered = ops.sort(ops.where(is_whole, variance, float("inf")), axis=-1)
     place = ops.cast(FLAT_QUANTILE * ops.maximum(number - 1.0, 0.0), "int32")[..., None]
     flat = ops.take_along_axis(ordered, place, axis=-1)[..., 0] / FLAT_SHARE
-    return _line(level, ops.where(number > 0.0, flat, 0.0), number)
+    return level, ops.where(number > 0.0, flat, 0.0), number
 
 
-def _line(level, variance, number):
-    """Fit a line to variances (B, K) over levels, each of so many blocks; a line that falls is taken for level."""
+def fit_line(level, variance, number):
+    """Fit gain, σ and pedestal to noise curves; a line that falls is taken for level.
+
+    A line does not tell σ and pedestal apart: where it is above zero at black, the rest is σ and the pedestal 0; else
+    the pedestal is where it meets zero, and σ is 0.
+
+    Args:
+        level: Brightnesses, (B, K).
+        variance: Variances there, (B, K).
+        number: Of blocks that tell them, (B, K).
+
+    Returns:
+        float32 (B, 3).
+    """
     expected = ops.maximum(variance, MIN_SIGMA**2)
     for _ in range(ROUNDS):
         weight = number / ops.square(expected)
@@ -67,6 +94,22 @@ def _line(level, variance, number):
     pedestal = ops.divide_no_nan(ops.maximum(-at_black, 0.0), gain)
     sigma = ops.where(gain > 0.0, sigma, ops.maximum(sigma, MIN_SIGMA))
     return ops.concatenate([gain, sigma, pedestal], axis=-1)
+
+
+def sigma_and_pedestal(gain, at_black):
+    """Return σ and pedestal of a line, of which one is 0: they are two names for where it is at black."""
+    if at_black >= 0 or gain == 0:
+        return float(max(at_black, 0.0) ** 0.5), 0.0
+    return 0.0, float(-at_black / gain)
+
+
+def in_units(theta, offset, scale):
+    """Return gain, σ and pedestal, an array (P, 3), of (pixel − offset) / scale as those of pixels."""
+    found = np.array(theta, np.float64) * scale
+    for row in found:
+        if row[0] > 0:
+            row[1:] = sigma_and_pedestal(row[0], row[1] ** 2 - row[0] * (row[2] + offset))
+    return found
 
 
 def _at_least(image):

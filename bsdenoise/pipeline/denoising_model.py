@@ -9,16 +9,15 @@ import numpy as np
 from bsdenoise import images, presets
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.inference import self_ensemble, tiling
-from bsdenoise.noise import noise_floor, registry
+from bsdenoise.noise import registry, verdicts
 from bsdenoise.noise.anscombe import StabilizedNoise
 from bsdenoise.noise.base import SIGMA, Parameter, check_is_sigma
-from bsdenoise.noise.correlated import MIN_NEIGHBOURS, CorrelatedNoise, estimate_correlated
+from bsdenoise.noise.correlated import CorrelatedNoise
 from bsdenoise.noise.spec import read_level
 from bsdenoise.pipeline import float_units
 from bsdenoise.pipeline.float_units import Units
 
 TOLERANCE = 1.25  # factor by which σ may be beyond those of the training before that is worth a word; a choice
-LOOKED_AT = 512  # side in pixels of the part of an image whose noise is looked at for correlation
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Model:
         self._tells_noise = tells_noise
         self._level = None if config.sigma is None else read_level(config.sigma)
         self._is_told = config.sigma is not None or config.noise is not None
-        self._noted = False
+        self._noted = self._doubted = False
         asked = {"tta": config.tta if config.tta > 1 else None, "tile": config.tile, "overlap": config.overlap}
         self.options = {name: value for name, value in asked.items() if value is not None}
 
@@ -186,18 +185,28 @@ class Model:
         if not self.estimates_noise:
             return False
         _, height, width, _ = parts.shape
-        rows, columns = tiling.middle(height, width, LOOKED_AT)
-        middle = [images.to_unit(part[rows, columns]) for part in parts]
-        floors = [noise_floor.measure(part) for part in middle]
-        if not noise_floor.is_correlated([floor for floor in floors if floor is not None], 1.0):
-            return False
-        if not self.is_served and self.denoiser.noise.kind == StabilizedNoise.kind:
-            # Dark parts without noise are quiet too: noise that is found to grow with the signal is not shared.
-            shown = self.denoiser.normalized(np.stack(middle).astype(np.float32))
-            if np.asarray(self.denoiser.first_theta(shown))[:, 0].any():
-                return False
-        found = [estimate_correlated(part) for part in middle]
-        return all(one is not None and one.neighbours >= MIN_NEIGHBOURS for one in found)
+        rows, columns = tiling.middle(height, width, verdicts.LOOKED_AT)
+        middle = np.stack([images.to_unit(part[rows, columns]) for part in parts])
+        is_told_apart = not self.is_served and self.denoiser.noise.kind == StabilizedNoise.kind
+        return verdicts.looks_correlated(middle, self.denoiser.noise if is_told_apart else None)
+
+    def doubt(self, parts: np.ndarray) -> str | None:
+        """Say of the first image that is given if its noise does not look white where --sigma says that it is.
+
+        Args:
+            parts: What the model takes of it, (B, H, W, C).
+        """
+        if self._level is None or self.is_served or self._doubted or not self.denoiser.has_posterior:
+            return None
+        self._doubted = True
+        if not getattr(self.denoiser, "can_be_stabilized", False):
+            return None
+        _, height, width, _ = parts.shape
+        rows, columns = tiling.middle(height, width, verdicts.LOOKED_AT)
+        shown = np.stack([images.to_unit(part[rows, columns]) for part in parts])
+        if not verdicts.known(verdicts.quiet_parts(shown)):  # too small to tell
+            return None
+        return verdicts.decide(shown, self.denoiser.stabilized().noise).kind
 
     def correlated_noise(self, parts: np.ndarray) -> list[CorrelatedNoise] | None:
         """Measure noise that neighbouring pixels share.
@@ -208,11 +217,7 @@ class Model:
         Returns:
             That of each part; `None` if it cannot be measured, or the model is not here.
         """
-        if self.is_served:
-            return None
-        found = [estimate_correlated(images.to_unit(part)) for part in parts]
-        measured = [one for one in found if one is not None]
-        return measured if len(measured) == len(found) else None
+        return None if self.is_served else verdicts.correlated([images.to_unit(part) for part in parts])
 
     @property
     def _provenance(self) -> dict[str, Any] | None:
@@ -240,12 +245,13 @@ class Model:
             return bool(self.denoiser.fractional)
         return bool(self.denoiser.description["pixels"]["fractional"])
 
-    def noise(self, batch: np.ndarray, full_scale: float | None = None) -> np.ndarray | None:
+    def noise(self, batch: np.ndarray, full_scale: float | None = None, offset: float = 0.0) -> np.ndarray | None:
         """Return the noise of each image, (B, P), in the model's units: as told, or the model's own if it uses any.
 
         Args:
             batch: The images.
             full_scale: Of their files, if it is not that of the type.
+            offset: Intensity of their files that is 0 in them.
         """
         if self._level is not None:
             scale = images.full_scale(batch.dtype) if full_scale is None else full_scale
@@ -255,7 +261,7 @@ class Model:
             return np.full((len(batch), 1), sigma)
         if self._config.noise is not None:
             scale = images.full_scale(batch.dtype) if full_scale is None else full_scale
-            declared = registry.read(self._config.noise, scale)
+            declared = registry.read(self._config.noise, scale).rescaled(offset / scale, 1.0)
             told = dict(zip((parameter.name for parameter in declared.parameters), declared.made().least, strict=True))
             # White noise has no gain and no pedestal.
             return np.tile([told.get(parameter.name, 0.0) for parameter in self.parameters], (len(batch), 1))
@@ -298,19 +304,20 @@ class Model:
         line = f"the model was trained for a sigma of {trained}, and is told {sigma * full_scale:.5g}"
         self._say(f"{line}: its results may be poor")
 
-    def denoise(self, batch: np.ndarray, full_scale: float | None = None) -> Denoised:
+    def denoise(self, batch: np.ndarray, full_scale: float | None = None, offset: float = 0.0) -> Denoised:
         """Denoise a batch.
 
         Args:
             batch: (B, H, W, C) with as many channels as the model takes, as `pixels` gives them.
             full_scale: Of their files, if it is not that of the type.
+            offset: Intensity of their files that is 0 in them.
 
         Raises:
             ValueError: If the model refuses it.
         """
         if not self.is_served and self.uses_own_noise:
             return self._with_own_noise(batch)
-        theta = self.noise(batch, full_scale)
+        theta = self.noise(batch, full_scale, offset)
         # A server estimates from the whole image, of which a client may have sent it a part only.
         is_left_to_it = self.is_served and not self._is_told and not self.gives_std
         is_one = len(batch) == 1

@@ -83,7 +83,7 @@ def plan(
     if not inputs:
         raise ValueError("Expected at least one image file, folder or glob.")
     images.check_axes(axes)
-    inputs = _without_results(inputs, say)
+    inputs = without_results(inputs, say)
     if out is None:
         pairs = [(file, _beside(file)) for source in inputs for file in _named(source)]
     elif len(inputs) == 1 and _is_single(inputs[0]):
@@ -114,7 +114,7 @@ def _mask(masks: Masks, source: Path, target: Path, out: Path | None) -> Path | 
     return masks.path(below) or masks.path(_name(source))
 
 
-def _without_results(inputs: Sequence[str], say: Callable[[str], object]) -> Sequence[str]:
+def without_results(inputs: Sequence[str], say: Callable[[str], object]) -> Sequence[str]:
     """Leave results out where other files are named too."""
     places = {source: _place(Path(source)) for source in inputs if _is_file_or_store(Path(source))}
     its_results = results.among(set(places.values())) if len(places) > 1 else set()

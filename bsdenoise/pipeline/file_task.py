@@ -12,6 +12,7 @@ import numpy as np
 from bsdenoise import images
 from bsdenoise.images import results
 from bsdenoise.images.filled_files import FilledFile, Gaps
+from bsdenoise.noise import verdicts
 from bsdenoise.noise.base import GAIN, SIGMA, Parameter
 from bsdenoise.noise.correlated import CorrelatedNoise
 from bsdenoise.pipeline import file_plan
@@ -28,6 +29,10 @@ WHITENED = (
     "neighbouring pixels share its noise (correlation {:.2f}), as after demosaicing or averaging: two copies "
     "are denoised, with opposite noise added that makes its own white"
 )
+DOUBTS = {
+    verdicts.CORRELATED: "neighbouring pixels share it; without --sigma it is made white first",
+    verdicts.SIGNAL_DEPENDENT: "it grows with the signal; without --sigma it is taken as such",
+}
 ROUNDING = 0.05  # by which an estimate may be beyond the training before that is worth a word
 
 
@@ -92,6 +97,11 @@ class Task:
         return self.units.scale if self.dtype.kind == "f" else images.full_scale(self.dtype, self.bits)
 
     @property
+    def offset(self) -> float:
+        """Intensity in the units of the file that the model is shown as 0."""
+        return self.units.offset if self.dtype.kind == "f" else 0.0
+
+    @property
     def kind(self) -> str:
         """Name the kind of its pixels."""
         return "float" if self.dtype.kind == "f" else f"{self.bits or 8 * self.dtype.itemsize}-bit"
@@ -135,6 +145,14 @@ class Task:
             text = WHITENED.format(np.mean([noise.neighbours for noise in found]))
         self.lines.append(f"bsdenoise: note: {self.job.source}: {text}")
 
+    def tell_doubt(self, kind: str | None) -> None:
+        """Let users know that noise of a kind, one of `bsdenoise.noise.verdicts`, does not look white."""
+        if kind in DOUBTS:
+            self.lines.append(
+                f"bsdenoise: note: {self.job.source}: --sigma says that its noise is white, and it looks as if "
+                f"{DOUBTS[kind]}"
+            )
+
     def fail(self, error: BaseException) -> None:
         """Remember why it could not be denoised."""
         self.error = error
@@ -155,17 +173,30 @@ class Task:
             origin += f"; the model was trained up to {', '.join(text for text, is_it in most if is_it)}"
         self.lines.append(f"{self.job.source}: {in_words(self.ranges(self.thetas))} ({origin})")
 
+    def in_its_units(self, thetas: Sequence[np.ndarray]) -> list[dict[str, float]]:
+        """Return noise parameters (P,) of the model by name, in the units of the file."""
+        names = [parameter.name for parameter in self.parameters]
+        found = []
+        for theta in thetas:
+            # White noise has no pedestal, wherever black is.
+            offset = 0.0 if GAIN in names and theta[names.index(GAIN)] == 0 else self.offset
+            values = (
+                one.restored(value, offset, self.full_scale) for one, value in zip(self.parameters, theta, strict=True)
+            )
+            found.append(dict(zip(names, map(float, values), strict=True)))
+        return found
+
     def ranges(self, thetas: Sequence[np.ndarray]) -> dict[str, str]:
         """Write the range of each noise parameter in the units of the file, which is how flags take them."""
         ranges = {}
-        columns = {one.name: values for one, values in zip(self.parameters, np.transpose(thetas), strict=True)}
-        is_white = GAIN in columns and not columns[GAIN].any()
+        found = self.in_its_units(thetas)
+        columns = {one.name: [its[one.name] for its in found] for one in self.parameters}
+        is_white = GAIN in columns and not any(columns[GAIN])
         for parameter in self.parameters:
             values = columns[parameter.name]
             if is_white and parameter.name != SIGMA:
                 continue  # of white noise, there is nothing else to say
-            ends = (parameter.restored(value, 0.0, self.full_scale) for value in (values.min(), values.max()))
-            low, high = (self._in_words(end) for end in ends)
+            low, high = (self._in_words(end) for end in (min(values), max(values)))
             ranges[parameter.name] = low if low == high else f"{low} to {high}"
         return ranges
 

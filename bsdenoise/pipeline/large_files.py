@@ -36,6 +36,8 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, float], None], wr
         found: list[np.ndarray] = []
         for index in range(len(file)):
             image = _Image(task, file, index, model)
+            if index == 0:
+                task.tell_doubt(model.doubt(image.middle()))
             if index == 0 and model.looks_correlated(image.middle()):
                 noise = model.correlated_noise(image.middle())
                 task.is_correlated = noise is not None
@@ -71,7 +73,7 @@ class _Image:
 
     def __init__(self, task: Task, file: images.ImageFile, index: int, model: Model):
         self.model = model
-        self.full_scale = task.full_scale
+        self.full_scale, self.offset = task.full_scale, task.offset
         self.height, self.width = height_and_width(file.shape)
         self.num_parts = file.channels // model.channels
         self._units = task.units
@@ -115,7 +117,7 @@ def _windows(
         for (rows, columns), maps in model.windows_correlated(image.read, image.parts_shape, noise):
             yield rows, columns, [*map(joined, maps)]
         return
-    theta = model.noise(image.middle(), image.full_scale) if model.has_noise else None
+    theta = model.noise(image.middle(), image.full_scale, image.offset) if model.has_noise else None
     if theta is not None and model.uses_own_noise:
         found.append(theta)
     options = model.told(theta) | model.options

@@ -63,7 +63,8 @@ class _Image:
             return False
         if self.task.is_correlated or other.task.is_correlated:
             return False
-        if self.task.full_scale != other.task.full_scale:  # a σ that is given has the units of the files
+        units = [(one.task.full_scale, one.task.offset) for one in (self, other)]
+        if units[0] != units[1]:  # noise that is given has the units of the files
             return False
         return (self.parts.shape[1:], self.parts.dtype) == (other.parts.shape[1:], other.parts.dtype)
 
@@ -168,6 +169,7 @@ class Local:
     def _look(self, image: _Image) -> None:
         """Find out from the first image of a file whether neighbouring pixels share its noise."""
         assert image.parts is not None
+        image.task.tell_doubt(self._model.doubt(image.parts))
         if self._model.looks_correlated(image.parts):
             found = self._model.correlated_noise(image.parts)
             image.task.is_correlated = found is not None
@@ -228,7 +230,7 @@ class Local:
     def _denoised(self, parts: np.ndarray, task: Task) -> Denoised:
         found = self._model.correlated_noise(parts) if task.is_correlated else None
         if found is None:
-            return self._model.denoise(parts, task.full_scale)
+            return self._model.denoise(parts, task.full_scale, task.offset)
         return self._model.denoise_correlated(parts, found)
 
     @contextlib.contextmanager

@@ -264,13 +264,7 @@ class _Reporter(Watcher):
         self._say(line)
 
     def end(self, task: Task) -> None:
-        noise = tuple(
-            {
-                parameter.name: float(parameter.restored(value, 0.0, task.full_scale))
-                for parameter, value in zip(task.parameters, theta, strict=True)
-            }
-            for theta in task.thetas
-        )
+        noise = tuple(task.in_its_units(task.thetas))
         is_white = all(SIGMA in found and not found.get(GAIN) for found in noise)
         sigmas = tuple(found[SIGMA] for found in noise) if is_white else ()
         job = task.job

@@ -42,7 +42,7 @@ def _denoise(model: Model, advance: Callable[[Task, float], None], writes: Write
         found: list[np.ndarray] = []
         for index in range(len(file)):
             noisy = parts_of(model.pixels(file.read(index), file, task.units), model.channels)
-            parts = [model.denoise(part[np.newaxis], task.full_scale) for part in noisy]
+            parts = [model.denoise(part[np.newaxis], task.full_scale, task.offset) for part in noisy]
             if index == 0 and model.looks_correlated(noisy):
                 task.tell_correlation()
             found += [part.own_noise for part in parts if part.own_noise is not None]

@@ -59,6 +59,13 @@ def say_what_is_wrong(config: TrainConfig, data: TrainingImages, sample: Sample,
             f"pixel; {declares}). White noise does not describe it, and a model that is trained so keeps most of it. "
             "Use the unprocessed images, or a larger --blind-spot (docs/detector-noise.md)."
         )
+    elif sample.detector is not None and noise.takes_sigma:
+        gain, sigma, pedestal = sample.detector * unit
+        say(
+            f"warning: the noise of the images grows with the signal, as that of detectors, and --noise {config.noise} "
+            f"says that it is the same everywhere. Declare --noise poisson-gaussian:gain={gain:.3g},sigma={sigma:.3g},"
+            f"pedestal={pedestal:.3g}, or measure it on all of them by bsdenoise inspect."
+        )
     elif sample.median_sigma is not None and sample.median_sigma < FORGOTTEN_CORRUPT_RATIO * declared:
         say(
             f"warning: the images show noise of about {sample.median_sigma * unit:.3g} where {declares}. If they are "

@@ -1,0 +1,108 @@
+"""Which kind of noise an image has: the decision by which it is denoised, and which `inspect` tells.
+
+In this order: noise that grows with the signal, noise that neighbouring pixels share, white noise. (Dark parts of
+detectors' images are quiet, and so is noise that neighbours share; but that never passes for noise that grows.) What
+else there is to say of an image that is taken for one of white noise changes nothing of how it is denoised: its details
+may be texture alone, or too weak for noise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bsdenoise.noise import noise_floor
+from bsdenoise.noise.correlated import MIN_NEIGHBOURS, CorrelatedNoise, estimate_correlated
+from bsdenoise.noise.noise_floor import NoiseFloor
+
+WHITE, SIGNAL_DEPENDENT, CORRELATED = "white", "signal-dependent", "correlated"
+NONE, UNCLEAR = "none", "unclear"
+LOOKED_AT = 512  # side in pixels of the part of an image whose noise is looked at for correlation
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an image is taken for.
+
+    Attributes:
+        kind: `WHITE`, `SIGNAL_DEPENDENT` or `CORRELATED`.
+        theta: Gain, σ and pedestal of each part, (B, 3), as they are if its noise is not correlated.
+        shared: Noise of each part that neighbouring pixels share, if it is correlated.
+        floors: Noise of the quiet parts of each part; `None` for one of less than 54 pixels on a side.
+    """
+
+    kind: str
+    theta: np.ndarray
+    shared: list[CorrelatedNoise] | None
+    floors: list[NoiseFloor | None]
+
+
+def decide(parts: np.ndarray, noise) -> Decision:
+    """Decide how an image is denoised by a model for white noise of which nothing is told.
+
+    Args:
+        parts: What the model takes of it, float32 (B, H, W, C), full scale 1: all channels of a colour image, else each
+            by itself.
+        noise: The `StabilizedNoise` of the model.
+    """
+    floors = quiet_parts(parts)
+    theta = _estimated(parts, noise)
+    shared = None
+    if _grows(theta):
+        kind = SIGNAL_DEPENDENT
+    else:
+        shared = _shared(parts) if noise_floor.is_correlated(known(floors), 1.0) else None
+        kind = WHITE if shared is None else CORRELATED
+    return Decision(kind, noise.found(theta), shared, floors)
+
+
+def quiet_parts(parts: Sequence[np.ndarray] | np.ndarray) -> list[NoiseFloor | None]:
+    """Measure what is quiet in the middle of each part of an image, (B, H, W, C); `None` of those that are small."""
+    return [noise_floor.measure(part, LOOKED_AT) for part in parts]
+
+
+def known(floors: Sequence[NoiseFloor | None]) -> list[NoiseFloor]:
+    """Leave out what could not be measured."""
+    return [floor for floor in floors if floor is not None]
+
+
+def looks_correlated(parts: np.ndarray, noise=None) -> bool:
+    """Tell whether neighbouring pixels of an image share noise, from the middle of its parts.
+
+    Args:
+        parts: As for `decide`.
+        noise: Likewise; `None` if noise that grows with the signal is not told apart.
+    """
+    if not noise_floor.is_correlated(known(quiet_parts(parts)), 1.0):
+        return False
+    return not (noise is not None and _grows(_estimated(parts, noise))) and _shared(parts) is not None
+
+
+def _estimated(parts: np.ndarray, noise) -> np.ndarray:
+    """Estimate gain, σ and pedestal of each part, (B, 3)."""
+    return np.concatenate([np.asarray(noise.estimate(part[np.newaxis]), np.float64) for part in parts])
+
+
+def _grows(theta: np.ndarray) -> bool:
+    """Tell whether the noise of most parts grows with the signal."""
+    return bool(2 * np.count_nonzero(theta[:, 0]) > len(theta))
+
+
+def _shared(parts: np.ndarray) -> list[CorrelatedNoise] | None:
+    """Measure noise that neighbouring pixels share; `None` if they share little."""
+    found = correlated(parts)
+    return found if found is not None and min(one.neighbours for one in found) >= MIN_NEIGHBOURS else None
+
+
+def correlated(parts: Sequence[np.ndarray] | np.ndarray) -> list[CorrelatedNoise] | None:
+    """Measure noise that neighbouring pixels may share.
+
+    Args:
+        parts: As for `decide`.
+
+    Returns:
+        That of each part; `None` if one of them has none that can be measured.
+    """
+    found = [estimate_correlated(part) for part in parts]
+    measured = [one for one in found if one is not None]
+    return measured if len(measured) == len(found) else None
