@@ -2,11 +2,13 @@
 
 A folder of pairs holds `noisy/NAME` and `ref/NAME`. As exposures of one field differ a little in gain and offset, the
 reference is fitted to the noisy image by a line before the PSNR is computed. Nothing is told of the noise. Beside the
-preset BM3D and non-local means, with the same transform and the same estimate of the noise.
+preset BM3D and non-local means, with the same estimate of the noise: with the same transform where it grows with the
+signal, and BM3D with its spectrum where neighbouring pixels share it. And BM3D that is told the true spectrum there,
+which only the references tell.
 
 Then photographs with white noise: how many look as if it grew with the signal, and what that costs.
 
-    python -m benchmarks.real_noise confocal two-photon wide-field --photographs kodak24 --out benchmarks/real_noise.md
+    python -m benchmarks.real_noise confocal two-photon wide-field camera-srgb --photographs kodak24 --out FILE
 """
 
 import argparse
@@ -19,25 +21,36 @@ from tabulate import tabulate
 from benchmarks.machine import describe
 from bsdenoise import Denoiser, images
 from bsdenoise.atomic import replacing
-from bsdenoise.noise import StabilizedNoise
+from bsdenoise.noise import StabilizedNoise, verdicts
 from bsdenoise.noise.anscombe import Stabilized
+from bsdenoise.noise.correlated import LAGS
 
-METHODS = ("noisy", "as white noise", "by itself", "BM3D, same transform", "nl-means, same transform")
+METHODS = (
+    "noisy",
+    "as white noise",
+    "by itself",
+    "BM3D, same estimate",
+    "nl-means, same estimate",
+    "BM3D, true spectrum",
+)
 SIGMAS = (0.0, 2.0, 5.0, 10.0, 25.0, 50.0)  # grey levels of 8 bits
 
 
 def main(argv=None) -> None:
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pairs", nargs="*", type=Path, help="folders with noisy/ and ref/, grey images")
+    parser.add_argument("pairs", nargs="*", type=Path, help="folders with noisy/ and ref/, grey or RGB images")
     parser.add_argument("--photographs", type=Path, help="folder of clean photographs")
-    parser.add_argument("--model", default="grey-gaussian5-50", help="preset for one channel and a range of noise")
+    parser.add_argument("--model", default="gaussian5-50", help="preset for a range of noise, less its grey- or rgb-")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     config = parser.parse_args(argv)
-    white = Denoiser.from_preset(config.model)
-    text = f"# Real noise\n\nPreset {config.model}; {describe()}.\n"
+    presets = {1: f"grey-{config.model}", 3: f"rgb-{config.model}"}
+    white = Denoiser.from_preset(presets[1])
+    text = f"# Real noise\n\nPresets {' and '.join(presets.values())}; {describe()}.\n"
     for folder in config.pairs:
-        text += f"\n## {folder.name}\n\n{measured_pairs(folder, white)}\n"
+        first = images.read_image(images.find(folder / "noisy")[0]).array
+        channels = first.shape[2] if first.ndim == 3 else 1
+        text += f"\n## {folder.name}\n\n{measured_pairs(folder, Denoiser.from_preset(presets[channels]))}\n"
     if config.photographs:
         text += f"\n## White noise added to the photographs of {config.photographs.name}\n\n"
         text += f"{measured_photographs(config.photographs, white)}\n"
@@ -51,29 +64,80 @@ def measured_pairs(folder: Path, white: Denoiser) -> str:
     """Return a table of PSNRs in dB, one row for each image, and their mean."""
     stabilized, rows = white.stabilized(), []
     for path in images.find(folder / "noisy"):
-        noisy, reference = (unit(one) for one in (path, folder / "ref" / path.name))
-        found = stabilized.posterior(noisy)
-        results = (noisy, white.denoise(noisy), found.denoised, *others(noisy, found.noise))
-        psnrs = [psnr(one, noisy, reference) for one in results]
-        gain, sigma, pedestal = 255 * found.noise
-        rows.append([path.stem, *psnrs, f"{gain:.2f}, {sigma:.2f}, {pedestal:.2f}", found.estimated_psnr])
+        noisy, reference = (unit(one, white.channels) for one in (path, folder / "ref" / path.name))
+        reference = fitted(reference, noisy)
+        decision = verdicts.decide(noisy[np.newaxis], stabilized.noise)
+        if decision.shared is not None:
+            results = correlated(noisy, reference, white, decision.shared[0])
+            found, words, estimate = results[0], f"neighbours {decision.shared[0].neighbours:.2f}", None
+            others_found = results[1:]
+        else:
+            posterior = stabilized.posterior(noisy)
+            found, estimate = posterior.denoised, posterior.estimated_psnr
+            gain, sigma, pedestal = 255 * posterior.noise
+            words = f"{gain:.2f}, {sigma:.2f}, {pedestal:.2f}"
+            others_found = (*others(noisy, posterior.noise), None)
+        results = (noisy, white.denoise(noisy), found, *others_found)
+        psnrs = [None if one is None else decibels(one, reference) for one in results]
+        rows.append([path.stem, *psnrs, words, estimate])
         print(rows[-1], flush=True)
-    rows.append(["**mean**", *np.mean([row[1 : 1 + len(METHODS)] for row in rows], axis=0), "", None])
+    columns = zip(*(row[1 : 1 + len(METHODS)] for row in rows), strict=True)
+    means = [None if None in column else np.mean(column) for column in columns]
+    rows.append(["**mean**", *means, "", None])
     return table(rows, ["image", *METHODS, "gain, σ, pedestal (grey levels)", "estimated PSNR"])
 
 
-def others(noisy: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Denoise with BM3D and non-local means what the transform makes of an image; NaN without BM3D's package."""
+def correlated(noisy, reference, white, found) -> tuple[np.ndarray, ...]:
+    """Denoise an image whose neighbouring pixels share noise by the preset, BM3D, nl-means, and BM3D told the truth."""
+    sigma = float(np.sqrt(np.mean(found.sigma**2)))
+    means = denoise_nl_means(noisy, h=0.8 * sigma, sigma=sigma, patch_size=5, patch_distance=6, channel_axis=-1)
+    means = means.reshape(noisy.shape)  # of one channel it leaves the axis out
+    size = noisy.shape[:2]
+    power = [on_pixels(found.autocovariance[..., channel], size) for channel in range(noisy.shape[2])]
+    difference = noisy - reference
+    true = np.abs(np.fft.fft2(difference - difference.mean(axis=(0, 1)), axes=(0, 1))) ** 2 / np.prod(size)
+    # The spectrum of one image is as rough as its noise: smoothed as the estimated one is.
+    lags = np.fft.ifft2(true, axes=(0, 1)).real
+    middle = np.roll(lags, (LAGS, LAGS), axis=(0, 1))[: 2 * LAGS + 1, : 2 * LAGS + 1]
+    known = [on_pixels(middle[..., channel], size) for channel in range(noisy.shape[2])]
+    return white.denoise_correlated(noisy, found), by_blocks(noisy, power), means, by_blocks(noisy, known)
+
+
+def on_pixels(autocovariance: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the power spectrum of an image's noise, (H, W), as BM3D takes it: its mean is H · W times the variance."""
+    taper = np.hanning(2 * LAGS + 3)[1:-1] ** 0.5
+    kernel = np.zeros(size)
+    kernel[: 2 * LAGS + 1, : 2 * LAGS + 1] = autocovariance * taper[:, None] * taper
+    spectrum = np.maximum(np.fft.fft2(np.roll(kernel, (-LAGS, -LAGS), axis=(0, 1))).real, 0.0)
+    return spectrum * np.prod(size)
+
+
+def by_blocks(noisy: np.ndarray, spectra: list[np.ndarray]) -> np.ndarray | None:
+    """Denoise each channel with BM3D; `None` without its package."""
+    try:
+        import bm3d
+    except ImportError:
+        return None
+    if not hasattr(np, "trapz"):  # BM3D asks for it where it is given a spectrum; NumPy has it by another name
+        np.trapz = np.trapezoid
+    return np.stack([bm3d.bm3d(noisy[..., channel], spectrum) for channel, spectrum in enumerate(spectra)], axis=-1)
+
+
+def others(noisy: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """Denoise with BM3D and non-local means what the transform makes of an image; without BM3D's package `None`."""
     fit = Stabilized(*(np.asarray(part) for part in StabilizedNoise(5 / 255, 50 / 255).fit(noisy[None], theta[None])))
-    shown, sigma = fit.applied(noisy[None])[0, ..., 0], float(fit.scale[0] * fit.sigma[0])
-    means = denoise_nl_means(shown, h=0.8 * sigma, sigma=sigma, patch_size=5, patch_distance=6)
+    shown, sigma = fit.applied(noisy[None])[0], max(float(fit.scale[0] * fit.sigma[0]), 1e-6)
+    means = denoise_nl_means(shown, h=0.8 * sigma, sigma=sigma, patch_size=5, patch_distance=6, channel_axis=-1)
+    means = means.reshape(shown.shape)  # of one channel it leaves the axis out
+    blocks = None
     try:
         import bm3d
 
-        blocks = bm3d.bm3d(shown, sigma)
+        blocks = bm3d.bm3d(shown[..., 0], sigma)[..., None] if shown.shape[2] == 1 else bm3d.bm3d_rgb(shown, sigma)
     except ImportError:
-        blocks = np.full_like(shown, np.nan)
-    return tuple(fit.undone([one[None, ..., None].astype("float32")])[0][0] for one in (blocks, means))
+        pass
+    found = (None if one is None else fit.undone([one[None].astype("float32")])[0][0] for one in (blocks, means))
+    return tuple(found)
 
 
 def measured_photographs(folder: Path, white: Denoiser) -> str:
@@ -93,15 +157,15 @@ def measured_photographs(folder: Path, white: Denoiser) -> str:
     return table(rows, ["σ (grey levels)", "look signal-dependent", "their PSNR against that as white noise (dB)"])
 
 
-def unit(path: Path) -> np.ndarray:
-    """Read an image as luminance, (H, W, 1), full scale 1."""
-    return images.to_unit(images.to_channels(images.read_image(path).array, 1))
+def unit(path: Path, channels: int = 1) -> np.ndarray:
+    """Read an image, (H, W, channels), full scale 1; as luminance for one channel."""
+    return images.to_unit(images.to_channels(images.read_image(path).array, channels))
 
 
-def psnr(image: np.ndarray, noisy: np.ndarray, reference: np.ndarray) -> float:
-    """Compute the PSNR against a reference that a line fits to the noisy image."""
+def fitted(reference: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    """Fit a reference to the noisy image by a line."""
     line = np.polyfit(reference.ravel().astype(float), noisy.ravel().astype(float), 1)
-    return decibels(image, np.polyval(line, reference))
+    return np.polyval(line, reference)
 
 
 def decibels(image: np.ndarray, expected: np.ndarray) -> float:
@@ -111,7 +175,7 @@ def decibels(image: np.ndarray, expected: np.ndarray) -> float:
 
 def table(rows, header) -> str:
     """Format rows as a Markdown table."""
-    return tabulate(rows, header, tablefmt="github", floatfmt=".2f", missingval="withheld")
+    return tabulate(rows, header, tablefmt="github", floatfmt=".2f", missingval="–")
 
 
 if __name__ == "__main__":
