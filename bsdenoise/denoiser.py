@@ -14,10 +14,11 @@ from bsdenoise import network as networks
 from bsdenoise.images import missing
 from bsdenoise.inference import engine, self_ensemble, tiling, whitening
 from bsdenoise.inference.input_checks import Accepted
+from bsdenoise.likelihood import sure
 from bsdenoise.likelihood.posterior import Posterior, estimate_psnr
 from bsdenoise.methods import losses  # noqa: F401
 from bsdenoise.network import layers  # noqa: F401
-from bsdenoise.noise import base, correlated
+from bsdenoise.noise import base, correlated, verdicts
 
 # Largest distance of a pixel from `offset`, in units of `scale`. Photographs reach 1, with the strongest noise 6, and
 # 255 where somebody forgot to divide; fitted scales leave out the brightest pixels, and a star may be far above them.
@@ -26,6 +27,9 @@ MAX_FITTED_INTENSITY = 1e4
 FULL_SCALES = {"uint8": 255.0, "uint16": 65535.0}
 _ARRAYS = (np.ndarray, list, tuple)  # what is checked, unlike tensors
 _SAVED_AS = "layers/functional"  # where weights are in files: networks of this package once were functional models
+# Where noise of a detector is estimated, its gain is known to some percent. Errors that are a smaller share of the
+# noise are not told.
+UNSURE_SHARE = 0.18
 PROBE = 256  # side in pixels of the middle of an image that the network sees for an estimate of its noise alone
 
 
@@ -472,11 +476,29 @@ class Denoiser(keras.Model):
         noise_variance = self.noise.variance(mean, theta.astype(np.float64))
         psnr = np.full(len(denoised), np.nan, np.float32)
         if self.noise.has_risk_estimate:
-            psnr = estimate_psnr(denoised, normalized.pixels, mean, np.sqrt(variance), noise_variance, counts)
+            terms = self.noise.squared_errors(denoised, normalized.pixels, mean, variance, theta)
+            is_estimated = sigma is None and noise is None and terms is not None
+            least = UNSURE_SHARE if is_estimated else sure.MIN_SHARE_OF_NOISE
+            std = np.sqrt(variance)
+            psnr = estimate_psnr(denoised, normalized.pixels, mean, std, noise_variance, counts, terms, least)
+            contradicted = [self._is_contradicted(image) for image in normalized.pixels]
+            psnr = np.where(contradicted, np.float32(np.nan), psnr)
         maps = [array.reshape(shape) for array in self._results(moments, normalized)]
         if gaps is not None:
             maps = [gaps.restored(maps[0]), *map(gaps.without, maps[1:])]
         return self._as_posterior(maps, psnr, self._told(theta))
+
+    def _is_contradicted(self, image):
+        """Tell whether the noise of an image (H, W, C) is clearly none that the model knows."""
+        kinds = {
+            noise.GaussianNoise.kind: (verdicts.WHITE,),
+            noise.StabilizedNoise.kind: (verdicts.WHITE, verdicts.SIGNAL_DEPENDENT),
+        }
+        if self.noise.kind not in kinds:
+            return False
+        rows, columns = tiling.middle(image.shape[0], image.shape[1], verdicts.LOOKED_AT)
+        looks = noise.StabilizedNoise(self.noise.low, self.noise.high)
+        return verdicts.decide(image[np.newaxis, rows, columns], looks).kind not in kinds[self.noise.kind]
 
     def _as_posterior(self, maps, psnr, theta):
         """Make a `Posterior` of an image or a batch."""

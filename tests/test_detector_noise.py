@@ -348,6 +348,60 @@ def test_noise_that_cannot_be_told_is_one_line(tmp_path, capsys, options, words)
     assert not (tmp_path / "b.png").exists()
 
 
+@pytest.mark.parametrize("theta", [(1 / 30, 0.0, 0.0), (0.02, 0.03, 0.05), (0.0, 0.06, 0.0)])
+def test_the_psnr_is_estimated_for_photons(stabilized, theta):
+    """Over images and draws the estimate is unbiased; near black, where half of the photons are none, as well."""
+    errors, estimates = [], []
+    for number, name in enumerate(("astronaut", "camera", "coffee")):
+        clean = 0.8 * photograph(name) + 0.05
+        model = noise.PoissonGaussianNoise((theta[0] + 1e-9, 1.0), (0.0, 1.0), (-1.0, 1.0))
+        noisy = model.corrupt(clean, np.float32(theta), np.random.default_rng(number))
+        found = stabilized.posterior(noisy, noise=np.float32(theta))
+        errors.append(np.mean(np.square(found.denoised - clean)))
+        estimates.append(10 ** (-found.estimated_psnr / 10))
+        assert found.estimated_psnr == pytest.approx(psnr(found.denoised, clean), abs=0.8)  # of 65,536 pixels
+    assert np.mean(estimates) == pytest.approx(np.mean(errors), rel=0.1)
+
+
+def test_the_psnr_is_that_of_a_loop(stabilized):
+    """z f(z − gain) stands for x f(z), photon by photon."""
+    gain, pedestal = 0.05, 0.1
+    theta = np.array([[gain, 0.0, pedestal]])
+    fit = anscombe.Stabilized(theta, np.zeros(1), np.ones(1), np.ones(1))
+    noisy = (pedestal + gain * np.arange(12.0)).reshape(1, 1, 12, 1)
+    mean, kept = np.full(noisy.shape, 0.35), 0.3
+    expected = anscombe._solved(mean, theta)
+
+    def estimate(image):
+        t = expected + kept * (fit.applied(image) - expected)
+        return fit.undone([t])[0], t
+
+    denoised, t = estimate(noisy)
+    variance = kept * anscombe._inverse(t, theta)[1] ** 2
+    found = stabilized.noise.squared_errors(denoised, noisy, mean, variance, theta)
+    np.testing.assert_allclose(anscombe._solved(denoised, theta), t, rtol=1e-6)
+    for place, z in enumerate(gain * np.arange(12.0)):
+        value, one_less = (
+            estimate(np.full(noisy.shape, level + pedestal))[0][0, 0, place, 0] for level in (z, z - gain)
+        )
+        wanted = (value - pedestal) ** 2 - 2 * z * (one_less - pedestal) + z**2 - gain * z
+        assert found[0, 0, place, 0] == pytest.approx(wanted, rel=1e-4, abs=1e-7)
+
+
+def test_the_psnr_is_withheld_where_noise_is_another(preset, stabilized):
+    clean, noisy = detected()
+    assert np.isnan(preset.posterior(noisy).estimated_psnr) and np.isnan(
+        preset.posterior(noisy, sigma=0.1).estimated_psnr
+    )
+    shared = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(clean.shape), (0.8, 0.8, 0))
+    correlated = (clean + 0.06 / shared.std() * shared).astype("float32")
+    for denoiser in (preset, stabilized):
+        assert np.isnan(denoiser.posterior(correlated).estimated_psnr)
+    white = clean + np.float32(0.1) * np.random.default_rng(0).standard_normal(clean.shape, np.float32)
+    found = preset.posterior(white, sigma=0.1)
+    assert found.estimated_psnr == pytest.approx(psnr(found.denoised, clean), abs=0.8)
+
+
 def test_trained_on_photons(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()

@@ -54,6 +54,8 @@ def estimate_psnr(
     std: np.ndarray,
     noise_variance: np.ndarray,
     counts: np.ndarray | None = None,
+    terms: np.ndarray | None = None,
+    least_share: float = sure.MIN_SHARE_OF_NOISE,
 ) -> np.ndarray:
     """Estimate the PSNR of whole images without clean ones, as `bsdenoise.likelihood.sure` does.
 
@@ -64,6 +66,8 @@ def estimate_psnr(
         std: (B, H, W, C).
         noise_variance: Variance of the noise, (B, 1, 1, 1), or one for each channel or pixel.
         counts: Which pixels hold measurements, bool (B, H, W, C); `None` for all.
+        terms: As for `sure.means`, (B, H, W, C).
+        least_share: As for `sure.psnr`.
 
     Returns:
         float32 (B,), in dB; NaN where it is withheld.
@@ -80,6 +84,9 @@ def estimate_psnr(
         its_denoised, its_noisy, its_mean, its_std, its_noise = (
             array[one].astype(np.float64) for array in (denoised, noisy, mean, std, noise_variance)
         )
-        share, first, second = sure.means(np, its_denoised, its_noisy, its_mean, its_std, its_noise, limits, counted)
-        found.append(sure.psnr(np, share, first, second, its_noise.mean(axis=(1, 2, 3)), noisy[one].size))
+        term = None if terms is None else terms[one]
+        its = (its_denoised, its_noisy, its_mean, its_std, its_noise)
+        share, first, second = sure.means(np, *its, limits, counted, term)
+        its_variance = its_noise.mean(axis=(1, 2, 3))
+        found.append(sure.psnr(np, share, first, second, its_variance, noisy[one].size, least_share))
     return np.concatenate(found).astype(np.float32)

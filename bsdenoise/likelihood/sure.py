@@ -57,7 +57,7 @@ def terms(denoised, noisy, variance, noise_variance):
     return (denoised - noisy) ** 2 - noise_variance + 2.0 * variance
 
 
-def means(xp, denoised, noisy, mean, std, noise_variance, limits, counts=None):
+def means(xp, denoised, noisy, mean, std, noise_variance, limits, counts=None, term=None):
     """Compute the means over each image, or a part of it, of which `squared_error` and `psnr` are made.
 
     Args:
@@ -69,14 +69,18 @@ def means(xp, denoised, noisy, mean, std, noise_variance, limits, counts=None):
         noise_variance: Variance of the noise, broadcastable to (B, H, W, C).
         limits: As from `clip_limits`.
         counts: As for `clip_limits`.
+        term: Another unbiased estimate of the squared error of each pixel, (B, H, W, C), for noise that is none at the
+            lower limit; `None` for Stein's.
 
     Returns:
         Three numbers per image, (B,): the share of pixels that count, and the means over all pixels of Stein's term
         and of its square, with 0 for pixels that do not count.
     """
-    term = terms(denoised, noisy, xp.square(std), noise_variance)
     reach = CLIPPED_REACH * noise_variance**0.5
-    is_clear = xp.logical_and(mean - reach >= limits[0], mean + reach <= limits[1])
+    is_clear = mean + reach <= limits[1]
+    if term is None:
+        is_clear = xp.logical_and(is_clear, mean - reach >= limits[0])
+        term = terms(denoised, noisy, xp.square(std), noise_variance)
     is_clear = is_clear if counts is None else xp.logical_and(is_clear, counts)
     weight = xp.where(is_clear, 1.0, 0.0)
     term = xp.where(is_clear, term, 0.0)
@@ -94,7 +98,7 @@ def squared_error(xp, share, first):
     return xp.where(share > 0.0, first / xp.maximum(share, 1e-12), math.nan)
 
 
-def psnr(xp, share, first, second, noise_variance, number):
+def psnr(xp, share, first, second, noise_variance, number, least_share=MIN_SHARE_OF_NOISE):
     """Estimate the PSNR in dB for a peak of 1, (B,); NaN where the estimate cannot be believed.
 
     It is withheld where too few pixels count, and where the squared error is not clearly above zero.
@@ -106,10 +110,11 @@ def psnr(xp, share, first, second, noise_variance, number):
         second: Likewise.
         noise_variance: Mean variance of the noise, (B,).
         number: Number of pixel values in an image, H·W·C.
+        least_share: Of the variance of the noise, which an error must exceed to be believed.
     """
     divisor = xp.maximum(share, 1e-12)
     error = first / divisor
     spread = xp.sqrt(xp.maximum(second / divisor - xp.square(error), 0.0) / xp.maximum(divisor * number, 1.0))
-    least = xp.maximum(xp.maximum(CERTAINTY * spread, MIN_SHARE_OF_NOISE * noise_variance), MIN_ERROR)
+    least = xp.maximum(xp.maximum(CERTAINTY * spread, least_share * noise_variance), MIN_ERROR)
     is_trusted = xp.logical_and(share >= MIN_COUNTED, error > least)
     return xp.where(is_trusted, _DECIBELS * xp.log(xp.maximum(error, MIN_ERROR)), math.nan)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bsdenoise.likelihood import sure
 from bsdenoise.noise.base import NoiseModel, per_pixel
 from bsdenoise.noise.gaussian import GaussianNoise
 from bsdenoise.noise.poisson_gaussian import MIN_LEVEL, PARAMETERS, detector_noise, detector_variance
@@ -26,6 +27,8 @@ ROOT = 1.5**0.5  # √(3/2)
 MIN_DEPENDENCE, MAX_GROWTH = 6.0, 1.7
 MIN_VALUES = 2**13  # of an image: fewer tell no curve
 MIN_VARIANCE = 1e-12
+STEP = 0.01  # of a photo-electron, over which a slope is measured
+NEWTON_STEPS = 4
 
 
 class Stabilized(NamedTuple):
@@ -188,6 +191,33 @@ class StabilizedNoise(NoiseModel):
         """Compute the posterior of what is shown."""
         return self.white.posterior(prior, noisy, theta[:, :1])
 
+    def squared_errors(self, denoised, noisy, mean, variance, theta):
+        """Estimate them for photo-electrons and Gaussian read noise (Le Montagner, Angelini, Olivo-Marin 2014).
+
+        For z = gain · Poisson + N(0, σ²) above the pedestal, of mean x, and any function f of z, the mean of x f(z) is
+        that of z f(z − gain) − σ² f′(z − gain). What a pixel becomes with another value is known exactly, as the
+        network does not see it. White noise has Stein's estimate.
+        """
+        arrays = (array.astype(np.float64) for array in (denoised, noisy, mean, variance, theta))
+        denoised, noisy, mean, variance, theta = arrays
+        gain, sigma, pedestal = (theta[:, index, None, None, None] for index in range(len(PARAMETERS)))
+        is_white = gain == 0.0
+        theta = np.where(theta[:, :1] == 0.0, [[1.0, 0.0, 0.0]], theta)  # anything that can be computed with
+        t = _solved(denoised, theta)
+        # What is kept of the pixel's own noise, which t makes one of variance 1.
+        kept = np.clip(variance / np.maximum(_inverse(t, theta)[1] ** 2, 1e-12), 0.0, 1.0)
+        expected = _solved(mean, theta)
+
+        def estimate(image):
+            seen = _transformed(image, theta)
+            return _inverse(expected + kept * (seen - expected), theta)[0] - pedestal
+
+        signal, step = noisy - pedestal, STEP * np.maximum(gain, MIN_LEVEL)
+        slope = (estimate(noisy - gain + step) - estimate(noisy - gain - step)) / (2.0 * step)
+        product = estimate(noisy - gain) * signal - sigma**2 * slope
+        found = (denoised - pedestal) ** 2 - 2.0 * product + signal**2 - gain * signal - sigma**2
+        return np.where(is_white, sure.terms(denoised, noisy, variance, sigma**2), found)
+
     def variance(self, mean, theta, xp=np):
         """Compute gain · max(μ − pedestal, MIN_LEVEL) + σ², (B, H, W, C)."""
         return detector_variance(mean, theta, xp)
@@ -221,6 +251,16 @@ def _inverse(t, theta):
     slope = -0.25 * ROOT * inverse**2 + 2.75 * inverse**3 - 1.875 * ROOT * inverse**4
     value = 0.25 * gain * t**2 + t * c**0.5 + gain * (0.25 + bias) + pedestal
     return value, 0.5 * gain * t + c**0.5 + gain * slope
+
+
+def _solved(values, theta):
+    """Return t of which the unbiased inverse is given, by Newton's method."""
+    lowest = -2.0 * _parts(theta)[2] ** 0.5 / _parts(theta)[0]
+    t = _transformed(values, theta)
+    for _ in range(NEWTON_STEPS):
+        found, slope = _inverse(t, theta)
+        t = np.maximum(t - (found - values) / np.maximum(slope, 1e-9), lowest)
+    return t
 
 
 def _positive(values):

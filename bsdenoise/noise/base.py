@@ -264,6 +264,22 @@ class NoiseModel(abc.ABC):
         """
         return (mean - noisy) ** 2 - self.variance(mean, theta, xp)
 
+    def squared_errors(
+        self, denoised: np.ndarray, noisy: np.ndarray, mean: np.ndarray, variance: np.ndarray, theta: np.ndarray
+    ) -> np.ndarray | None:
+        """Estimate the squared error of each denoised pixel without a clean image, (B, H, W, C).
+
+        By default `None`: Stein's estimate holds (`bsdenoise.likelihood.sure`).
+
+        Args:
+            denoised: Posterior mean, (B, H, W, C).
+            noisy: The observed pixels.
+            mean: The prediction from the surroundings.
+            variance: Posterior variance.
+            theta: Parameters, (B, P).
+        """
+        return None
+
     def usual_sigma(self, theta: Any) -> float:
         """Compute the standard deviation at half of full scale, over all channels, of parameters (P,)."""
         theta = np.asarray(theta, np.float64)[np.newaxis]
