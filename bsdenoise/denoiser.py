@@ -477,8 +477,9 @@ class Denoiser(keras.Model):
         psnr = np.full(len(denoised), np.nan, np.float32)
         if self.noise.has_risk_estimate:
             terms = self.noise.squared_errors(denoised, normalized.pixels, mean, variance, theta)
-            is_estimated = sigma is None and noise is None and terms is not None
-            least = UNSURE_SHARE if is_estimated else sure.MIN_SHARE_OF_NOISE
+            least = np.full(len(theta), sure.MIN_SHARE_OF_NOISE)
+            if sigma is None and noise is None and terms is not None:
+                least[theta[:, 0] > 0] = UNSURE_SHARE
             std = np.sqrt(variance)
             psnr = estimate_psnr(denoised, normalized.pixels, mean, std, noise_variance, counts, terms, least)
             contradicted = [self._is_contradicted(image) for image in normalized.pixels]

@@ -55,7 +55,7 @@ def estimate_psnr(
     noise_variance: np.ndarray,
     counts: np.ndarray | None = None,
     terms: np.ndarray | None = None,
-    least_share: float = sure.MIN_SHARE_OF_NOISE,
+    least_share: np.ndarray | float = sure.MIN_SHARE_OF_NOISE,
 ) -> np.ndarray:
     """Estimate the PSNR of whole images without clean ones, as `bsdenoise.likelihood.sure` does.
 
@@ -67,7 +67,7 @@ def estimate_psnr(
         noise_variance: Variance of the noise, (B, 1, 1, 1), or one for each channel or pixel.
         counts: Which pixels hold measurements, bool (B, H, W, C); `None` for all.
         terms: As for `sure.means`, (B, H, W, C).
-        least_share: As for `sure.psnr`.
+        least_share: As for `sure.psnr`, a number or one per image, (B,).
 
     Returns:
         float32 (B,), in dB; NaN where it is withheld.
@@ -88,5 +88,6 @@ def estimate_psnr(
         its = (its_denoised, its_noisy, its_mean, its_std, its_noise)
         share, first, second = sure.means(np, *its, limits, counted, term)
         its_variance = its_noise.mean(axis=(1, 2, 3))
-        found.append(sure.psnr(np, share, first, second, its_variance, noisy[one].size, least_share))
+        least = np.broadcast_to(least_share, len(noisy))[one]
+        found.append(sure.psnr(np, share, first, second, its_variance, noisy[one].size, least))
     return np.concatenate(found).astype(np.float32)
