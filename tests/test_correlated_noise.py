@@ -9,7 +9,7 @@ from skimage import data
 import bsdenoise
 from bsdenoise import cli, images, noise
 from bsdenoise.inference import whitening
-from bsdenoise.noise.correlated import LAGS
+from bsdenoise.noise.correlated import LAGS, blind_spot
 from bsdenoise.pipeline import file_task
 
 SIGMA = 16 / 255
@@ -97,6 +97,23 @@ def test_what_cannot_be_measured_is_told(image, denoiser):
     if not np.isnan(image).any():
         with pytest.raises(ValueError, match="cannot be measured"):
             denoiser.denoise_correlated(image.astype("float32"))
+
+
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    [
+        ({}, (1, 1)),
+        ({(0, 1): 0.5}, (1, 3)),
+        ({(1, 0): 0.5, (2, 0): 0.3}, (5, 1)),
+        ({(1, 1): -0.3, (0, 2): 0.1}, (3, 3)),
+    ],
+)
+def test_the_blind_spot_hides_what_is_shared(shared, expected):
+    correlation = np.zeros((2 * LAGS + 1, 2 * LAGS + 1))
+    correlation[LAGS, LAGS] = 1.0
+    for (row, column), value in shared.items():
+        correlation[LAGS + row, LAGS + column] = correlation[LAGS - row, LAGS - column] = value
+    assert blind_spot(correlation) == expected
 
 
 # --- denoising -----------------------------------------------------------------------------------------------------

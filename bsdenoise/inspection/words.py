@@ -11,6 +11,7 @@ from tabulate import tabulate
 from bsdenoise.config import InspectConfig
 from bsdenoise.inspection.records import Channel, Collection, Estimate, InspectedFile, Inspection, Pattern
 from bsdenoise.noise import verdicts
+from bsdenoise.noise.correlated import blind_spot
 
 MOST_NAMED = 4  # inputs that a command line repeats; of more it names a glob or their folder
 LEAST_SIDE = 54  # pixels of images whose quiet parts can be measured
@@ -131,10 +132,11 @@ def _spec(collection: Collection, files: Sequence[InspectedFile]) -> tuple[str |
     if not collection.have_one_unit:
         return None, f"{by_itself}; to train, take files of one bit depth"
     if collection.verdict == verdicts.CORRELATED:
-        return None, (
-            "denoise makes such noise white first; for training it is not made: use the unprocessed images, or average "
-            "or bin pixels until they are independent"
-        )
+        advice = "denoise makes such noise white first; unprocessed images, or binned ones, train better"
+        if collection.correlation is None or collection.sigma is None:
+            return None, advice
+        size = "x".join(map(str, blind_spot(collection.correlation)))
+        return f"gaussian:{collection.sigma.value:.4g} --blind-spot {size}", advice
     if collection.verdict == verdicts.NONE:
         return "gaussian:5-50/255 --corrupt fresh", "there is little to denoise; clean images train with noise added"
     assert collection.sigma is not None

@@ -20,6 +20,7 @@ MAX_SIDE = 1024  # of the part of an image that is looked at, its middle
 # Correlation of direct neighbours from which noise is taken for shared. Files of cameras and of an averaging detector
 # have 0.57 to 0.8; photographs with white noise of σ = 25 up to 0.1, for what is left of their texture.
 MIN_NEIGHBOURS = 0.3
+MAX_SHARED = 0.2  # correlation of the noise of pixels that a blind spot need not hide; a choice
 LEAST_SIDE = 64  # of fields of noise
 
 
@@ -85,6 +86,25 @@ class CorrelatedNoise:
         missing = np.sqrt(np.maximum(self.white_sigma**2 - spectrum, 0.0))
         white = rng.standard_normal((side, side, spectrum.shape[2]), np.float32)
         return np.fft.irfft2(np.fft.rfft2(white, axes=(0, 1)) * missing, (side, side), axes=(0, 1)).astype(np.float32)
+
+
+def blind_spot(correlation: np.ndarray) -> tuple[int, int]:
+    """Choose the smallest blind spot that hides the neighbours which share much of a pixel's noise.
+
+    Args:
+        correlation: Of the noise of a pixel with that of those around it, (2·`LAGS` + 1, 2·`LAGS` + 1).
+
+    Returns:
+        Height and width in pixels, odd numbers, as `--blind-spot` takes them.
+    """
+    sides = range(1, 2 * LAGS + 2, 2)
+    for height, width in sorted(((high, wide) for high in sides for wide in sides), key=lambda size: size[0] * size[1]):
+        outside = np.array(correlation, copy=True)
+        rows, columns = (slice(LAGS - side // 2, LAGS + side // 2 + 1) for side in (height, width))
+        outside[rows, columns] = 0.0
+        if np.abs(outside).max() <= MAX_SHARED:
+            return height, width
+    raise AssertionError("the largest one hides all")
 
 
 def estimate_correlated(image: np.ndarray) -> CorrelatedNoise | None:

@@ -177,13 +177,13 @@ class Model:
         return array if file.bits is None or not self._takes_fractions else images.to_unit(array, file.bits)
 
     def looks_correlated(self, parts: np.ndarray) -> bool:
-        """Tell whether noise is estimated that neighbouring pixels share.
+        """Tell whether noise is estimated that neighbouring pixels share, and the network sees them.
 
         Args:
             parts: What the model takes of an image, (B, H, W, C).
         """
-        if not self.estimates_noise:
-            return False
+        if not self.estimates_noise or getattr(self.denoiser, "blind_spot", None) not in (None, (1, 1)):
+            return False  # a larger blind spot hides it
         _, height, width, _ = parts.shape
         rows, columns = tiling.middle(height, width, verdicts.LOOKED_AT)
         middle = np.stack([images.to_unit(part[rows, columns]) for part in parts])
