@@ -363,6 +363,14 @@ def test_the_psnr_is_estimated_for_photons(stabilized, theta):
     assert np.mean(estimates) == pytest.approx(np.mean(errors), rel=0.1)
 
 
+def test_the_psnr_is_estimated_for_photons_of_all_colours():
+    denoiser = bsdenoise.load("rgb-gaussian5-50-small").stabilized()
+    clean = (0.9 * data.coffee()[60:316, 60:316] / 255).astype("float32")
+    noisy = noise.PoissonNoise((1 / 30, 1 / 30)).corrupt(clean, np.float32([1 / 30, 0, 0]), np.random.default_rng(0))
+    found = denoiser.posterior(noisy, noise=[1 / 30, 0.0, 0.0])
+    assert found.estimated_psnr == pytest.approx(psnr(found.denoised, clean), abs=0.6)
+
+
 def test_the_psnr_is_that_of_a_loop(stabilized):
     """z f(z − gain) stands for x f(z), photon by photon."""
     gain, pedestal = 0.05, 0.1

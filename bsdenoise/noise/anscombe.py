@@ -198,19 +198,19 @@ class StabilizedNoise(NoiseModel):
         that of z f(z − gain) − σ² f′(z − gain). What a pixel becomes with another value is known exactly, as the
         network does not see it. White noise has Stein's estimate.
         """
-        arrays = (array.astype(np.float64) for array in (denoised, noisy, mean, variance, theta))
-        denoised, noisy, mean, variance, theta = arrays
+        arrays = (array.astype(np.float64) for array in (denoised, noisy, variance, theta))
+        denoised, noisy, variance, theta = arrays
         gain, sigma, pedestal = (theta[:, index, None, None, None] for index in range(len(PARAMETERS)))
         is_white = gain == 0.0
         theta = np.where(theta[:, :1] == 0.0, [[1.0, 0.0, 0.0]], theta)  # anything that can be computed with
         t = _solved(denoised, theta)
         # What is kept of the pixel's own noise, which t makes one of variance 1.
         kept = np.clip(variance / np.maximum(_inverse(t, theta)[1] ** 2, 1e-12), 0.0, 1.0)
-        expected = _solved(mean, theta)
+        seen = _transformed(noisy, theta)
 
         def estimate(image):
-            seen = _transformed(image, theta)
-            return _inverse(expected + kept * (seen - expected), theta)[0] - pedestal
+            """Return what each value becomes if it alone is another."""
+            return _inverse(t + kept * (_transformed(image, theta) - seen), theta)[0] - pedestal
 
         signal, step = noisy - pedestal, STEP * np.maximum(gain, MIN_LEVEL)
         slope = (estimate(noisy - gain + step) - estimate(noisy - gain - step)) / (2.0 * step)
