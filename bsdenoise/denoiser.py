@@ -576,8 +576,7 @@ class Denoiser(keras.Model):
             noisy: As for `denoise`.
             noise: A `bsdenoise.noise.CorrelatedNoise` in the units of the scaled image, for all images or one for each;
                 `None` measures it, in each image by itself.
-            copies: How many copies are denoised and averaged, an even number. More than 2 gain little: see
-                benchmarks/real_noise.md.
+            copies: How many copies are denoised and averaged, an even number.
             tile: As for `denoise`.
             overlap: Likewise.
             tta: Likewise, of each copy.

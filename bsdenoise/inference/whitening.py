@@ -10,7 +10,7 @@ import numpy as np
 
 from bsdenoise.noise.correlated import LEAST_SIDE, CorrelatedNoise
 
-COPIES = 2  # by default: more gain less than 0.1 dB (benchmarks/real_noise.md)
+COPIES = 2  # by default; each further pair takes as long again, for little
 SIDE = 1024  # in pixels of fields of noise, which then repeat: further than a network looks
 
 

@@ -132,7 +132,10 @@ def _spec(collection: Collection, files: Sequence[InspectedFile]) -> tuple[str |
     if not collection.have_one_unit:
         return None, f"{by_itself}; to train, take files of one bit depth"
     if collection.verdict == verdicts.CORRELATED:
-        advice = "denoise makes such noise white first; unprocessed images, or binned ones, train better"
+        advice = (
+            "denoise makes such noise white first, which a short training with a larger blind spot does not reach; "
+            "unprocessed images, or binned ones, train better"
+        )
         if collection.correlation is None or collection.sigma is None:
             return None, advice
         size = "x".join(map(str, blind_spot(collection.correlation)))

@@ -13,7 +13,7 @@ LAGS = 8  # pixels to each side: what a camera's or an averaging detector's nois
 BLOCK = 24  # side in pixels of what is looked at: three times the lags
 STEP = BLOCK // 2
 # Of the blocks those with the least variance are the flattest. A smaller share takes the noise for weaker than it is, a
-# larger one texture for noise; measured on detectors and cameras (benchmarks/real_noise.md).
+# larger one texture for noise; chosen on detectors and cameras.
 SHARE, LEAST_BLOCKS = 0.1, 8
 MAX_LOST = 0.02  # share of a block's pixels that may have the least or the greatest value of the image
 MAX_SIDE = 1024  # of the part of an image that is looked at, its middle
