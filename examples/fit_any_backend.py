@@ -35,7 +35,7 @@ import bsdenoise  # noqa: E402
 from bsdenoise import loading  # noqa: E402
 from bsdenoise import network as networks  # noqa: E402
 from bsdenoise import noise as noise_models  # noqa: E402
-from bsdenoise.training import optimizers  # noqa: E402
+from bsdenoise.methods import optimizers  # noqa: E402
 from bsdenoise.training.schedule import RampUpDown  # noqa: E402
 
 FULL_SCALE = 255

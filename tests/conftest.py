@@ -45,6 +45,7 @@ LONGEST = (
 # Modules whose trainings are a few steps each, which are run op by op: to trace them would take most of the time. Tests
 # marked `graph`, and all other modules, run what is compiled.
 OP_BY_OP = (
+    "test_adaptation",
     "test_checkpoints",
     "test_selection",
     "test_training",

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from bsdenoise import blind_spot_network
-from bsdenoise.training.optimizers import ConvMuon, make
+from bsdenoise.methods.optimizers import ConvMuon, make
 
 RATE = 0.01
 

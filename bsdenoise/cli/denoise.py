@@ -2,9 +2,10 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from bsdenoise.cli import models, report, terminal
+from bsdenoise import progress
+from bsdenoise.cli import libraries, models, report, terminal
 from bsdenoise.cli.denoise_progress import Progress
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.pipeline import run as pipeline
@@ -39,6 +40,18 @@ class _Terminal(pipeline.Watcher):
     def note(self, line: str) -> None:
         with terminal.beside_bars():
             print(f"bsdenoise: note: {line}", file=sys.stderr)
+
+    @contextlib.contextmanager
+    def adapting(self, text: str) -> Iterator[Callable[[float], object]]:
+        with libraries.graphs_of_gradients(), terminal.bar(text):
+            done = 0.0
+
+            def report(share: float) -> None:
+                nonlocal done
+                progress.advance(share - done)
+                done = share
+
+            yield report
 
     @contextlib.contextmanager
     def at_work(self, tasks: Sequence[Task]) -> Iterator[None]:

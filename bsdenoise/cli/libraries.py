@@ -94,6 +94,26 @@ def load_keras(command: str | None = None) -> None:
 
 
 @contextlib.contextmanager
+def graphs_of_gradients() -> Iterator[None]:
+    """Enclose training.
+
+    TensorFlow 2.21's remapper cannot fuse a leaky ReLU whose gradient is wanted: it gives up, and says so on stderr.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    from tensorflow import config
+
+    config.optimizer.set_experimental_options({"remapping": False})
+    try:
+        yield
+    finally:
+        config.optimizer.set_experimental_options({"remapping": True})
+
+
+@contextlib.contextmanager
 def held_back_stderr() -> Iterator[None]:
     """Send what native code writes to stderr to a file, and copy that file to stderr after an exception."""
     if os.environ.get("BSDENOISE_DEBUG") == "1":

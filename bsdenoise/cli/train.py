@@ -31,17 +31,17 @@ def run(config: TrainConfig) -> int:
     from bsdenoise.training.distribution import PeerLostError
     from bsdenoise.training.loop import train
 
-    # TensorFlow 2.21's remapper cannot fuse a leaky ReLU whose gradient is wanted: it gives up, and says so on stderr.
-    tf.config.optimizer.set_experimental_options({"remapping": False})
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     if config.dry_run:
         from bsdenoise.training import dry_run
 
-        dry_run.show(config)
+        with libraries.graphs_of_gradients():
+            dry_run.show(config)
         return 0
     try:
-        outcome = train(config)
+        with libraries.graphs_of_gradients():
+            outcome = train(config)
     except PeerLostError as error:
         cli.report(error)
         watchdog.leave(watchdog.EXIT_TRY_AGAIN)

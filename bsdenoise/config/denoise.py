@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bsdenoise.config.flags import Count, Switch
+from bsdenoise.config.flags import Count, NonNegative, Seconds, Switch
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,21 @@ class DenoiseConfig:
     #: Self-ensemble: denoise as many copies of each image, mirrored and transposed, and average them. A little better,
     #: and as many times as slow. With --model only, like the four that follow.
     tta: Literal[1, 2, 4, 8] = 1
+
+    #: Let the model go on learning from the noisy files themselves before it denoises them: each adapts it to each file
+    #: by itself, all to all of them together, which costs less where they are alike. What it learns is kept only if it
+    #: is better on pixels that were held out. Most for images in which a pattern repeats itself.
+    adapt: Literal["each", "all"] | None = None
+
+    #: With --adapt, the number of steps, of a crop of 128x128 pixels each. By default 80, or as many as
+    #: --adapt-seconds has time for.
+    adapt_steps: Count | None = None
+
+    #: With --adapt, the time for the steps in seconds. The result then depends on the machine.
+    adapt_seconds: Seconds | None = None
+
+    #: With --adapt, the seed of what is random in it.
+    adapt_seed: NonNegative = 0
 
     #: Another blind spot for the network than it was trained with: odd numbers of pixels, height x width, such as 1,
     #: 3x3 or 5x1. Of a model that was trained with a large one, a smaller one may keep more detail.

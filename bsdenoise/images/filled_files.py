@@ -57,6 +57,12 @@ class Gaps:
             self._kept[index] = top, left, pixels, gaps
         return missing.filled(pixels, gaps)
 
+    def where(self, index: int) -> np.ndarray | None:
+        """Tell which values of what was read last of an image hold no measurement; `None` if all do."""
+        with self._lock:
+            kept = self._kept.get(index)
+        return None if kept is None else kept[3]
+
     def put_back(self, index: int, rows: slice, columns: slice, denoised: np.ndarray, std: np.ndarray | None) -> None:
         """Put what stood there back into a denoised part, and mark its uncertainty.
 

@@ -65,21 +65,26 @@ class Inference:
         denoiser = self._denoiser
         denoiser.check_blindness()
         fits = tile is None and self._fits(number, height, width)
-        if not denoiser.has_posterior:
-            theta, shown, fit = np.zeros((number, denoiser.noise.size), "float32"), batch, None
-        elif theta is None and fits and tta == 1 and denoiser.estimates_noise:
+        if theta is None and fits and tta == 1 and denoiser.estimates_noise:
             with progress.part(number * height * width):
                 *moments, theta = self._in_one_pass(self._unknown, denoiser.solved_flat, batch)
                 return moments, theta
-        else:
-            theta = self.own_theta(batch) if theta is None else theta
-            fit = self._fit(batch, theta)
-            shown = batch if fit is None else fit.applied(batch)
-        shown_theta = theta if fit is None else denoiser.fitted_theta(theta, fit, np)
-        moments = self._of_shown(shown, shown_theta, fits, tile, overlap, tta)
+        theta, fit = self._theta_and_fit(batch, theta)
+        moments = self._of_shown(*_shown(denoiser, batch, theta, fit), fits, tile, overlap, tta)
         if fit is not None:
             moments = list(fit.undone(moments))
         return moments, theta if denoiser.has_posterior else None
+
+    def as_shown(self, batch, theta=None) -> tuple[np.ndarray, np.ndarray]:
+        """Return images as the network is shown them, and their noise parameters there; args as for `moments`."""
+        return _shown(self._denoiser, batch, *self._theta_and_fit(batch, theta))
+
+    def _theta_and_fit(self, batch, theta):
+        """Return the noise parameters of images, (B, P), and how these are shown to the network, if not as they are."""
+        if not self._denoiser.has_posterior:
+            return np.zeros((len(batch), self._denoiser.noise.size), "float32"), None
+        theta = self.own_theta(batch) if theta is None else theta
+        return theta, self._fit(batch, theta)
 
     def own_theta(self, batch) -> np.ndarray:
         """Return the model's own noise parameters, (B, P); of each image by itself, as an estimate takes memory."""
@@ -235,6 +240,10 @@ class Inference:
     @property
     def _is_cut(self) -> bool:
         return self._levels is not None
+
+
+def _shown(denoiser, batch, theta, fit) -> tuple[np.ndarray, np.ndarray]:
+    return (batch, theta) if fit is None else (fit.applied(batch), denoiser.fitted_theta(theta, fit, np))
 
 
 class Compiled:

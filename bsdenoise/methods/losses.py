@@ -50,9 +50,9 @@ class NoiseNLL(keras.losses.Loss):
         """Compute the loss of each pixel, (B, H, W)."""
         channels = self.likelihood.channels
         names = ", ".join(parameter.name for parameter in self.noise.parameters)
-        _check_channels(y_true, channels + self.noise.size, f"those of the image, then {names}")
+        _check_channels(y_true, channels + self.noise.shown_size, f"those of the image, then {names}")
         # One by one, as the size of a slice of unknown channels is not known either.
-        theta = ops.stack([y_true[..., channels + index] for index in range(self.noise.size)], axis=-1)
+        theta = ops.stack([y_true[..., channels + index] for index in range(self.noise.shown_size)], axis=-1)
         return self._of_pixels(y_true[..., :channels], theta, y_pred)
 
     def _of_pixels(self, noisy, theta, outputs):

@@ -185,11 +185,11 @@ class StabilizedNoise(NoiseModel):
 
     def nll(self, prior, noisy, theta):
         """Compute the likelihood of what is shown."""
-        return self.white.nll(prior, noisy, theta[:, :1])
+        return self.white.nll(prior, noisy, theta[..., :1])
 
     def posterior(self, prior, noisy, theta):
         """Compute the posterior of what is shown."""
-        return self.white.posterior(prior, noisy, theta[:, :1])
+        return self.white.posterior(prior, noisy, theta[..., :1])
 
     def squared_errors(self, denoised, noisy, mean, variance, theta):
         """Estimate them for photo-electrons and Gaussian read noise (Le Montagner, Angelini, Olivo-Marin 2014).
@@ -221,6 +221,10 @@ class StabilizedNoise(NoiseModel):
     def variance(self, mean, theta, xp=np):
         """Compute gain · max(μ − pedestal, MIN_LEVEL) + σ², (B, H, W, C)."""
         return detector_variance(mean, theta, xp)
+
+    def shown_variance(self, mean, theta, xp=np):
+        """Compute σ² of what is shown."""
+        return self.white.variance(mean, theta[..., :1], xp)
 
 
 def _line(level, theta, xp):

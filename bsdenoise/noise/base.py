@@ -251,6 +251,10 @@ class NoiseModel(abc.ABC):
             xp: `numpy` or `keras.ops`, whichever they are of.
         """
 
+    def shown_variance(self, mean: Any, theta: Any, xp: Any = np) -> Any:
+        """Compute the variance of the noise of images as they are shown (`fit`); args as for `variance`."""
+        return self.variance(mean, theta, xp)
+
     def squared_error_of_mean(self, mean: Any, noisy: Any, theta: Any, xp: Any = np) -> Any:
         """Estimate the squared error of the prediction from the surroundings without a clean image, (B, H, W, C).
 

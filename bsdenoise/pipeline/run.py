@@ -14,11 +14,12 @@ from bsdenoise.network import blindness
 from bsdenoise.noise.base import GAIN, SIGMA
 from bsdenoise.parallel import in_order
 from bsdenoise.pipeline import file_plan, local_files, served_files
+from bsdenoise.pipeline.adapting import Adapting
 from bsdenoise.pipeline.denoising_model import Model
 from bsdenoise.pipeline.file_task import Task, Writes, surveyed
 
 SURVEYORS = 4  # threads that read headers, which is mostly waiting for the disk
-LOCAL_FLAGS = ("tta", "blind_spot", "precision", "tile", "overlap")  # what a server decides by itself
+LOCAL_FLAGS = ("adapt", "tta", "blind_spot", "precision", "tile", "overlap")  # what a server decides by itself
 _KINDS = {3: "RGB images", 1: "images that are not RGB"}
 
 
@@ -47,6 +48,10 @@ class Watcher:
 
     def note(self, line: str) -> None:
         """Tell whatever a user should know of the whole work."""
+
+    def adapting(self, text: str) -> contextlib.AbstractContextManager[Callable[[float], object]]:
+        """Enclose an adaptation; gives who is told how much of it is done, from 0 to 1."""
+        return contextlib.nullcontext(lambda share: None)
 
     def at_work(self, tasks: Sequence[Task]) -> contextlib.AbstractContextManager[Any]:
         """Enclose the denoising of files."""
@@ -94,6 +99,9 @@ def denoise_files(
     no_data: float | str | None = None,
     mask: str | Path | None = None,
     tta: Literal[1, 2, 4, 8] = 1,
+    adapt: Literal["each", "all"] | None = None,
+    adapt_steps: int | None = None,
+    adapt_seconds: float | None = None,
     blind_spot: int | str | tuple[int, int] | None = None,
     precision: Literal["float32", "bfloat16"] | None = None,
     tile: int | None = None,
@@ -121,6 +129,10 @@ def denoise_files(
         no_data: Value of pixels that hold no measurement, in the files' own units; `None` takes what files declare.
         mask: A mask image for all inputs, or a folder with masks under their names.
         tta: Number of copies of each image that are denoised and averaged (test-time augmentation).
+        adapt: Whether the model first goes on learning from the noisy files themselves, as `Denoiser.adapt` does:
+            "each" from each file by itself, "all" from all of them together, up to 32 images. `None` for neither.
+        adapt_steps: Number of steps of that; `None` for 80, or for as many as there is time for.
+        adapt_seconds: Time for the steps; `None` for as long as they take.
         blind_spot: Another blind spot for the network, as for `Denoiser.with_blind_spot`; `None` for that of the model.
         precision: Arithmetic of the network's body; `None` for that of the model.
         tile: Largest side of tiles in pixels; `None` for as large as memory allows.
@@ -154,6 +166,9 @@ def denoise_files(
         no_data=None if no_data is None else str(no_data),
         mask=None if mask is None else str(mask),
         tta=tta,
+        adapt=adapt,
+        adapt_steps=adapt_steps,
+        adapt_seconds=adapt_seconds,
         blind_spot=None if blind_spot is None else blindness.in_words(blindness.size_of(blind_spot)),
         precision=precision,
         tile=tile,
@@ -212,10 +227,14 @@ def denoised(
     with watcher.status("reading headers"):
         tasks = [future.result() for _, future in in_order(surveyed, jobs, SURVEYORS)]
     groups = [(named, tasks)] if named is not None else _by_default(config, tasks, watcher, loader)
+    work: Iterator[tuple[Model, list[Task]]] = iter(groups)
+    if config.adapt is not None:
+        adapting = [(Adapting(model, config, watcher.adapting, watcher.note), its) for model, its in groups]
+        work = (group for one, its_tasks in adapting for group in one.groups(its_tasks))
     is_served = named is not None and named.is_served
     writes = Writes(config.concurrency if is_served else local_files.WRITERS)
     with watcher.at_work(tasks), writes.ended_with():
-        for model, its_tasks in groups:
+        for model, its_tasks in work:
             for task in (
                 served_files.run(its_tasks, model, config.concurrency, watcher.advance, writes)
                 if is_served
@@ -283,6 +302,8 @@ def _check_flags(config: DenoiseConfig) -> None:
         raise ValueError("--model and --server exclude each other.")
     if config.blind_spot is not None:
         blindness.of_flag(config.blind_spot)
+    if config.adapt is None and (config.adapt_steps, config.adapt_seconds) != (None, None):
+        raise ValueError("--adapt-steps and --adapt-seconds are for --adapt each and --adapt all.")
     if config.server is None:
         return
     default = DenoiseConfig(inputs=(), out=config.out)

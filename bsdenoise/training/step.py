@@ -10,7 +10,8 @@ import tensorflow as tf
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.denoiser import Denoiser
-from bsdenoise.training import gradients, optimizers, own_network, starting_point
+from bsdenoise.methods import optimizers
+from bsdenoise.training import gradients, own_network, starting_point
 from bsdenoise.training.schedule import RampUpDown
 
 # What checkpoints call the estimated squared error of the denoiser that is kept, and its PSNR. Those of earlier
