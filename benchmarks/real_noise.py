@@ -20,6 +20,7 @@ from tabulate import tabulate
 
 from benchmarks.machine import describe
 from bsdenoise import Denoiser, images
+from bsdenoise.adaptation import Adapter, copy_of
 from bsdenoise.atomic import replacing
 from bsdenoise.noise import StabilizedNoise, verdicts
 from bsdenoise.noise.anscombe import Stabilized
@@ -29,6 +30,8 @@ METHODS = (
     "noisy",
     "as white noise",
     "by itself",
+)
+OTHERS = (
     "BM3D, same estimate",
     "nl-means, same estimate",
     "BM3D, true spectrum",
@@ -42,6 +45,9 @@ def main(argv=None) -> None:
     parser.add_argument("pairs", nargs="*", type=Path, help="folders with noisy/ and ref/, grey or RGB images")
     parser.add_argument("--photographs", type=Path, help="folder of clean photographs")
     parser.add_argument("--model", default="gaussian5-50", help="preset for a range of noise, less its grey- or rgb-")
+    parser.add_argument("--adapt", type=int, metavar="STEPS", help="also adapt the preset to each image by itself")
+    parser.add_argument("--adapt-all", type=float, metavar="SECONDS", help="also train the preset on all of a folder")
+    parser.add_argument("--without-others", action="store_true", help="leave out what is no method of this package")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     config = parser.parse_args(argv)
     presets = {1: f"grey-{config.model}", 3: f"rgb-{config.model}"}
@@ -50,7 +56,7 @@ def main(argv=None) -> None:
     for folder in config.pairs:
         first = images.read_image(images.find(folder / "noisy")[0]).array
         channels = first.shape[2] if first.ndim == 3 else 1
-        text += f"\n## {folder.name}\n\n{measured_pairs(folder, Denoiser.from_preset(presets[channels]))}\n"
+        text += f"\n## {folder.name}\n\n{measured_pairs(folder, Denoiser.from_preset(presets[channels]), config)}\n"
     if config.photographs:
         text += f"\n## White noise added to the photographs of {config.photographs.name}\n\n"
         text += f"{measured_photographs(config.photographs, white)}\n"
@@ -60,35 +66,73 @@ def main(argv=None) -> None:
             path.write_text(text)
 
 
-def measured_pairs(folder: Path, white: Denoiser) -> str:
+def measured_pairs(folder: Path, white: Denoiser, config: argparse.Namespace) -> str:
     """Return a table of PSNRs in dB, one row for each image, and their mean."""
     stabilized, rows = white.stabilized(), []
-    for path in images.find(folder / "noisy"):
-        noisy, reference = (unit(one, white.channels) for one in (path, folder / "ref" / path.name))
+    paths = images.find(folder / "noisy")
+    pairs = [[unit(one, white.channels) for one in (path, folder / "ref" / path.name)] for path in paths]
+    decisions = [verdicts.decide(noisy[np.newaxis], stabilized.noise) for noisy, _ in pairs]
+    adapted = {}
+    if config.adapt_all:
+        adapted[f"trained on all, {config.adapt_all:g} s"] = trained_on_all(white, pairs, decisions, config.adapt_all)
+    methods = [*METHODS, *(() if config.without_others else OTHERS), *adapted]
+    if config.adapt:
+        methods.append(f"adapted, {config.adapt} steps")
+    for path, (noisy, reference), decision in zip(paths, pairs, decisions, strict=True):
         reference = fitted(reference, noisy)
-        decision = verdicts.decide(noisy[np.newaxis], stabilized.noise)
-        if decision.shared is not None:
-            results = correlated(noisy, reference, white, decision.shared[0])
-            found, words, estimate = results[0], f"neighbours {decision.shared[0].neighbours:.2f}", None
-            others_found = results[1:]
+        shared = None if decision.shared is None else decision.shared[0]
+        found, estimate = denoised(white, noisy, shared), None
+        if shared is not None:
+            words = f"neighbours {shared.neighbours:.2f}"
         else:
             posterior = stabilized.posterior(noisy)
-            found, estimate = posterior.denoised, posterior.estimated_psnr
+            estimate = posterior.estimated_psnr
             gain, sigma, pedestal = 255 * posterior.noise
             words = f"{gain:.2f}, {sigma:.2f}, {pedestal:.2f}"
-            others_found = (*others(noisy, posterior.noise), None)
-        results = (noisy, white.denoise(noisy), found, *others_found)
+        results = [noisy, white.denoise(noisy), found]
+        if not config.without_others:
+            results += (
+                [*others(noisy, posterior.noise), None] if shared is None else correlated(noisy, reference, shared)
+            )
+        results += [denoised(one, noisy, shared) for one in adapted.values()]
+        if config.adapt:
+            body = white if shared is not None else stabilized
+            found = body.adapt([noisy], noise=None if shared is None else [shared], steps=config.adapt)
+            results.append(found.denoise(noisy) if shared is None else found.denoise_correlated(noisy, shared))
         psnrs = [None if one is None else decibels(one, reference) for one in results]
         rows.append([path.stem, *psnrs, words, estimate])
         print(rows[-1], flush=True)
-    columns = zip(*(row[1 : 1 + len(METHODS)] for row in rows), strict=True)
+    columns = zip(*(row[1 : 1 + len(methods)] for row in rows), strict=True)
     means = [None if None in column else np.mean(column) for column in columns]
     rows.append(["**mean**", *means, "", None])
-    return table(rows, ["image", *METHODS, "gain, σ, pedestal (grey levels)", "estimated PSNR"])
+    return table(rows, ["image", *methods, "gain, σ, pedestal (grey levels)", "estimated PSNR"])
 
 
-def correlated(noisy, reference, white, found) -> tuple[np.ndarray, ...]:
-    """Denoise an image whose neighbouring pixels share noise by the preset, BM3D, nl-means, and BM3D told the truth."""
+def denoised(white: Denoiser, noisy: np.ndarray, shared) -> np.ndarray:
+    """Denoise an image by what its noise looks like."""
+    return white.stabilized().denoise(noisy) if shared is None else white.denoise_correlated(noisy, shared)
+
+
+def trained_on_all(white: Denoiser, pairs, decisions, seconds: float) -> Denoiser:
+    """Train a preset on the noisy images of a folder, each shown as it will be when it is denoised.
+
+    One that does not look as most do, with shared noise or without, is left out.
+    """
+    is_shared = np.mean([decision.shared is not None for decision in decisions]) > 0.5
+    body = white if is_shared else white.stabilized()
+    shown = []
+    for (noisy, _), decision in zip(pairs, decisions, strict=True):
+        if (decision.shared is not None) == is_shared:
+            shown += body.as_shown([noisy], noise=[decision.shared[0]] if is_shared else None)
+    found = Adapter(body).adapted(shown, steps=None, seconds=seconds)
+    print(found.in_words(), flush=True)
+    network = copy_of(white.network)
+    network.set_weights(found.weights)
+    return white.with_network(network)
+
+
+def correlated(noisy, reference, found) -> tuple[np.ndarray, ...]:
+    """Denoise an image whose neighbouring pixels share noise by BM3D, nl-means, and BM3D told the truth."""
     sigma = float(np.sqrt(np.mean(found.sigma**2)))
     means = denoise_nl_means(noisy, h=0.8 * sigma, sigma=sigma, patch_size=5, patch_distance=6, channel_axis=-1)
     means = means.reshape(noisy.shape)  # of one channel it leaves the axis out
@@ -100,7 +144,7 @@ def correlated(noisy, reference, white, found) -> tuple[np.ndarray, ...]:
     lags = np.fft.ifft2(true, axes=(0, 1)).real
     middle = np.roll(lags, (LAGS, LAGS), axis=(0, 1))[: 2 * LAGS + 1, : 2 * LAGS + 1]
     known = [on_pixels(middle[..., channel], size) for channel in range(noisy.shape[2])]
-    return white.denoise_correlated(noisy, found), by_blocks(noisy, power), means, by_blocks(noisy, known)
+    return by_blocks(noisy, power), means, by_blocks(noisy, known)
 
 
 def on_pixels(autocovariance: np.ndarray, size: tuple[int, int]) -> np.ndarray:

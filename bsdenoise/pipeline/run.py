@@ -102,6 +102,7 @@ def denoise_files(
     adapt: Literal["each", "all"] | None = None,
     adapt_steps: int | None = None,
     adapt_seconds: float | None = None,
+    adapt_seed: int = 0,
     blind_spot: int | str | tuple[int, int] | None = None,
     precision: Literal["float32", "bfloat16"] | None = None,
     tile: int | None = None,
@@ -133,6 +134,7 @@ def denoise_files(
             "each" from each file by itself, "all" from all of them together, up to 32 images. `None` for neither.
         adapt_steps: Number of steps of that; `None` for 80, or for as many as there is time for.
         adapt_seconds: Time for the steps; `None` for as long as they take.
+        adapt_seed: Of what is random in it.
         blind_spot: Another blind spot for the network, as for `Denoiser.with_blind_spot`; `None` for that of the model.
         precision: Arithmetic of the network's body; `None` for that of the model.
         tile: Largest side of tiles in pixels; `None` for as large as memory allows.
@@ -169,6 +171,7 @@ def denoise_files(
         adapt=adapt,
         adapt_steps=adapt_steps,
         adapt_seconds=adapt_seconds,
+        adapt_seed=adapt_seed,
         blind_spot=None if blind_spot is None else blindness.in_words(blindness.size_of(blind_spot)),
         precision=precision,
         tile=tile,
