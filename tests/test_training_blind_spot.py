@@ -191,7 +191,7 @@ def test_validation_measures_noise_on_pixels_that_share_none(shared, config, cap
 def test_what_is_said_of_shared_noise(shared, config, capsys):
     config = dataclasses.replace(config, source=str(shared), corrupt=None, noise="gaussian:20")
     preparation.open_data(config)
-    assert "or a larger --blind-spot (docs/detector-noise.md)" in capsys.readouterr().out
+    assert "or a larger --blind-spot: auto chooses one" in capsys.readouterr().out
     preparation.open_data(dataclasses.replace(config, blind_spot="3x3"))
     said = capsys.readouterr().out
     assert "note: the noise that neighbouring pixels share has a sigma of about" in said

@@ -12,12 +12,12 @@ from bsdenoise.inspection.records import Collection, Estimate
 from bsdenoise.noise import noise_floor, verdicts
 
 
-def together(measured: Sequence[Measured], pattern: Shared) -> Collection:
+def together(measured: Sequence[Measured], pattern: Shared | None = None) -> Collection:
     """Take files together: one verdict, and numbers if they have one unit.
 
     Args:
         measured: The files, one at least.
-        pattern: What was seen of what they share.
+        pattern: What was seen of what they share; `None` if nobody looked.
     """
     files = [one.file for one in measured]
     counts = Counter(file.verdict for file in files)
@@ -48,5 +48,5 @@ def together(measured: Sequence[Measured], pattern: Shared) -> Collection:
         at_black=None if curve is None else curve.sigma,
         pedestal=None if curve is None else curve.pedestal,
         correlation=np.mean(maps, axis=0) if maps else None,
-        pattern=pattern.found(sigma.value) if len(files) >= MIN_IMAGES else None,
+        pattern=None if pattern is None or len(files) < MIN_IMAGES else pattern.found(sigma.value),
     )
