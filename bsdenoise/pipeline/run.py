@@ -121,7 +121,8 @@ def denoise_files(
         no_data: Value of pixels that hold no measurement, in the files' own units; `None` takes what files declare.
         mask: A mask image for all inputs, or a folder with masks under their names.
         tta: Number of copies of each image that are denoised and averaged (test-time augmentation).
-        blind_spot: Another blind spot for the network, as for `Denoiser.with_blind_spot`; `None` for that of the model.
+        blind_spot: Another blind spot for the network, as for `Denoiser.with_blind_spot`; "auto" shrinks that of the
+            model to what the noise of each file needs; `None` for that of the model.
         precision: Arithmetic of the network's body; `None` for that of the model.
         tile: Largest side of tiles in pixels; `None` for as large as memory allows.
         overlap: Context in pixels that a tile has on every inner side; `None` for the reach of the network.
@@ -154,7 +155,9 @@ def denoise_files(
         no_data=None if no_data is None else str(no_data),
         mask=None if mask is None else str(mask),
         tta=tta,
-        blind_spot=None if blind_spot is None else blindness.in_words(blindness.size_of(blind_spot)),
+        blind_spot=blind_spot
+        if blind_spot in (None, blindness.AUTO)
+        else blindness.in_words(blindness.size_of(blind_spot)),
         precision=precision,
         tile=tile,
         overlap=overlap,
@@ -281,7 +284,7 @@ def _check_flags(config: DenoiseConfig) -> None:
         raise ValueError("--sigma is for white noise, --noise for other kinds: give one of them.")
     if config.model is not None and config.server is not None:
         raise ValueError("--model and --server exclude each other.")
-    if config.blind_spot is not None:
+    if config.blind_spot not in (None, blindness.AUTO):
         blindness.of_flag(config.blind_spot)
     if config.server is None:
         return
@@ -316,7 +319,7 @@ def _by_default(
 
 def _checked(denoiser: Any, config: DenoiseConfig, watcher: Watcher, tells_noise: bool = True) -> Model:
     """Check that a model can do what is asked for."""
-    if config.blind_spot is not None:
+    if config.blind_spot not in (None, blindness.AUTO):
         denoiser = denoiser.with_blind_spot(blindness.of_flag(config.blind_spot))
     if config.precision is not None:
         denoiser = denoiser.in_precision(config.precision)
