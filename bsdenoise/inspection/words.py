@@ -14,6 +14,7 @@ MIN_DEFECTS = 3  # hot or dead pixels in an image, below which they may be anyth
 FEW_STEPS = 0.5  # steps between levels that σ should have at least: below, rounding hides the noise
 MIN_USED = 0.9  # share of the levels that occur, below which a histogram looks like a comb
 NONE_FOUND = "–"
+LOGARITHMIC = 30.0  # ratio of the greatest to the least number, above which axes are logarithmic
 _TITLES = {
     verdicts.WHITE: "white noise",
     verdicts.SIGNAL_DEPENDENT: "noise that grows with the signal, as that of a detector",
@@ -71,6 +72,32 @@ def of_file(file: InspectedFile) -> str:
     if file.verdict == verdicts.UNCLEAR and min(file.shape[-3:-1] if len(file.shape) > 2 else file.shape) < LEAST_SIDE:
         return f"{_TITLES[verdicts.UNCLEAR]}: it is too small, less than {LEAST_SIDE} pixels on a side"
     return sentence(file.verdict, _sigma(file), line, _neighbours(file))
+
+
+def line_of(file: InspectedFile) -> str:
+    """Write the line through the noise curve of a file's first channel, if its noise grows with the signal."""
+    curve = next((one.curve for one in file.channels if one.curve is not None), None)
+    if curve is None or file.verdict != verdicts.SIGNAL_DEPENDENT:
+        return ""
+    read_noise = f" + {curve.sigma.value:.3g}²" if curve.sigma.value else ""
+    return f"variance = {curve.gain.value:.4g} · (mean − {curve.pedestal.value:.4g}){read_noise}"
+
+
+def spans_much(mean: np.ndarray, variance: np.ndarray) -> bool:
+    """Tell whether a noise curve is drawn on logarithmic axes.
+
+    Both or none: a straight line stays one on both, not on one of them.
+
+    Args:
+        mean: All brightnesses that are drawn.
+        variance: All variances.
+    """
+    return all(values.min() > 0 and values.max() > LOGARITHMIC * values.min() for values in (mean, variance))
+
+
+def unit(file: InspectedFile) -> str:
+    """Name the unit of a file's pixels."""
+    return "units of the file" if file.units[0] == "float" else "grey levels"
 
 
 def remarks(file: InspectedFile, is_in_table: bool = False) -> list[str]:
