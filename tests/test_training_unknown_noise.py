@@ -154,8 +154,8 @@ def test_a_run_goes_on_with_the_noise_that_it_began_with(config, monkeypatch, ca
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (clean, "The images show no noise to train on: no noise found.* If they are clean, add some by --noise"),
-        (texture, "What noise the images have, they do not tell: cannot tell.* Say it by --noise"),
+        (clean, "No noise was found in 2 images.* If they are clean, add some by --noise"),
+        (texture, "What noise 2 images have cannot be told: fine texture.* Say it by --noise"),
     ],
     ids=["clean", "texture"],
 )

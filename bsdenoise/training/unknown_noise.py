@@ -183,7 +183,7 @@ def _spec(method: Method, whole: Collection, images: list[Measured]) -> str:
         clipping = [channel.clipping for one in images for channel in one.file.channels]
         span = max(one.greatest - one.least for one in clipping) or images[0].file.full_scale
         return f"gaussian:{max(whole.sigma.value, span * MIN_SHARE_OF_RANGE):.4g}"
-    told = f"{words.of_collection(whole)} ({len(images)} images)"
+    _, colon, told = words.of_collection(whole).partition(": ")
     if not whole.have_one_unit:
         raise ValueError(
             "The images have different bit depths, so no number tells the noise of all: say it by --noise as a "
@@ -191,10 +191,10 @@ def _spec(method: Method, whole: Collection, images: list[Measured]) -> str:
         )
     if whole.verdict == verdicts.UNCLEAR:
         raise ValueError(
-            f"What noise the images have, they do not tell: {told}. Say it by --noise, such as gaussian:25; bsdenoise "
-            "inspect looks at each of them."
+            f"What noise {len(images)} images have cannot be told: {told}. Say it by --noise, such as gaussian:25; "
+            "bsdenoise inspect looks at each of them."
         )
     raise ValueError(
-        f"The images show no noise to train on: {told}. If they are clean, add some by --noise gaussian:25 --corrupt "
-        "fresh; if not, say by --noise what they have."
+        f"No noise was found in {len(images)} images{colon}{told}. If they are clean, add some by --noise gaussian:25 "
+        "--corrupt fresh; if not, say by --noise what they have."
     )
