@@ -57,6 +57,8 @@ CASES = (
     Case("a folder without images", f"train texts --out run --noise gaussian:25 {TRAIN}"),
     Case("noise in no known words", f"train one --out run --noise strong {TRAIN}"),
     Case("noise of zero", f"train one --out run --noise gaussian:0 {TRAIN}"),
+    Case("noise that images do not show, and nobody tells", f"train one --out run {TRAIN}"),
+    Case("noise to be added that nobody tells", f"train one --out run --corrupt fresh {TRAIN}"),
     Case("more noise than the images have range", f"train dark.tif --out run --noise gaussian:3000 {TRAIN}"),
     Case("a range for images that are noisy already", f"train one --out run --noise gaussian:5-50 {TRAIN}"),
     Case("8 and 16 bits in one folder", f"train depths --out run --noise gaussian:25 {TRAIN}"),

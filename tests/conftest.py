@@ -56,6 +56,7 @@ OP_BY_OP = (
     "test_training_own_network",
     "test_training_step",
     "test_training_units",
+    "test_training_unknown_noise",
 )
 
 

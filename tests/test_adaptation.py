@@ -248,6 +248,7 @@ def test_files_too_small_to_learn_from_are_denoised_as_they_are(tmp_path, denois
     [
         (["--adapt", "each", "--server", "http://127.0.0.1:1"], "--adapt needs a model here"),
         (["--adapt-steps", "3"], "--adapt each"),
+        (["--adapt", "all", "--blind-spot", "auto"], "--blind-spot"),
         (["--adapt", "each", "--adapt-seconds", "0"], "--adapt-seconds"),
     ],
 )

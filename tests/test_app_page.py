@@ -113,6 +113,8 @@ def test_a_dropped_photograph_is_denoised_shown_and_downloaded(watched, model_pa
     )
     page.get_by_text("Drop File Here").dispatch_event("drop", {"dataTransfer": dropped})
     page.get_by_text("the model's own, 25.0 grey levels").wait_for()
+    page.locator("#noise svg").wait_for()
+    assert "Cannot tell: it is too small" in page.locator("#noise").inner_text()
     page.locator("#start:enabled").click()
     page.locator("#download:enabled").wait_for()
     facts = page.locator("#facts").inner_text()
@@ -267,7 +269,8 @@ def test_a_narrow_window_needs_no_sideways_scrolling_and_is_readable(window, url
     page = watched.page
     run(page, save(tmp_path / "photo.png", noisy_pixels()))
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    for selector in ("#facts dt", "#facts dd", "#legend p", "#about p", "#sigma span"):
+    page.locator("#noise svg").wait_for()
+    for selector in ("#noise p", "#facts dt", "#facts dd", "#legend p", "#about p", "#sigma span"):
         assert contrast(page, selector) >= 4.5, selector  # WCAG 2, level AA
     watched.context.close()
     assert (watched.complaints, watched.foreign) == ([], [])

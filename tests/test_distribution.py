@@ -164,3 +164,37 @@ def test_a_port_that_is_kept_is_an_error(taken_port, monkeypatch):
 @pytest.mark.parametrize("address", ["nowhere", "a:b", "a:99999999", "a:-1"])
 def test_what_is_no_port_is_left_to_tensorflow(address):
     distribution._wait_for_port(address)
+
+
+@pytest.mark.parametrize("text", ["", "gain 3.61 ± 0.08", "x" * 1000])
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_text_of_the_chief_reaches_all_workers(text, is_refused):
+    """Two workers in two threads, which exchange rows as collectives do."""
+    rows, barrier, found = [None, None], threading.Barrier(2), {}
+
+    class Worker(Place):
+        def gather(self, numbers):
+            rows[self.worker] = list(numbers)
+            barrier.wait(10)
+            assert len(rows[0]) == len(rows[1])
+            gathered = np.array(rows, np.int64)
+            barrier.wait(10)
+            return gathered
+
+    def make():
+        if is_refused:
+            raise ValueError(text)
+        return text
+
+    def work(number):
+        try:
+            found[number] = Worker(None, number, 2).from_chief(make if number == 0 else None)
+        except ValueError as error:
+            found[number] = f"refused: {error}"
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == dict.fromkeys(range(2), f"refused: {text}" if is_refused else text)

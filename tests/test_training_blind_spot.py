@@ -11,10 +11,12 @@ import tensorflow as tf
 import training_runs
 from own_networks import blind
 from PIL import Image
+from scipy import ndimage
 
-from bsdenoise import Denoiser, GaussianNoise, blind_spot_network, cli, images, layers, loading
+from bsdenoise import Denoiser, GaussianNoise, blind_spot_network, cli, denoise_files, images, layers, loading
 from bsdenoise.config import TrainConfig
 from bsdenoise.network import DenoisingNetwork
+from bsdenoise.pipeline import file_task
 from bsdenoise.training import preparation, starting_point
 from bsdenoise.training.loop import train
 from bsdenoise.training.run_folder import RunFolder
@@ -191,7 +193,7 @@ def test_validation_measures_noise_on_pixels_that_share_none(shared, config, cap
 def test_what_is_said_of_shared_noise(shared, config, capsys):
     config = dataclasses.replace(config, source=str(shared), corrupt=None, noise="gaussian:20")
     preparation.open_data(config)
-    assert "or a larger --blind-spot (docs/detector-noise.md)" in capsys.readouterr().out
+    assert "or a larger --blind-spot: auto chooses one" in capsys.readouterr().out
     preparation.open_data(dataclasses.replace(config, blind_spot="3x3"))
     said = capsys.readouterr().out
     assert "note: the noise that neighbouring pixels share has a sigma of about" in said
@@ -240,6 +242,48 @@ def test_denoise_takes_another_one(trained, tmp_path, capsys):
     server = [*command[:4], "--server", "http://localhost:1", "--blind-spot", "3x3"]
     assert cli.main(server) == 2
     assert "--blind-spot needs a model here" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A model of a large blind spot, and images whose noise needs all of it, some, and none."""
+    keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("wide")
+    Denoiser(blind_spot_network(1, 4, 1, blind_spot=(3, 5)), GaussianNoise(0.1, 0.1)).save(folder / "wide.keras")
+    white = np.random.default_rng(0).standard_normal((100, 100))
+    (folder / "noisy").mkdir()
+    kinds = {"white": white, "some": white[:, 1:] + white[:, :-1], "all": ndimage.gaussian_filter(white, 2.0)}
+    for name, noise in kinds.items():
+        pixels = (0.5 + 0.1 * noise[:96, :96] / noise.std())[..., None].astype(np.float32)
+        images.write(folder / "noisy" / f"{name}.npy", pixels)
+    return folder
+
+
+@pytest.mark.parametrize("is_large", [False, True], ids=["whole", "in windows"])
+def test_denoise_shrinks_it_to_what_the_noise_needs(wide, tmp_path, capsys, monkeypatch, is_large):
+    monkeypatch.setattr(file_task, "STREAMED_PIXELS", 0 if is_large else 2**25)
+    command = ["denoise", str(wide / "noisy"), "--out", str(tmp_path / "out"), "--model", str(wide / "wide.keras")]
+    assert cli.main([*command, "--blind-spot", "auto"]) == 0
+    said = capsys.readouterr().err
+    denoiser = loading.load(wide / "wide.keras")
+    for name, size in {"white": (1, 1), "some": (1, 3), "all": (3, 5)}.items():
+        expected = denoiser.with_blind_spot(size).denoise(images.read_array(wide / "noisy" / f"{name}.npy"))
+        np.testing.assert_allclose(images.read_array(tmp_path / f"out/{name}.npy"), expected, atol=1e-5)
+        words = f"{name}.npy: denoised with a blind spot of {size[0]}x{size[1]}"
+        assert (words in said) == (size != (3, 5))
+    assert cli.main([*command, "--overwrite"]) == 0  # by default it stays that of the model
+    expected = denoiser.denoise(images.read_array(wide / "noisy/white.npy"))
+    np.testing.assert_allclose(images.read_array(tmp_path / "out/white.npy"), expected, atol=1e-5)
+
+
+def test_a_blind_spot_of_one_pixel_cannot_shrink(wide, tmp_path):
+    """Nor can that of a network that has none; what neighbours share is made white, as ever."""
+    grey = Denoiser(blind_spot_network(1, 4, 1), GaussianNoise(0.02, 0.2))
+    for flag in (None, "auto"):
+        (done,) = denoise_files(wide / "noisy/all.npy", tmp_path / str(flag), model=grey, blind_spot=flag)
+        assert done.error is None and "neighbouring pixels share its noise" in done.notes[0]
+    one, other = (images.read_array(tmp_path / str(flag) / "all.npy") for flag in (None, "auto"))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_export_takes_another_one(trained, tmp_path, monkeypatch):

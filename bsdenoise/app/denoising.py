@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bsdenoise import images
+from bsdenoise import images, inspection
 from bsdenoise.app import orientation
 from bsdenoise.app.bench import Bench
 from bsdenoise.app.facts import Denoised, Facts
@@ -58,6 +58,24 @@ class Workshop:
         images.find(path)
         with images.opened(path) as file:
             return self._facts(path, file)
+
+    @property
+    def tells_noise(self) -> bool:
+        """Whether `noise` tells any: not where a server finds it, as nothing of it is computed here then."""
+        return getattr(self.denoiser, "description", None) is None
+
+    def noise(self, path: Path) -> inspection.InspectedFile | None:
+        """Find out what noise a file has, as `bsdenoise inspect` does; `None` where a server finds it.
+
+        Args:
+            path: The file.
+
+        Raises:
+            ValueError: As `inspect`; also if it holds no measurement.
+            OSError: If the file cannot be opened.
+        """
+        self.inspect(path)
+        return inspection.measure(path).file if self.tells_noise else None
 
     def denoise(
         self, path: Path, target: Path, sigma: str | None, index: int, tell: Tell = to_nobody

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from bsdenoise.app import orientation, style, texts, views
+from bsdenoise.app import noise_plot, orientation, style, texts, views
 from bsdenoise.app.denoising import Workshop, result_name
 from bsdenoise.app.facts import Denoised, Facts
 from bsdenoise.app.steps import Tell
@@ -47,6 +47,7 @@ def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
                 start = gr.Button("Denoise", variant="primary", interactive=False, elem_id="start")
                 message = gr.HTML(elem_id="message", visible=False)
                 facts = gr.HTML(elem_id="facts", visible=False)
+                noise = gr.HTML(elem_id="noise", visible=False)
                 download = gr.DownloadButton("Download the denoised file", interactive=False, elem_id="download")
             with gr.Column(scale=2, min_width=300):
                 slider = gr.ImageSlider(
@@ -68,7 +69,10 @@ def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
                 gr.HTML(texts.legend(), visible=has_posterior, elem_id="legend")
         shown = [message, facts, slider, uncertainty]
         handlers = Handlers(workshop, folder)
-        noisy.change(handlers.take, noisy, [*shown, sigma, number, start, download], show_progress="hidden")
+        taken = noisy.change(
+            handlers.take, noisy, [*shown, noise, sigma, number, start, download], show_progress="hidden"
+        )
+        taken.then(handlers.noise, noisy, noise, trigger_mode="always_last", show_progress="hidden")
         # One bar, not one on each of the results.
         work: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": MODEL_QUEUE, "show_progress_on": slider}
         for trigger in (start.click, sigma.submit):
@@ -96,11 +100,20 @@ class Handlers:
         count = facts.count if facts else 1
         return (
             *(_alert(error), _text(texts.describe(facts) if facts else ""), None, None),
+            _text(noise_plot.looking() if facts and self.workshop.tells_noise else ""),
             gr.update(info=texts.about_sigma(facts, bool(self.workshop.denoiser.has_posterior))),
             gr.update(value=1, maximum=max(count, 2), visible=count > 1),
             gr.update(interactive=facts is not None),
             gr.update(value=None, interactive=False),
         )
+
+    def noise(self, name: str | None) -> Any:
+        """Show what noise a file has; nothing of a file that cannot be used, which `take` says."""
+        try:
+            found = None if name is None else self.workshop.noise(Path(name))
+        except (ValueError, OSError):
+            found = None
+        return _text("" if found is None else noise_plot.drawn(found))
 
     def denoise(
         self,

@@ -17,7 +17,10 @@ CSS = f"""
 .bsd-scale {{ height: 16px; border: 1px solid var(--border-color-primary); border-radius: 3px; }}
 .bsd-ticks {{ display: flex; justify-content: space-between; font-variant-numeric: tabular-nums; }}
 .bsd-legend p {{ margin: 4px 0 0; color: var(--body-text-color-subdued); }}
-#about, #legend, #message, #facts {{ --block-padding: 0; }}
+.bsd-noise p {{ margin: 0 0 4px; overflow-wrap: anywhere; }}
+.bsd-noise svg {{ width: 100%; max-width: 640px; height: auto; }}
+.bsd-noise text {{ font-size: 11px; fill: currentColor; font-variant-numeric: tabular-nums; }}
+#about, #legend, #message, #facts, #noise {{ --block-padding: 0; }}
 #sigma :is(input, textarea):disabled {{ background: var(--border-color-primary); cursor: not-allowed; }}
 #uncertainty .image-frame, #uncertainty button:has(img) {{ width: 100%; }}
 #uncertainty img {{ width: 100%; max-height: {MAX_HEIGHT}px; object-fit: contain; }}

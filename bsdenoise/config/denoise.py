@@ -93,7 +93,8 @@ class DenoiseConfig:
     adapt_seed: NonNegative = 0
 
     #: Another blind spot for the network than it was trained with: odd numbers of pixels, height x width, such as 1,
-    #: 3x3 or 5x1. Of a model that was trained with a large one, a smaller one may keep more detail.
+    #: 3x3 or 5x1. Of a model that was trained with a large one, a smaller one may keep more detail. auto shrinks it for
+    #: each file to what the noise of its first image needs: neighbours that share some are still hidden.
     blind_spot: Annotated[str | None, tyro.conf.arg(metavar="SIZE")] = None
 
     #: Arithmetic of the network's body: bfloat16 is quicker where the processor has it. By default that of the model.

@@ -79,8 +79,9 @@ class NoiseConfig:
 
     #: Noise of the images: gaussian:25 (standard deviation in the files' own units: grey levels, counts of 16-bit
     #: files, whatever floats mean), gaussian:25/255 (a fraction of full scale), gaussian:5-50 (a range, drawn per
-    #: image; with --corrupt).
-    noise: str = field(kw_only=False)
+    #: image; with --corrupt). Default: unknown, which measures it on some of the images, once for the whole run, and
+    #: says what it found. With --corrupt it must be given.
+    noise: Annotated[str | None, tyro.conf.arg(metavar="SPEC")] = field(default=None, kw_only=False)
 
     #: Add that noise to clean images: fresh at each visit, or one fixed realisation per image. Default: the images are
     #: noisy already.
@@ -120,8 +121,8 @@ class NetworkConfig:
 
     #: For full, per_component and l2: height and width in pixels of what is not seen around a pixel, itself included;
     #: odd numbers such as 1, 3x3 or 5x1. Larger than 1 for noise that neighbouring pixels share: 3x3 if only direct
-    #: neighbours do, 5x1 if pixels of a column do up to two apart. Cost and weights are the same. Default: 1, as in the
-    #: paper; with --init that model's.
+    #: neighbours do, 5x1 if pixels of a column do up to two apart; auto measures on some of the images which is needed.
+    #: Cost and weights are the same. Default: 1, as in the paper; with --init that model's.
     blind_spot: Annotated[str | None, tyro.conf.arg(metavar="SIZE")] = None
 
     #: Start from the weights of a trained model instead of random ones: the name of a preset (bsdenoise presets lists

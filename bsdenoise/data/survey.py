@@ -12,7 +12,7 @@ from bsdenoise.images import missing
 from bsdenoise.images.intensity_range import fit_range
 from bsdenoise.images.masks import Masks
 from bsdenoise.images.pixels import NUM_COLOURS
-from bsdenoise.noise import StabilizedNoise, estimate_sigma, noise_floor
+from bsdenoise.noise import estimate_sigma, noise_floor, verdicts
 from bsdenoise.noise.noise_floor import NoiseFloor
 from bsdenoise.noise.signal_dependent import in_units
 
@@ -21,7 +21,6 @@ SAMPLE_OF_GROWTH = 6  # of these, whose noise is looked at for growing with the 
 GROWTH_SIDE = 512  # pixels of their middle that are looked at
 MIN_ESTIMATE_SIZE = 16  # pixels on a side below which noise is not estimated
 PIXELS_PER_IMAGE = 2**16  # drawn from each image for the range of intensities, at most; 24 images give 1.5 million
-PRESETS = StabilizedNoise(5 / 255, 50 / 255)  # by which `denoise` decides where no model is named
 _DRAW = 0  # seed: the range must be the same whenever it is fitted
 
 
@@ -152,7 +151,7 @@ def _growth(unit: np.ndarray, is_rgb: bool, is_float: bool) -> np.ndarray:
     offset, scale = fit_range(unit) if is_float else (0.0, 1.0)
     shown = ((unit - offset) / scale).astype(np.float32)
     parts = [shown] if is_rgb else np.split(shown, unit.shape[2], axis=-1)
-    found = np.concatenate([np.asarray(PRESETS.estimate(part[np.newaxis])) for part in parts])
+    found = np.concatenate([np.asarray(verdicts.PRESETS.estimate(part[np.newaxis])) for part in parts])
     return np.asarray(np.median(in_units(found, offset, scale), axis=0))
 
 

@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -60,6 +61,7 @@ class TrainingImages:
         remark: Called with one line for each kind of change that reading makes to images, at the first of them.
         remarked: The kinds of change that need no line any more.
         masks: Which pixels of the images are to be ignored beside those that the images themselves say.
+        measured: What the images told of their noise where no flag did, JSON values; `None` if flags told all.
         failure: Set when no image is left to train on: the reader threads' own error, for the main thread.
     """
 
@@ -82,6 +84,7 @@ class TrainingImages:
     remark: Callable[[str], None] = warnings.warn
     remarked: set[str] = field(default_factory=set)
     masks: Masks | None = None
+    measured: dict[str, Any] | None = None
     failure: ValueError | None = None
     _left_out: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -8,11 +8,9 @@ import numpy as np
 
 from bsdenoise.inspection import words
 from bsdenoise.inspection.records import Channel, Curve, InspectedFile, Inspection, Pattern
-from bsdenoise.noise import verdicts
 
 SIZE, DPI = (9.6, 6.6), 125  # inches, and pixels in an inch: 1200×825, the width of a notebook
 SHOWN_LAG = 3  # pixels to each side whose correlation is written into the map
-LOGARITHMIC = 30.0  # ratio of the greatest to the least number, above which axes are logarithmic
 MOST_CURVES = 12  # of other files, drawn faintly
 MOST_PLACES = 200  # defects that are marked
 COLOURS = ("tab:red", "tab:green", "tab:blue")
@@ -102,19 +100,14 @@ def _curves(axes: Any, found: Inspection) -> None:
         return
     variance = np.concatenate([curve.variance for curve in curves])
     mean = np.concatenate([curve.mean for curve in curves])
-    # Where both span much, a straight line stays one on both logarithmic axes, not on one of them.
-    if all(values.min() > 0 and values.max() > LOGARITHMIC * values.min() for values in (variance, mean)):
+    if words.spans_much(mean, variance):
         axes.set(xscale="log", yscale="log")
     else:
         axes.set_ylim(0, 1.15 * float(variance.max()) or 1.0)
-    title = "Noise over brightness"
-    first = curves[0]
-    if file.verdict == verdicts.SIGNAL_DEPENDENT:
-        title += f": variance = {first.gain.value:.4g} · (mean − {first.pedestal.value:.4g})"
-        title += f" + {first.sigma.value:.3g}²" if first.sigma.value else ""
-    axes.set_title(title, fontsize=9)
-    axes.set_xlabel(f"mean ({_unit(file)})", fontsize=8)
-    axes.set_ylabel(f"variance ({_unit(file)} squared)", fontsize=8)
+    line = words.line_of(file)
+    axes.set_title(f"Noise over brightness{': ' if line else ''}{line}", fontsize=9)
+    axes.set_xlabel(f"mean ({words.unit(file)})", fontsize=8)
+    axes.set_ylabel(f"variance ({words.unit(file)} squared)", fontsize=8)
     axes.tick_params(labelsize=7, which="both")
     axes.grid(alpha=0.3)
     if len(found.readable) > 1:
@@ -166,7 +159,7 @@ def _histogram(axes: Any, file: InspectedFile) -> None:
     if low or high:
         axes.legend(fontsize=7)
     axes.set_title(f"Histogram{_levels(file.channels[0])}", fontsize=9)
-    axes.set_xlabel(f"pixel value ({_unit(file)})", fontsize=8)
+    axes.set_xlabel(f"pixel value ({words.unit(file)})", fontsize=8)
     axes.set_ylabel("share of pixels", fontsize=8)
     axes.tick_params(labelsize=7, which="both")
 
@@ -189,7 +182,7 @@ def _shared(axes: Any, pattern: Pattern, file: InspectedFile) -> None:
         shown = axes.imshow(pattern.picture, cmap="gray", vmin=-limit, vmax=limit, extent=extent)
         bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8)
         bar.ax.tick_params(labelsize=6)
-        bar.set_label(_unit(file), fontsize=7)
+        bar.set_label(words.unit(file), fontsize=7)
     places = np.concatenate([channel.outliers.places for channel in file.channels])[:MOST_PLACES]
     if len(places) and file.count > 1:
         axes.plot(places[:, 1], places[:, 0], "o", ms=5, mfc="none", mec=ACCENT, mew=0.8)
@@ -199,7 +192,3 @@ def _shared(axes: Any, pattern: Pattern, file: InspectedFile) -> None:
     axes.set_title(f"Shared by {pattern.images} images:\n{text}", fontsize=9)
     axes.set_xlabel("column (pixels)", fontsize=8)
     axes.tick_params(labelsize=7)
-
-
-def _unit(file: InspectedFile) -> str:
-    return "units of the file" if file.units[0] == "float" else "grey levels"

@@ -1,7 +1,6 @@
 """What is measured of one file: its images in the middle, channel by channel, and the decision how it is denoised."""
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +9,14 @@ import numpy as np
 
 from bsdenoise import images
 from bsdenoise.images import filled_files, masks, missing
+from bsdenoise.images.intensity_range import fit_range
+from bsdenoise.images.pixels import NUM_COLOURS
 from bsdenoise.inference import tiling
-from bsdenoise.inspection import curves
+from bsdenoise.inspection import channels
+from bsdenoise.inspection.channels import Image
 from bsdenoise.inspection.fixed_pattern import Shared
-from bsdenoise.inspection.levels import Values
-from bsdenoise.inspection.outliers import Defects
-from bsdenoise.inspection.records import Channel, Curve, Estimate, InspectedFile
-from bsdenoise.noise import StabilizedNoise, estimate_sigma, verdicts
-from bsdenoise.noise.correlated import LAGS, estimate_correlated
+from bsdenoise.inspection.records import Channel, InspectedFile
+from bsdenoise.noise import verdicts
 from bsdenoise.noise.noise_floor import NoiseFloor
 from bsdenoise.noise.signal_dependent import in_units
 from bsdenoise.pipeline import float_units
@@ -28,13 +27,6 @@ MEASURED_SIDE = 1024  # pixels of the middle, of which everything but the decisi
 MEASURED_IMAGES = 4  # of a stack, whose noise is measured
 SHARED_IMAGES = 16  # of a stack, among which patterns and defects of the detector are looked for
 MOST_VALUES = 2**26  # of all these, which are kept in memory
-PRESETS = StabilizedNoise(5 / 255, 50 / 255)  # by which `denoise` decides where no model is named
-# Of what is taken for white noise. Less in the quiet parts than one step between levels, or than this share of the
-# range, is none. Less there than this share of σ is no noise that is everywhere: texture, or noise and texture.
-MIN_SHARE_OF_RANGE = 1 / 2000
-QUIET_SHARE = 0.85  # of σ, in the quietest twentieth of the blocks of white noise
-MIN_EVENNESS = 0.45  # astronauts and crowds without noise have 0.2 to 0.4
-FLATTEST_SHARE = 0.95  # of σ, in the tenth of the blocks of white noise that `estimate_correlated` takes
 PICTURE_SIDE = 512  # most pixels of a thumbnail
 GREEN = 1  # the channel of a colour image that is looked at for patterns
 
@@ -54,15 +46,6 @@ class Measured:
     floors: list[NoiseFloor]
     plane: np.ndarray
     counts: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Image:
-    """The middle of one image: pixels as the file holds them, gaps filled; where they count; and as fractions."""
-
-    pixels: np.ndarray
-    counts: np.ndarray
-    unit: np.ndarray
 
 
 def measure(path: Path, axes: str | None = None, no_data: float | None = None, mask: Path | None = None) -> Measured:
@@ -86,53 +69,40 @@ def measure(path: Path, axes: str | None = None, no_data: float | None = None, m
         values = min(height, MEASURED_SIDE) * min(width, MEASURED_SIDE) * file.channels
         numbers = _spread(len(file), max(1, min(SHARED_IMAGES, MOST_VALUES // values)))
         measured = {int(numbers[place]) for place in _spread(len(numbers), MEASURED_IMAGES)}
-        found: list[_Image] = []
-        decisions: list[verdicts.Decision] = []
-        rest = _Rest(file)
+        looked = _Looked(path, file, units, rows, columns)
         for number in map(int, numbers):
             image = _read(file, number, rows, columns, units, mask)
-            if image is None:
-                continue
-            if number in measured:
-                parts = parts_of(image.unit, file.channels if file.is_rgb else 1)
-                decisions.append(verdicts.decide(parts, PRESETS))
-                found.append(_middle(image))
-            rest.add(_middle(image))
-        if not found:
-            raise ValueError(f"{path}: {missing.NOTHING_MEASURED}.")
-    offset, scale = (units.offset, units.scale) if file.dtype.kind == "f" else (0.0, file.full_scale)
-    kinds = _kinds(decisions)
-    part_of = [0 if file.is_rgb else channel for channel in range(file.channels)]
-    looks = [_first_look(found, channel, offset, scale, kinds[part]) for channel, part in enumerate(part_of)]
-    limit = None if file.dtype.kind == "f" else file.full_scale
-    channels = [_described(rest, found, channel, one, limit, rows, columns) for channel, one in enumerate(looks)]
-    for part, kind in enumerate(kinds):
-        its_channels = [channel for channel, one in enumerate(part_of) if one == part]
-        floors = [decision.floors[part] for decision in decisions]
-        verdict = _verdict(kind, verdicts.known(floors), [channels[channel] for channel in its_channels], scale)
-        for channel in its_channels:
-            channels[channel] = replace(channels[channel], verdict=verdict)
-    pattern = rest.shared.found(float(np.median([one.sigma.value for one in channels])))
-    theta = np.median([decision.theta for decision in decisions], axis=0)
-    record = InspectedFile(
-        source=path,
-        shape=file.shape,
-        dtype=file.dtype.name,
-        full_scale=1.0 if file.dtype.kind == "f" else file.full_scale,
-        is_rgb=file.is_rgb,
-        images=len(numbers),
-        window=(rows.start, rows.stop, columns.start, columns.stop),
-        ignored=float(np.mean([1.0 - image.counts.mean() for image in found])),
-        verdict=_of_most(channels),
-        theta=in_units(theta, offset, scale),
-        channels=tuple(channels),
-        pattern=pattern,
-        notes=(*file.notes, *([] if units.line is None else [units.line])),
-        picture=_picture(found[0]),
-    )
-    first = found[0]
-    channel = GREEN if file.is_rgb else 0
-    return Measured(record, verdicts.known(decisions[0].floors), first.pixels[..., channel], first.counts[..., channel])
+            if image is not None:
+                looked.add(image, number in measured)
+    return looked.measured(len(numbers))
+
+
+def measure_picture(name: str, picture: images.Picture, ignored: np.ndarray | None = None) -> Measured:
+    """Look at the middle of one image that has been read.
+
+    8-bit pixels are taken as fractions of full scale, of anything else the range is fitted, as for a training.
+
+    Args:
+        name: What it is called.
+        picture: The image, (H, W) or (H, W, C).
+        ignored: Pixels to ignore beside those that it says itself, bool (H, W, 1) or (H, W, C).
+
+    Raises:
+        ValueError: If it holds no measurement.
+    """
+    array = picture.array if picture.array.ndim == 3 else picture.array[..., np.newaxis]
+    gaps = missing.where(array, picture.no_data, ignored)
+    rows, columns = tiling.middle(array.shape[0], array.shape[1], MEASURED_SIDE)
+    array, gaps = array[rows, columns], None if gaps is None else gaps[rows, columns]
+    if gaps is not None and gaps.all():
+        raise ValueError(f"{name}: {missing.NOTHING_MEASURED}.")
+    units = Units()
+    if array.dtype != np.uint8:
+        measured = array if gaps is None else array[~gaps]
+        units = Units(*fit_range(measured if measured.dtype.kind == "f" else images.to_unit(measured, picture.bits)))
+    looked = _Looked(Path(name), picture, units, rows, columns)
+    looked.add(_image(array, gaps, units, picture.bits), True)
+    return looked.measured(1)
 
 
 def _spread(number: int, most: int) -> np.ndarray:
@@ -142,19 +112,14 @@ def _spread(number: int, most: int) -> np.ndarray:
 
 def _read(
     file: images.ImageFile, number: int, rows: slice, columns: slice, units: Units, mask: Path | None
-) -> _Image | None:
+) -> Image | None:
     """Read the middle of an image as `denoise` would show it to a preset; `None` if it holds no measurement."""
     pixels = file.read_window(number, rows, columns)
     with _mask(file, number, mask) as window:
         ignored = None if window is None else window(rows, columns)
     pixels = pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
     gaps = missing.where(pixels, file.no_data, ignored)
-    if gaps is not None and gaps.all():
-        return None
-    counts = np.ones(pixels.shape, bool) if gaps is None else ~gaps
-    pixels = pixels if gaps is None else missing.filled(pixels, gaps)
-    unit = units.to_model(pixels) if pixels.dtype.kind == "f" else images.to_unit(pixels, file.bits)
-    return _Image(pixels, counts, unit.astype(np.float32, copy=False))
+    return None if gaps is not None and gaps.all() else _image(pixels, gaps, units, file.bits)
 
 
 @contextlib.contextmanager
@@ -166,130 +131,117 @@ def _mask(file: images.ImageFile, number: int, mask: Path | None) -> Iterator[Ca
         yield window
 
 
-def _middle(image: _Image) -> _Image:
+def _image(pixels: np.ndarray, gaps: np.ndarray | None, units: Units, bits: int | None) -> Image:
+    """Fill gaps, and add pixels as the model is given them."""
+    counts = np.ones(pixels.shape, bool) if gaps is None else ~gaps
+    pixels = pixels if gaps is None else missing.filled(pixels, gaps)
+    unit = units.to_model(pixels if pixels.dtype.kind == "f" else images.to_unit(pixels, bits))
+    return Image(pixels, counts, unit.astype(np.float32, copy=False))
+
+
+def _middle(image: Image) -> Image:
     height, width, _ = image.pixels.shape
     rows, columns = tiling.middle(height, width, MEASURED_SIDE)
-    return _Image(*(part[rows, columns] for part in (image.pixels, image.counts, image.unit)))
+    return Image(*(part[rows, columns] for part in (image.pixels, image.counts, image.unit)))
 
 
-class _Rest:
-    """What all images of a stack tell together: their shared pattern, and planes in which to look for defects."""
+class _Looked:
+    """The images of a file that were looked at, one after the other.
 
-    def __init__(self, file: images.ImageFile):
-        self._channel = GREEN if file.is_rgb else 0
-        self.shared = Shared()
-        self.images: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def add(self, image: _Image) -> None:
-        self.shared.add(image.pixels[..., self._channel], image.counts[..., self._channel])
-        self.images.append((image.pixels, image.counts))
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What is measured of the noise of a channel."""
-
-    sigma: Estimate
-    curve: Curve | None
-    correlation: np.ndarray | None
-
-
-def _first_look(found: list[_Image], channel: int, offset: float, scale: float, kind: str) -> _Look:
-    """Measure the noise of one channel.
-
-    Texture only ever raises estimates of σ. So of white noise the least of three is taken.
+    Args:
+        source: Name of the file.
+        file: The open file, or an image that has been read.
+        units: Of its floats, or of its integers as fractions of full scale.
+        rows: What is looked at of each image.
+        columns: Likewise.
     """
-    unit = np.stack([image.unit[..., channel : channel + 1] for image in found])
-    counts = np.stack([image.counts[..., channel : channel + 1] for image in found])
-    curve = curves.measure(unit, counts, offset, scale)
-    maps = [estimate_correlated(np.where(where, image, np.nan)) for image, where in zip(unit, counts, strict=True)]
-    known = [one.autocovariance[..., 0] for one in maps if one is not None]
-    autocovariance = np.mean(known, axis=0) if known else None
-    flattest = None if autocovariance is None else float(max(autocovariance[LAGS, LAGS], 0.0)) ** 0.5 * scale
-    on_curve = None if curve is None else float(np.sqrt(np.median(curve.variance)))
-    finest = float(np.median(np.asarray(estimate_sigma(unit, counts)))) * scale
-    if kind == verdicts.CORRELATED and flattest is not None:
-        sigma = flattest
-    elif kind == verdicts.SIGNAL_DEPENDENT and on_curve is not None:
-        sigma = on_curve
-    else:
-        in_full = None if flattest is None else flattest / FLATTEST_SHARE
-        sigma = min(one for one in (finest, on_curve, in_full) if one is not None)
-    correlation = None
-    if autocovariance is not None and autocovariance[LAGS, LAGS] > 0:
-        correlation = autocovariance / autocovariance[LAGS, LAGS]
-    return _Look(Estimate(sigma, None if kind == verdicts.CORRELATED else _error(sigma, curve)), curve, correlation)
+
+    def __init__(
+        self, source: Path, file: images.ImageFile | images.Picture, units: Units, rows: slice, columns: slice
+    ):
+        self._source, self._file, self._rows, self._columns = source, file, rows, columns
+        self._units = units
+        self._channels = file.shape[-1] if len(file.shape) > 2 else 1
+        self._is_rgb = self._channels == NUM_COLOURS and not file.independent_channels
+        self._scale = units.scale * file.full_scale  # difference of pixel values that is 1
+        self._decisions: list[verdicts.Decision] = []
+        self._found: list[Image] = []
+        self._all: list[Image] = []
+        self._pattern = Shared()
+
+    def add(self, image: Image, is_measured: bool) -> None:
+        """Look at an image for the pattern and the defects of the detector, and for its noise if that `is_measured`."""
+        middle = _middle(image)
+        if is_measured:
+            parts = parts_of(image.unit, self._channels if self._is_rgb else 1)
+            self._decisions.append(verdicts.decide(parts, verdicts.PRESETS))
+            self._found.append(middle)
+        channel = GREEN if self._is_rgb else 0
+        self._pattern.add(middle.pixels[..., channel], middle.counts[..., channel])
+        self._all.append(middle)
+
+    def measured(self, number: int) -> Measured:
+        """Return what was found.
+
+        Args:
+            number: How many images were looked at, with those that hold no measurement.
+
+        Raises:
+            ValueError: If none of those that were to be measured holds a measurement.
+        """
+        if not self._found:
+            raise ValueError(f"{self._source}: {missing.NOTHING_MEASURED}.")
+        found, file = self._found, self._file
+        is_float = found[0].pixels.dtype.kind == "f"
+        described = self._described(None if is_float else file.full_scale)
+        theta = np.median([decision.theta for decision in self._decisions], axis=0)
+        units, rows, columns = self._units, self._rows, self._columns
+        record = InspectedFile(
+            source=self._source,
+            shape=file.shape,
+            dtype=found[0].pixels.dtype.name,
+            full_scale=file.full_scale,
+            is_rgb=self._is_rgb,
+            images=number,
+            window=(rows.start, rows.stop, columns.start, columns.stop),
+            ignored=float(np.mean([1.0 - image.counts.mean() for image in found])),
+            verdict=channels.of_most(described),
+            theta=in_units(theta, units.offset * file.full_scale, self._scale),
+            channels=tuple(described),
+            pattern=self._pattern.found(float(np.median([one.sigma.value for one in described]))),
+            notes=(*file.notes, *([] if units.line is None or not is_float else [units.line])),
+            picture=_picture(found[0]),
+        )
+        channel = GREEN if self._is_rgb else 0
+        plane, counts = found[0].pixels[..., channel], found[0].counts[..., channel]
+        return Measured(record, verdicts.known(self._decisions[0].floors), plane, counts)
+
+    def _described(self, full_scale: float | None) -> list[Channel]:
+        """Describe all channels."""
+        kinds = channels.kinds(self._decisions)
+        part_of = [0 if self._is_rgb else channel for channel in range(self._channels)]
+        offset = self._units.offset * self._file.full_scale
+        looks = [
+            channels.look(self._found, channel, offset, self._scale, kinds[part])
+            for channel, part in enumerate(part_of)
+        ]
+        rows, columns = self._rows, self._columns
+        inner = tiling.middle(rows.stop - rows.start, columns.stop - columns.start, MEASURED_SIDE)
+        corner = [outer.start + one.start for outer, one in zip((rows, columns), inner, strict=True)]
+        described = [
+            channels.described(self._all, self._found, channel, one, full_scale, corner)
+            for channel, one in enumerate(looks)
+        ]
+        for part, kind in enumerate(kinds):
+            its_channels = [channel for channel, one in enumerate(part_of) if one == part]
+            floors = verdicts.known([decision.floors[part] for decision in self._decisions])
+            verdict = channels.verdict(kind, floors, [described[channel] for channel in its_channels], self._scale)
+            for channel in its_channels:
+                described[channel] = replace(described[channel], verdict=verdict)
+        return described
 
 
-def _error(sigma: float, curve: Curve | None) -> float | None:
-    """Return the standard error of σ by the scatter of the noise curve about its line."""
-    if curve is None or len(curve.mean) < curves.LEAST_BINS or sigma == 0:
-        return None
-    line = np.maximum(curve.line(curve.mean), 1e-300)
-    relative = np.sqrt(np.mean(np.square(curve.variance / line - 1.0)))
-    return float(0.5 * sigma * min(relative, 1.0) / len(line) ** 0.5)
-
-
-def _described(
-    rest: _Rest, found: list[_Image], channel: int, look: _Look, full_scale: float | None, rows: slice, columns: slice
-) -> Channel:
-    """Describe the values of one channel, and its defects."""
-    pixels = np.concatenate([image.pixels[..., channel][image.counts[..., channel]] for image in found])
-    if not pixels.size:
-        pixels = found[0].pixels[..., channel].ravel()
-    values = Values(pixels, full_scale)
-    levels = values.described(look.sigma.value)
-    span = float(values.values[-1]) - float(values.values[0])
-    defects = Defects(look.sigma.value, look.curve, levels.step or span * MIN_SHARE_OF_RANGE or 1.0)
-    for plane, counts in rest.images:
-        defects.add(plane[..., channel], counts[..., channel])
-    inner = tiling.middle(rows.stop - rows.start, columns.stop - columns.start, MEASURED_SIDE)
-    corner = [outer.start + one.start for outer, one in zip((rows, columns), inner, strict=True)]
-    return Channel(
-        verdict=verdicts.UNCLEAR,  # until all is known
-        sigma=look.sigma,
-        curve=look.curve,
-        correlation=look.correlation,
-        clipping=values.clipping(),
-        levels=levels,
-        outliers=defects.found(corner),
-        histogram=values.histogram(),
-    )
-
-
-def _kinds(decisions: list[verdicts.Decision]) -> list[str]:
-    """Return what each part of a file is denoised as: most of its images, or all where the first is correlated."""
-    if decisions[0].kind == verdicts.CORRELATED:
-        return [verdicts.CORRELATED] * len(decisions[0].theta)
-    grows = np.mean([decision.theta[:, 0] > 0 for decision in decisions], axis=0) > 0.5
-    return [verdicts.SIGNAL_DEPENDENT if one else verdicts.WHITE for one in grows]
-
-
-def _verdict(kind: str, floors: list[NoiseFloor], channels: list[Channel], scale: float) -> str:
-    """Return the kind of noise that channels are denoised for, or that there is none, or that there is no telling."""
-    if kind != verdicts.WHITE:
-        return kind
-    if all(channel.levels.distinct == 1 for channel in channels):
-        return verdicts.NONE
-    if not floors:
-        return verdicts.UNCLEAR
-    quiet = float(np.median([floor.quiet for floor in floors])) * scale
-    spans = [channel.clipping.greatest - channel.clipping.least for channel in channels]
-    steps = [channel.levels.step for channel in channels if channel.levels.step is not None]
-    if quiet < max([max(spans) * MIN_SHARE_OF_RANGE, *steps]):
-        return verdicts.NONE
-    sigma = float(np.median([channel.sigma.value for channel in channels]))
-    return verdicts.UNCLEAR if quiet < MIN_EVENNESS * QUIET_SHARE * sigma else verdicts.WHITE
-
-
-def _of_most(channels: list[Channel]) -> str:
-    """Return the verdict of most channels; of as many, the one that asks for more than white noise does."""
-    order = (verdicts.CORRELATED, verdicts.SIGNAL_DEPENDENT, verdicts.WHITE, verdicts.UNCLEAR, verdicts.NONE)
-    counts = Counter(channel.verdict for channel in channels)
-    return max(order, key=lambda verdict: counts[verdict])
-
-
-def _picture(image: _Image) -> np.ndarray:
+def _picture(image: Image) -> np.ndarray:
     """Return a thumbnail, (H, W, C), between the 0.5th and the 99.5th percentile as fractions."""
     stride = -(-max(image.pixels.shape[:2]) // PICTURE_SIDE)
     small = image.unit[::stride, ::stride].astype(np.float64)

@@ -1,6 +1,5 @@
 """Noisy files in, what noise they have out: each by itself, and all together."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,11 +9,10 @@ from bsdenoise import images
 from bsdenoise.config import InspectConfig, flags
 from bsdenoise.images import missing
 from bsdenoise.images.masks import Masks
-from bsdenoise.inspection import curves, words
-from bsdenoise.inspection.fixed_pattern import MIN_IMAGES, Shared
+from bsdenoise.inspection import collection, commands
+from bsdenoise.inspection.fixed_pattern import Shared
 from bsdenoise.inspection.measuring import Measured, measure
-from bsdenoise.inspection.records import Collection, Estimate, InspectedFile, Inspection
-from bsdenoise.noise import noise_floor, verdicts
+from bsdenoise.inspection.records import InspectedFile, Inspection
 from bsdenoise.pipeline import file_plan
 
 
@@ -91,10 +89,10 @@ def inspected(
             measured.append(Measured(one.file, one.floors, np.empty(0), np.empty(0)))  # pixels are no longer needed
             files.append(one.file)
         report(files[-1])
-    collection = _together(measured, pattern) if measured else None
+    whole = collection.together(measured, pattern) if measured else None
     notes = [] if len(places) == len(found) else [f"looked at {len(places)} of {len(found)} files"]
-    commands = words.commands(config, collection, [one.file for one in measured])
-    return Inspection(config.inputs, tuple(files), len(found), collection, commands, tuple(notes))
+    lines = commands.recommended(config, whole)
+    return Inspection(config.inputs, tuple(files), len(found), whole, lines, tuple(notes))
 
 
 def _files(inputs: Sequence[str], masks: Masks | None, say: Callable[[str], object]) -> list[tuple[Path, Path | None]]:
@@ -108,38 +106,3 @@ def _files(inputs: Sequence[str], masks: Masks | None, say: Callable[[str], obje
     if masks is not None and not any(found.values()):
         raise ValueError(f"No mask is named after an input, such as {next(iter(found)).name}.")
     return list(found.items())
-
-
-def _together(measured: list[Measured], pattern: Shared) -> Collection:
-    """Take files together: one verdict, and numbers if they have one unit."""
-    files = [one.file for one in measured]
-    counts = Counter(file.verdict for file in files)
-    verdict = counts.most_common(1)[0][0]
-    floors = [floor for one in measured for floor in one.floors]
-    if len(files) > 1 and noise_floor.is_correlated(floors, 1.0):
-        verdict = verdicts.CORRELATED
-    if len({file.units for file in files}) > 1:
-        return Collection(verdict, dict(counts), False)
-    channels = [channel for file in files for channel in file.channels]
-    if verdict == verdicts.SIGNAL_DEPENDENT:  # the others would flatten the line
-        channels = [channel for channel in channels if channel.verdict == verdict]
-    sigmas = np.array([channel.sigma.value for channel in channels])
-    error = channels[0].sigma.error
-    if len(sigmas) > 1:  # 1.25: a median is that much less certain than a mean
-        error = float(1.25 * sigmas.std(ddof=1) / len(sigmas) ** 0.5)
-    sigma = Estimate(float(np.median(sigmas)), error)
-    known = [channel.curve for channel in channels if channel.curve is not None]
-    spans = [channel.clipping.greatest - channel.clipping.least for channel in channels]
-    curve = curves.pooled(known, max(*spans, 1e-300) if len(spans) > 1 else spans[0] or 1.0)
-    maps = [channel.correlation for channel in channels if channel.correlation is not None]
-    return Collection(
-        verdict,
-        dict(counts),
-        True,
-        sigma,
-        gain=None if curve is None else curve.gain,
-        at_black=None if curve is None else curve.sigma,
-        pedestal=None if curve is None else curve.pedestal,
-        correlation=np.mean(maps, axis=0) if maps else None,
-        pattern=pattern.found(sigma.value) if len(files) >= MIN_IMAGES else None,
-    )

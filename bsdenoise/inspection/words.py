@@ -1,24 +1,20 @@
-"""What was found in plain words, and the command lines that fit."""
+"""What was found in plain words."""
 
 import os
-import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
-from bsdenoise.config import InspectConfig
 from bsdenoise.inspection.records import Channel, Collection, Estimate, InspectedFile, Inspection, Pattern
 from bsdenoise.noise import verdicts
-from bsdenoise.noise.correlated import blind_spot
 
-MOST_NAMED = 4  # inputs that a command line repeats; of more it names a glob or their folder
 LEAST_SIDE = 54  # pixels of images whose quiet parts can be measured
 MIN_DEFECTS = 3  # hot or dead pixels in an image, below which they may be anything
 FEW_STEPS = 0.5  # steps between levels that σ should have at least: below, rounding hides the noise
 MIN_USED = 0.9  # share of the levels that occur, below which a histogram looks like a comb
 NONE_FOUND = "–"
+LOGARITHMIC = 30.0  # ratio of the greatest to the least number, above which axes are logarithmic
 _TITLES = {
     verdicts.WHITE: "white noise",
     verdicts.SIGNAL_DEPENDENT: "noise that grows with the signal, as that of a detector",
@@ -78,6 +74,32 @@ def of_file(file: InspectedFile) -> str:
     return sentence(file.verdict, _sigma(file), line, _neighbours(file))
 
 
+def line_of(file: InspectedFile) -> str:
+    """Write the line through the noise curve of a file's first channel, if its noise grows with the signal."""
+    curve = next((one.curve for one in file.channels if one.curve is not None), None)
+    if curve is None or file.verdict != verdicts.SIGNAL_DEPENDENT:
+        return ""
+    read_noise = f" + {curve.sigma.value:.3g}²" if curve.sigma.value else ""
+    return f"variance = {curve.gain.value:.4g} · (mean − {curve.pedestal.value:.4g}){read_noise}"
+
+
+def spans_much(mean: np.ndarray, variance: np.ndarray) -> bool:
+    """Tell whether a noise curve is drawn on logarithmic axes.
+
+    Both or none: a straight line stays one on both, not on one of them.
+
+    Args:
+        mean: All brightnesses that are drawn.
+        variance: All variances.
+    """
+    return all(values.min() > 0 and values.max() > LOGARITHMIC * values.min() for values in (mean, variance))
+
+
+def unit(file: InspectedFile) -> str:
+    """Name the unit of a file's pixels."""
+    return "units of the file" if file.units[0] == "float" else "grey levels"
+
+
 def remarks(file: InspectedFile, is_in_table: bool = False) -> list[str]:
     """Say what else there is to know of a file, a line each.
 
@@ -101,72 +123,6 @@ def remarks(file: InspectedFile, is_in_table: bool = False) -> list[str]:
     lines += [] if file.pattern is None else _pattern(file.pattern, "its images")
     lines += _levels(file)
     return [*lines, *file.notes]
-
-
-def commands(
-    config: InspectConfig, collection: Collection | None, files: Sequence[InspectedFile]
-) -> dict[str, str | None]:
-    """Recommend command lines for what was found.
-
-    Returns:
-        "denoise" and "train", `None` where there is none, and "advice", why so.
-    """
-    if collection is None:
-        return {"denoise": None, "train": None, "advice": None}
-    several = len(config.inputs) > 1 or Path(config.inputs[0]).is_dir() or not Path(config.inputs[0]).exists()
-    options = [f"--axes {shlex.quote(config.axes)}"] if config.axes else []
-    options += [f"--no-data={shlex.quote(config.no_data)}"] if config.no_data else []
-    options += [f"--mask {shlex.quote(config.mask)}"] if config.mask else []
-    names = _named(config.inputs)
-    denoise = " ".join(["bsdenoise denoise", *names, *options, *(["--out denoised"] if several else [])])
-    spec, advice = _spec(collection, files)
-    if len(names) > 1:
-        names = [shlex.quote(_folder(config.inputs))]
-    train = None if spec is None else " ".join(["bsdenoise train", *names, *options, "--out run --noise", spec])
-    return {"denoise": denoise, "train": train, "advice": advice}
-
-
-def _spec(collection: Collection, files: Sequence[InspectedFile]) -> tuple[str | None, str]:
-    """Return the noise SPEC for training, if there is one, and advice."""
-    by_itself = "denoise finds the noise of each image by itself"
-    if not collection.have_one_unit:
-        return None, f"{by_itself}; to train, take files of one bit depth"
-    if collection.verdict == verdicts.CORRELATED:
-        advice = (
-            "denoise makes such noise white first, which a short training with a larger blind spot does not reach; "
-            "unprocessed images, or binned ones, train better"
-        )
-        if collection.correlation is None or collection.sigma is None:
-            return None, advice
-        size = "x".join(map(str, blind_spot(collection.correlation)))
-        return f"gaussian:{collection.sigma.value:.4g} --blind-spot {size}", advice
-    if collection.verdict == verdicts.NONE:
-        return "gaussian:5-50/255 --corrupt fresh", "there is little to denoise; clean images train with noise added"
-    assert collection.sigma is not None
-    if collection.verdict == verdicts.SIGNAL_DEPENDENT and collection.gain is not None and collection.gain.value > 0:
-        parts = [("gain", collection.gain), ("sigma", collection.at_black), ("pedestal", collection.pedestal)]
-        told = ",".join(f"{name}={one.value:.4g}" for name, one in parts if one is not None)
-        return f"poisson-gaussian:{told}", by_itself
-    sigma = collection.sigma.value
-    if collection.verdict == verdicts.UNCLEAR:
-        return None, f"{by_itself}; how strong it is for training, a flat part of an image would tell"
-    return (f"gaussian:{sigma:.4g}" if sigma > 0 else None), by_itself
-
-
-def _named(inputs: Sequence[str]) -> list[str]:
-    """Name inputs as a command line does; of many, a glob or their folder."""
-    if len(inputs) <= MOST_NAMED:
-        return [shlex.quote(one) for one in inputs]
-    return [shlex.quote(_folder(inputs))]
-
-
-def _folder(inputs: Sequence[str]) -> str:
-    """Name many inputs at once: by a glob if they differ in their stems alone, else by the folder of all."""
-    paths = [Path(one) for one in inputs]
-    parents, suffixes = {path.parent for path in paths}, {path.suffix for path in paths}
-    if len(parents) == len(suffixes) == 1 and suffixes != {""}:
-        return str(parents.pop() / f"*{suffixes.pop()}")
-    return os.path.commonpath([os.path.abspath(one) for one in inputs])
 
 
 def _block(file: InspectedFile) -> str:
@@ -257,17 +213,21 @@ def _numbers(file: InspectedFile, channels: Sequence[Channel], place: int) -> li
     ]
 
 
-def of_all(found: Inspection) -> str:
-    """Say what noise all files have together; the first line says it in short."""
-    collection = found.collection
-    assert collection is not None
-    number = len(found.readable)
+def of_collection(collection: Collection) -> str:
+    """Say what noise several images have together."""
     neighbours = None
     if collection.correlation is not None:
         middle = len(collection.correlation) // 2
         neighbours = float(collection.correlation[middle, middle + 1] + collection.correlation[middle + 1, middle]) / 2
     line = [collection.gain, collection.at_black, collection.pedestal]
-    lines = [f"All {number} files: {sentence(collection.verdict, collection.sigma, line, neighbours)}"]
+    return sentence(collection.verdict, collection.sigma, line, neighbours)
+
+
+def of_all(found: Inspection) -> str:
+    """Say what noise all files have together; the first line says it in short."""
+    collection = found.collection
+    assert collection is not None
+    lines = [f"All {len(found.readable)} files: {of_collection(collection)}"]
     if len(collection.verdicts) > 1:
         counts = sorted(collection.verdicts.items(), key=lambda one: -one[1])
         lines.append(f"  by themselves: {', '.join(f'{count} {verdict}' for verdict, count in counts)}")

@@ -2,6 +2,7 @@
 
 import re
 
+AUTO = "auto"  # what stands for a size where the images are to tell
 MAX_SIZE = 31  # noise that pixels further apart share is no noise of pixels any more
 _TEXT = re.compile(r"\s*(\d+)\s*(?:x\s*(\d+)\s*)?", re.IGNORECASE)
 

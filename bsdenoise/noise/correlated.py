@@ -40,6 +40,12 @@ class CorrelatedNoise:
         """Standard deviation of the noise of each channel, (C,)."""
         return np.sqrt(np.maximum(self.autocovariance[LAGS, LAGS], 0.0))
 
+    @property
+    def correlations(self) -> np.ndarray:
+        """Correlation with the noise of the pixels around, mean over channels, (2·`LAGS` + 1, 2·`LAGS` + 1)."""
+        total = self.autocovariance.sum(axis=-1)
+        return total / total[LAGS, LAGS] if total[LAGS, LAGS] > 0 else np.zeros_like(total)
+
     def correlation(self, rows: int, columns: int) -> float:
         """Compute the correlation of the noise of two pixels, mean over channels; 0 where there is no noise.
 

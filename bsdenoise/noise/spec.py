@@ -11,6 +11,7 @@ SPEC_READS = (
     "A noise SPEC reads gaussian:25 (in the files' own units), gaussian:25/255 (a fraction of full scale), or "
     "gaussian:5-50 (a range)."
 )
+UNKNOWN = "unknown"  # what stands for a SPEC where the images are to tell
 NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 
 

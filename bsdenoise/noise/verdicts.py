@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bsdenoise.noise import correlated as shared_noise
 from bsdenoise.noise import noise_floor
+from bsdenoise.noise.anscombe import StabilizedNoise
 from bsdenoise.noise.correlated import MIN_NEIGHBOURS, CorrelatedNoise, estimate_correlated
 from bsdenoise.noise.noise_floor import NoiseFloor
 
 WHITE, SIGNAL_DEPENDENT, CORRELATED = "white", "signal-dependent", "correlated"
 NONE, UNCLEAR = "none", "unclear"
+PRESETS = StabilizedNoise(5 / 255, 50 / 255)  # by which `denoise` decides where no model is named
 LOOKED_AT = 512  # side in pixels of the part of an image whose noise is looked at for correlation
 
 
@@ -106,3 +109,14 @@ def correlated(parts: Sequence[np.ndarray] | np.ndarray) -> list[CorrelatedNoise
     found = [estimate_correlated(part) for part in parts]
     measured = [one for one in found if one is not None]
     return measured if len(measured) == len(found) else None
+
+
+def blind_spot(kind: str, correlation: np.ndarray | None) -> tuple[int, int]:
+    """Choose the smallest blind spot, height and width in pixels, by which noise of a kind can be trained on.
+
+    Args:
+        kind: One of the kinds above.
+        correlation: Of the noise of a pixel with that of those around it, as `CorrelatedNoise` has it; `None` if it is
+            not known.
+    """
+    return (1, 1) if kind != CORRELATED or correlation is None else shared_noise.blind_spot(correlation)

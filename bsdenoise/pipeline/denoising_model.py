@@ -9,10 +9,11 @@ import numpy as np
 from bsdenoise import images, presets
 from bsdenoise.config import DenoiseConfig
 from bsdenoise.inference import self_ensemble, tiling
+from bsdenoise.network import blindness
 from bsdenoise.noise import registry, verdicts
 from bsdenoise.noise.anscombe import StabilizedNoise
 from bsdenoise.noise.base import SIGMA, Parameter, check_is_sigma
-from bsdenoise.noise.correlated import CorrelatedNoise
+from bsdenoise.noise.correlated import CorrelatedNoise, blind_spot
 from bsdenoise.noise.spec import read_level
 from bsdenoise.pipeline import float_units
 from bsdenoise.pipeline.float_units import Units
@@ -59,6 +60,7 @@ class Model:
         self._level = None if config.sigma is None else read_level(config.sigma)
         self._is_told = config.sigma is not None or config.noise is not None
         self._noted = self._doubted = False
+        self._of_blind_spot: dict[tuple[int, int], Model] = {}
         asked = {"tta": config.tta if config.tta > 1 else None, "tile": config.tile, "overlap": config.overlap}
         self.options = {name: value for name, value in asked.items() if value is not None}
 
@@ -71,6 +73,11 @@ class Model:
     def channels(self) -> int:
         """Number of channels of the images that it takes."""
         return self.denoiser.channels
+
+    @property
+    def blind_spot(self) -> tuple[int, int] | None:
+        """Height and width of the network's blind spot; `None` if it has none, or is not here."""
+        return getattr(self.denoiser, "blind_spot", None)
 
     @property
     def gives_std(self) -> bool:
@@ -117,7 +124,7 @@ class Model:
             self._check_noise(self._config.noise)
         if self._config.tile is not None or self._config.overlap is not None:
             tiling.choose(self.denoiser.grid, self._config.tile, self._config.overlap)
-        self_ensemble.check(self._config.tta, getattr(self.denoiser, "blind_spot", None))
+        self_ensemble.check(self._config.tta, self.blind_spot)
         if self.denoiser.has_posterior:
             if self._config.std and self.is_served and not self.denoiser.noise.takes_sigma:
                 raise ValueError(
@@ -176,17 +183,51 @@ class Model:
         # A model of floats refuses integers in words of its own.
         return array if file.bits is None or not self._takes_fractions else images.to_unit(array, file.bits)
 
+    def blind_spot_for(self, parts: np.ndarray) -> tuple[int, int] | None:
+        """Choose the blind spot that the noise of an image needs, no larger than the model's on either side.
+
+        Args:
+            parts: What the model takes of the image, (B, H, W, C).
+
+        Returns:
+            Height and width; `None` if that is not asked for, the model's is one pixel, or there is nothing to measure.
+        """
+        own = self.blind_spot
+        if self._config.blind_spot != blindness.AUTO or own in (None, (1, 1)):
+            return None
+        found = self.correlated_noise(self._middle(parts))
+        if found is None:
+            return None
+        needed = blind_spot(np.mean([one.correlations for one in found], axis=0))
+        if self._config.tta > 1 and own[0] == own[1]:  # copies are transposed
+            needed = (max(needed), max(needed))
+        return min(needed[0], own[0]), min(needed[1], own[1])
+
+    def with_blind_spot(self, size: tuple[int, int] | None) -> "Model":
+        """Return the model with another blind spot; `None` gives the model itself."""
+        if size in (None, self.blind_spot):
+            return self
+        if size not in self._of_blind_spot:
+            denoiser = self.denoiser.with_blind_spot(size)
+            self._of_blind_spot[size] = Model(denoiser, self._config, self._say, self._tells_noise)
+        return self._of_blind_spot[size]
+
+    @staticmethod
+    def _middle(parts: np.ndarray) -> np.ndarray:
+        """Return the middle of images, in which their noise is looked at, with fractions of full scale."""
+        _, height, width, _ = parts.shape
+        rows, columns = tiling.middle(height, width, verdicts.LOOKED_AT)
+        return np.stack([images.to_unit(part[rows, columns]) for part in parts])
+
     def looks_correlated(self, parts: np.ndarray) -> bool:
         """Tell whether noise is estimated that neighbouring pixels share, and the network sees them.
 
         Args:
             parts: What the model takes of an image, (B, H, W, C).
         """
-        if not self.estimates_noise or getattr(self.denoiser, "blind_spot", None) not in (None, (1, 1)):
+        if not self.estimates_noise or self.blind_spot not in (None, (1, 1)):
             return False  # a larger blind spot hides it
-        _, height, width, _ = parts.shape
-        rows, columns = tiling.middle(height, width, verdicts.LOOKED_AT)
-        middle = np.stack([images.to_unit(part[rows, columns]) for part in parts])
+        middle = self._middle(parts)
         is_told_apart = not self.is_served and self.denoiser.noise.kind == StabilizedNoise.kind
         return verdicts.looks_correlated(middle, self.denoiser.noise if is_told_apart else None)
 
@@ -201,9 +242,7 @@ class Model:
         self._doubted = True
         if not getattr(self.denoiser, "can_be_stabilized", False):
             return None
-        _, height, width, _ = parts.shape
-        rows, columns = tiling.middle(height, width, verdicts.LOOKED_AT)
-        shown = np.stack([images.to_unit(part[rows, columns]) for part in parts])
+        shown = self._middle(parts)
         if not verdicts.known(verdicts.quiet_parts(shown)):  # too small to tell
             return None
         return verdicts.decide(shown, self.denoiser.stabilized().noise).kind

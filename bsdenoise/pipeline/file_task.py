@@ -12,6 +12,7 @@ import numpy as np
 from bsdenoise import images
 from bsdenoise.images import results
 from bsdenoise.images.filled_files import FilledFile, Gaps
+from bsdenoise.network import blindness
 from bsdenoise.noise import verdicts
 from bsdenoise.noise.base import GAIN, SIGMA, Parameter
 from bsdenoise.noise.correlated import CorrelatedNoise
@@ -54,6 +55,7 @@ class Task:
         error: Why it could not be denoised.
         is_noise_estimated: Whether they were estimated; else they are what the model knows.
         is_correlated: Whether neighbouring pixels share its noise, and that is made white.
+        blind_spot: With which blind spot it is denoised; `None` for that of the model.
         done: How many pixels of it the progress bar has counted.
     """
 
@@ -69,6 +71,7 @@ class Task:
     error: BaseException | None = None
     is_noise_estimated: bool = False
     is_correlated: bool = False
+    blind_spot: tuple[int, int] | None = None
     done: float = 0.0
 
     @property
@@ -144,6 +147,15 @@ class Task:
         if found is not None:
             text = WHITENED.format(np.mean([noise.neighbours for noise in found]))
         self.lines.append(f"bsdenoise: note: {self.job.source}: {text}")
+
+    def take_blind_spot(self, size: tuple[int, int] | None, of_model: tuple[int, int] | None) -> None:
+        """Note with which blind spot it is denoised, and let users know if that is not the one of the model."""
+        self.blind_spot = size
+        if size is not None and of_model is not None and size != of_model:
+            self.lines.append(
+                f"bsdenoise: note: {self.job.source}: denoised with a blind spot of {blindness.in_words(size)}, which "
+                f"its noise needs; that of the model is {blindness.in_words(of_model)}"
+            )
 
     def tell_doubt(self, kind: str | None) -> None:
         """Let users know that noise of a kind, one of `bsdenoise.noise.verdicts`, does not look white."""

@@ -37,6 +37,8 @@ def denoise(task: Task, model: Model, advance: Callable[[Task, float], None], wr
         for index in range(len(file)):
             image = _Image(task, file, index, model)
             if index == 0:
+                task.take_blind_spot(model.blind_spot_for(image.middle()), model.blind_spot)
+                image.model = model = model.with_blind_spot(task.blind_spot)
                 task.tell_doubt(model.doubt(image.middle()))
             if index == 0 and model.looks_correlated(image.middle()):
                 noise = model.correlated_noise(image.middle())

@@ -63,8 +63,9 @@ class _Image:
             return False
         if self.task.is_correlated or other.task.is_correlated:
             return False
-        units = [(one.task.full_scale, one.task.offset) for one in (self, other)]
-        if units[0] != units[1]:  # noise that is given has the units of the files
+        # Noise that is given has the units of the files.
+        needs = [(one.task.full_scale, one.task.offset, one.task.blind_spot) for one in (self, other)]
+        if needs[0] != needs[1]:
             return False
         return (self.parts.shape[1:], self.parts.dtype) == (other.parts.shape[1:], other.parts.dtype)
 
@@ -169,9 +170,11 @@ class Local:
     def _look(self, image: _Image) -> None:
         """Find out from the first image of a file whether neighbouring pixels share its noise."""
         assert image.parts is not None
-        image.task.tell_doubt(self._model.doubt(image.parts))
-        if self._model.looks_correlated(image.parts):
-            found = self._model.correlated_noise(image.parts)
+        image.task.take_blind_spot(self._model.blind_spot_for(image.parts), self._model.blind_spot)
+        model = self._model.with_blind_spot(image.task.blind_spot)
+        image.task.tell_doubt(model.doubt(image.parts))
+        if model.looks_correlated(image.parts):
+            found = model.correlated_noise(image.parts)
             image.task.is_correlated = found is not None
             image.task.tell_correlation(found)
 
@@ -228,10 +231,11 @@ class Local:
             start = stop
 
     def _denoised(self, parts: np.ndarray, task: Task) -> Denoised:
-        found = self._model.correlated_noise(parts) if task.is_correlated else None
+        model = self._model.with_blind_spot(task.blind_spot)
+        found = model.correlated_noise(parts) if task.is_correlated else None
         if found is None:
-            return self._model.denoise(parts, task.full_scale, task.offset)
-        return self._model.denoise_correlated(parts, found)
+            return model.denoise(parts, task.full_scale, task.offset)
+        return model.denoise_correlated(parts, found)
 
     @contextlib.contextmanager
     def _watched(self, batch: list[_Image], num_parts: int) -> Iterator[None]:

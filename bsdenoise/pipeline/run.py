@@ -135,7 +135,8 @@ def denoise_files(
         adapt_steps: Number of steps of that; `None` for 80, or for as many as there is time for.
         adapt_seconds: Time for the steps; `None` for as long as they take.
         adapt_seed: Of what is random in it.
-        blind_spot: Another blind spot for the network, as for `Denoiser.with_blind_spot`; `None` for that of the model.
+        blind_spot: Another blind spot for the network, as for `Denoiser.with_blind_spot`; "auto" shrinks that of the
+            model to what the noise of each file needs; `None` for that of the model.
         precision: Arithmetic of the network's body; `None` for that of the model.
         tile: Largest side of tiles in pixels; `None` for as large as memory allows.
         overlap: Context in pixels that a tile has on every inner side; `None` for the reach of the network.
@@ -172,7 +173,9 @@ def denoise_files(
         adapt_steps=adapt_steps,
         adapt_seconds=adapt_seconds,
         adapt_seed=adapt_seed,
-        blind_spot=None if blind_spot is None else blindness.in_words(blindness.size_of(blind_spot)),
+        blind_spot=blind_spot
+        if blind_spot in (None, blindness.AUTO)
+        else blindness.in_words(blindness.size_of(blind_spot)),
         precision=precision,
         tile=tile,
         overlap=overlap,
@@ -303,8 +306,10 @@ def _check_flags(config: DenoiseConfig) -> None:
         raise ValueError("--sigma is for white noise, --noise for other kinds: give one of them.")
     if config.model is not None and config.server is not None:
         raise ValueError("--model and --server exclude each other.")
-    if config.blind_spot is not None:
+    if config.blind_spot not in (None, blindness.AUTO):
         blindness.of_flag(config.blind_spot)
+    if config.adapt is not None and config.blind_spot == blindness.AUTO:
+        raise ValueError("--adapt trains one network: with it, give --blind-spot a size instead of auto.")
     if config.adapt is None and (config.adapt_steps, config.adapt_seconds) != (None, None):
         raise ValueError("--adapt-steps and --adapt-seconds are for --adapt each and --adapt all.")
     if config.server is None:
@@ -340,7 +345,7 @@ def _by_default(
 
 def _checked(denoiser: Any, config: DenoiseConfig, watcher: Watcher, tells_noise: bool = True) -> Model:
     """Check that a model can do what is asked for."""
-    if config.blind_spot is not None:
+    if config.blind_spot not in (None, blindness.AUTO):
         denoiser = denoiser.with_blind_spot(blindness.of_flag(config.blind_spot))
     if config.precision is not None:
         denoiser = denoiser.in_precision(config.precision)

@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,31 @@ class Place:
             raise PeerLostError("while waiting for all", error) from error
         # Every device of a worker has given the same row.
         return np.ascontiguousarray(rows[:: self.replicas // self.workers]).view(np.int64)
+
+    def from_chief(self, make: Callable[[], str]) -> str:
+        """Return a text that the chief makes, to all workers, which all must call it.
+
+        Raises:
+            ValueError: If the chief met one, on all workers.
+        """
+        if self.workers == 1:
+            return make()
+        text, failure = "", 0
+        if self.is_chief:
+            try:
+                text = make()
+            except ValueError as error:
+                text, failure = str(error), 1
+        data = text.encode()
+        size, failure = (int(number) for number in self.gather([len(data), failure])[0])
+        row = np.zeros(-(-size // 8) * 8, np.uint8)
+        if self.is_chief:
+            row[:size] = list(data)
+        rows = self.gather(row.view(np.int64).tolist()) if size else row[np.newaxis]
+        text = rows[0].tobytes()[:size].decode()
+        if failure:
+            raise ValueError(text)
+        return text
 
     def wait(self) -> None:
         """Wait until every worker is here."""

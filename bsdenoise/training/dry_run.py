@@ -12,7 +12,7 @@ from tqdm import tqdm
 from bsdenoise.config import TrainConfig
 from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.inference import memory
-from bsdenoise.training import distribution, gradients, preparation
+from bsdenoise.training import distribution, gradients, preparation, unknown_noise
 from bsdenoise.training.checkpoints import KEPT
 from bsdenoise.training.distribution import Place
 from bsdenoise.training.step import TrainingState
@@ -52,7 +52,8 @@ def show(config: TrainConfig) -> None:
     preparation.check(config)
     place = distribution.join(config.strategy, config.communication, 60.0 * config.stall_minutes)
     place.check_batch(config.batch)
-    data, _ = preparation.open_data(config, None, tqdm.write if place.is_chief else lambda line: None)
+    data, _ = preparation.open_data(config, None, tqdm.write if place.is_chief else lambda line: None, place)
+    config = unknown_noise.known(config, data.measured)
     before = time.monotonic(), psutil.Process().memory_info().rss
     state = TrainingState(config, data, place.strategy)
     timing = _timed(config, data, state, place, *before)

@@ -25,7 +25,7 @@ from bsdenoise.data.survey import Sample
 from bsdenoise.data.training_images import TrainingImages
 from bsdenoise.export import DESCRIPTION_FILE, export_saved_model, next_version
 from bsdenoise.network import blindness
-from bsdenoise.training import distribution, preparation, starting_point
+from bsdenoise.training import distribution, preparation, starting_point, unknown_noise
 from bsdenoise.training.checkpoints import Checkpoints
 from bsdenoise.training.distribution import PeerLostError, Place
 from bsdenoise.training.run_folder import CHANGEABLE, DENOISER, RunFolder, checkpoints_path, earlier_facts, plain
@@ -93,16 +93,17 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
         if config.init is not None and earlier is None:
             loading.find(config.init)  # before a look at the images, which may take long
         say = tqdm.write if place.is_chief else lambda line: None
-        data, sample = preparation.open_data(config, earlier, say)
+        data, sample = preparation.open_data(config, earlier, say, place)
         facts = preparation.facts(data, sample)
         preparation.warn_of_changes(earlier, facts, say)
+        known = unknown_noise.known(config, data.measured)
         start = (
             starting_point.again(earlier["start"])
             if earlier and "start" in earlier
-            else starting_point.load(config, data)
+            else starting_point.load(known, data)
         )
         folder = stack.enter_context(contextlib.closing(RunFolder(config.out, config))) if place.is_chief else None
-        state = TrainingState(config, data, place.strategy, start)
+        state = TrainingState(known, data, place.strategy, start)
         checkpoints = Checkpoints(checkpoints_path(config.out), state.trackables(), {BEST: EARLIER_BEST})
         watchdog.progress()
         _restore(place, checkpoints, state, _agreed(config, facts, start))
@@ -110,7 +111,7 @@ def train(config: TrainConfig, strategy: tf.distribute.Strategy | None = None) -
             folder.write_config(config, facts | {"start": start.facts()}, str(place))
             folder.forget_after(state.step)
             _announce(config, data, state, place)
-        loop = _Loop(config, data, sample, state, place, watchdog, checkpoints, folder)
+        loop = _Loop(known, data, sample, state, place, watchdog, checkpoints, folder)
         received = loop.run()
         finished = state.step >= config.steps
         summary = {}

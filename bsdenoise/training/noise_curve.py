@@ -90,6 +90,7 @@ def _blocks(image: np.ndarray) -> np.ndarray:
         details = np.abs(np.diff(np.diff(image, n=2, axis=0), n=2, axis=1)) / DETAIL_GAIN
     inner = image[1:-1, 1:-1]
     rows, columns = (size // BLOCK for size in details.shape)
-    split = [part[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK) for part in (inner, details)]
-    found = np.stack([split[0].mean(axis=(1, 3)), np.median(split[1], axis=(1, 3)) / SIGMA_MEDIAN]).reshape(2, -1)
+    cut = [part[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK) for part in (inner, details)]
+    level, detail = (part.swapaxes(1, 2).reshape(rows * columns, BLOCK**2) for part in cut)
+    found = np.stack([level.mean(axis=1), np.median(detail, axis=1) / SIGMA_MEDIAN])
     return found[:, np.isfinite(found).all(axis=0)]

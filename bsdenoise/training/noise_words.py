@@ -57,14 +57,14 @@ def say_what_is_wrong(config: TrainConfig, data: TrainingImages, sample: Sample,
             "warning: neighbouring pixels seem to share their noise, as in camera JPEGs, scaled or compressed images "
             f"(sigma of about {floor.low * unit:.3g} pixel by pixel and {floor.shared * unit:.3g} on every third "
             f"pixel; {declares}). White noise does not describe it, and a model that is trained so keeps most of it. "
-            "Use the unprocessed images, or a larger --blind-spot (docs/detector-noise.md)."
+            "Use the unprocessed images, or a larger --blind-spot: auto chooses one (docs/detector-noise.md)."
         )
     elif sample.detector is not None and noise.takes_sigma:
         gain, sigma, pedestal = sample.detector * unit
         say(
             f"warning: the noise of the images grows with the signal, as that of detectors, and --noise {config.noise} "
             f"says that it is the same everywhere. Declare --noise poisson-gaussian:gain={gain:.3g},sigma={sigma:.3g},"
-            f"pedestal={pedestal:.3g}, or measure it on all of them by bsdenoise inspect."
+            f"pedestal={pedestal:.3g}, or leave --noise out: then it is measured."
         )
     elif sample.median_sigma is not None and sample.median_sigma < FORGOTTEN_CORRUPT_RATIO * declared:
         say(
@@ -80,6 +80,6 @@ def say_what_is_wrong(config: TrainConfig, data: TrainingImages, sample: Sample,
 
 def _in_own_units(config: TrainConfig, data: TrainingImages) -> str:
     """Say what a fraction means of floats, whose full scale is 1 whatever they count."""
-    if data.fractional or not spec.is_relative(config.noise):
+    if data.fractional or not spec.is_relative(str(config.noise)):
         return ""
     return ", without a slash: the full scale of floats is 1, and these have units of their own"

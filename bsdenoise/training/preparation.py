@@ -23,7 +23,8 @@ from bsdenoise.methods import Method, NoiseToVoid
 from bsdenoise.methods.masking import Masking
 from bsdenoise.network import blindness
 from bsdenoise.noise import NoiseModel
-from bsdenoise.training import noise_words, own_network
+from bsdenoise.training import noise_words, own_network, unknown_noise
+from bsdenoise.training.distribution import Place
 
 _MASKING_FLAGS = ("n2v_fraction", "n2v_radius", "n2v_center")
 MIN_HELD_OUT_RATIO = 5  # at most one image in so many is held out
@@ -37,6 +38,7 @@ def check(config: TrainConfig) -> None:
     """
     flags.check(config)
     _check_network(config)
+    unknown_noise.check(config)
     _check_blind_spot(config, method_of(config))
     _check_sides(config)
 
@@ -57,7 +59,8 @@ def _check_blind_spot(config: NetworkConfig, method: Method) -> None:
     """Refuse a blind spot that cannot be read, or that the method's network does not have."""
     if config.blind_spot is None:
         return
-    blindness.of_flag(config.blind_spot)
+    if config.blind_spot != blindness.AUTO:
+        blindness.of_flag(config.blind_spot)
     if not method.is_blind:
         raise ValueError(
             f"--blind-spot is for methods whose network has one, such as full. Received: --method {method.name}."
@@ -103,24 +106,35 @@ def method_of(config: TrainConfig) -> Method:
 
 
 def open_data(
-    config: TrainConfig, earlier: dict[str, Any] | None = None, say: Callable[[str], None] = tqdm.write
+    config: TrainConfig,
+    earlier: dict[str, Any] | None = None,
+    say: Callable[[str], None] = tqdm.write,
+    place: Place | None = None,
 ) -> tuple[TrainingImages, Sample]:
     """Open the source, look at some of its images, and say what was found and what seems wrong.
 
+    Where flags leave noise or blind spot to the images, what these told is the `measured` of the training images.
+
     Args:
         config: The run's flags.
-        earlier: The facts of the run that goes on. Its offset and scale hold: a network knows no others. A new fit
-            would give the same only if nobody had touched the files.
+        earlier: The facts of the run that goes on. Its offset, scale and noise hold: a network knows no others. A new
+            fit would give the same only if nobody had touched the files.
         say: Called with each line of what was found. What training meets later, an image that cannot be read, is
             always written to the terminal.
+        place: This process' place among workers that all call it; `None` if it is alone.
 
     Raises:
         ValueError: If the source or the noise SPEC cannot be used, or they do not fit each other.
     """
     source, targets = _open_selected(config, say)
-    relative = noise_models.is_relative(config.noise)
+    relative = config.noise is not None and noise_models.is_relative(config.noise)
     masks = None if config.mask is None else Masks(config.mask)
     sample = look_at(source, relative, masks)
+    found = unknown_noise.find(config, method_of(config), source, sample.channels, masks, earlier, place)
+    if found is not None:
+        found.tell(config, bool(earlier and earlier.get("measured")), say)
+        config = found.applied(config)
+    assert config.noise is not None  # told or found
     offset, scale = sample.offset, sample.scale
     if earlier is not None:
         offset, scale = float(earlier.get("offset", 0.0)), float(earlier.get("scale", 1.0))
@@ -154,10 +168,12 @@ def open_data(
         remark=_note,
         remarked=set(sample.notes),
         masks=masks,
+        measured=None if found is None else dataclasses.asdict(found),
     )
     _announce_ignored(config, data, sample, say)
     _announce_range(data, sample, say)
-    noise_words.say_what_is_wrong(config, data, sample, say)
+    if found is None or found.noise is None:
+        noise_words.say_what_is_wrong(config, data, sample, say)
     return data, sample
 
 
@@ -166,6 +182,7 @@ def facts(data: TrainingImages, sample: Sample) -> dict[str, Any]:
 
     `manifest` and `targets_manifest` tell whether another run saw the same images (docs/big-data.md says how surely).
     `offset`, `scale`, `noise` and `estimated_sigma` are pixel values: fractions of full scale where `fractional`.
+    `measured` is what flags had left to the images, `None` if nothing.
     """
     return {
         "num_images": len(data.source),
@@ -182,6 +199,7 @@ def facts(data: TrainingImages, sample: Sample) -> dict[str, Any]:
             for parameter, *ends in zip(data.noise.parameters, data.noise.least, data.noise.greatest, strict=True)
         },
         "estimated_sigma": sample.median_sigma,
+        "measured": data.measured,
     }
 
 
@@ -214,7 +232,7 @@ def provenance(
     """Say how a model came about, for whoever is given it: no paths, and of the source only a public name.
 
     Args:
-        config: The run's flags.
+        config: The run's flags, with what the images told in the place of what was left to them.
         data: The training images.
         step: The step of its weights.
         score: Its estimated PSNR in validation in dB, by the name of the estimate; `None` if that is withheld.
@@ -225,6 +243,7 @@ def provenance(
         "source": config.source if config.source.startswith(TFDS_PREFIX) else None,
         "images": len(data.training),
         "noise": config.noise,
+        "measured": data.measured,
         "corrupt": config.corrupt,
         "pairs": config.targets is not None,
         "crops": step * config.batch,

@@ -17,6 +17,7 @@ from bsdenoise import atomic, images
 from bsdenoise.config import TrainConfig
 from bsdenoise.images import results
 from bsdenoise.network import blindness
+from bsdenoise.noise.spec import UNKNOWN
 from bsdenoise.training import checkpoints, own_network
 from bsdenoise.training.starting_point import PAPER_SIZE
 
@@ -204,7 +205,9 @@ def _earlier_run(path: Path) -> dict[str, Any] | None:
 def plain(config: TrainConfig) -> dict[str, Any]:
     """Return a configuration as JSON holds it."""
     named = dataclasses.asdict(config) | {"network": own_network.name_of(config.network)}
-    if config.blind_spot is not None:  # 3 is 3x3
+    if config.noise is None:
+        named["noise"] = UNKNOWN
+    if config.blind_spot not in (None, blindness.AUTO):  # 3 is 3x3
         named["blind_spot"] = blindness.in_words(blindness.of_flag(config.blind_spot))
     return json.loads(json.dumps(named, default=str))
 
