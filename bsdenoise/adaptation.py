@@ -118,7 +118,7 @@ class Adapter:
     def adapted(
         self,
         images: Sequence[Shown],
-        steps: int | None = STEPS,
+        steps: int | None = None,
         seconds: float | None = None,
         seed: int = 0,
         report: Callable[[float], object] = lambda share: None,
@@ -127,17 +127,17 @@ class Adapter:
 
         Args:
             images: The images; those with a side below 128 pixels are left out if there are others.
-            steps: Number of steps; `None` for as many as there is time for.
+            steps: Number of steps; `None` for as many as there is time for, or for `STEPS`.
             seconds: Time for the steps, from the end of the first one; `None` for as long as they take. The weights
                 then depend on the machine.
             seed: Of the crops and the held-out blocks.
             report: Told how much is done, from 0 to 1.
 
         Raises:
-            ValueError: If neither `steps` nor `seconds` is given, one is not positive, or the images have too few
-                pixels.
+            ValueError: If `steps` or `seconds` is not positive, or the images have too few pixels.
         """
         _check(steps, seconds)
+        steps = STEPS if steps is None and seconds is None else steps
         images = _large_enough(images)
         side = tuple(min(CROP, *(image.pixels.shape[axis] for image in images)) for axis in (0, 1))
         rng = np.random.default_rng(seed)
@@ -264,8 +264,6 @@ def _same(crop: np.ndarray, _: int) -> np.ndarray:
 
 
 def _check(steps: int | None, seconds: float | None) -> None:
-    if steps is None and seconds is None:
-        raise ValueError("Give `steps` or `seconds`, or both.")
     for name, value in (("steps", steps), ("seconds", seconds)):
         if value is not None and not value > 0:
             raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}.")

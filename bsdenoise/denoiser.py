@@ -645,9 +645,7 @@ class Denoiser(keras.Model):
             maps = [whitened.averaged(denoised), whitened.averaged(mean), whitened.averaged(std**2) ** 0.5]
             yield window, maps if number else [one[0] for one in maps]
 
-    def adapt(
-        self, images, sigma=None, noise=None, steps=adaptation.STEPS, seconds=None, seed=0, report=lambda share: None
-    ):
+    def adapt(self, images, sigma=None, noise=None, steps=None, seconds=None, seed=0, report=lambda share: None):
         """Return a copy of this denoiser that has gone on learning from the very images that it is to denoise.
 
         It makes some steps of its own training on crops of them, and keeps what it learnt only if that is better on
@@ -660,7 +658,7 @@ class Denoiser(keras.Model):
                 the known one, or estimates it.
             noise: Noise parameters instead, as `denoise` takes them; or the `bsdenoise.noise.CorrelatedNoise` of all
                 images, or one of each.
-            steps: Number of steps, of a crop of 128×128 pixels each; `None` for as many as there is time for.
+            steps: Number of steps, of a crop of 128×128 pixels each; `None` for 80, or for as many as fit.
             seconds: Time for the steps; `None` for as long as they take. The result then depends on the machine.
             seed: Of the crops and of what is held out. The same seed gives the same weights on the same machine.
             report: Called with how much is done, from 0 to 1.

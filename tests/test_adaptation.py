@@ -180,7 +180,6 @@ def test_time_ends_the_steps(denoiser, quick):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"steps": None}, "steps"),
         ({"steps": 0}, "steps"),
         ({"seconds": -1.0}, "seconds"),
         ({"sigma": 3.0}, "sigma"),

@@ -8,7 +8,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from bsdenoise import cli, images
+import bsdenoise
+from bsdenoise import adaptation, cli, images
 from bsdenoise.app.denoising import Workshop
 from bsdenoise.cli import models
 
@@ -74,6 +75,30 @@ def test_the_file_is_the_one_that_the_command_writes(tmp_path, model, name, shap
         np.testing.assert_allclose(page, command, rtol=0, atol=1 if np.issubdtype(dtype, np.integer) else 1e-5)
     assert (facts.name, facts.dtype) == (name, dtype)
     assert facts.size == (9, 12, channels)
+
+
+def test_the_model_learns_from_the_image_as_the_command_has_it(tmp_path, model, monkeypatch):
+    for name, value in (("STEPS", 3), ("CROP", 32), ("BLOCK", 16), ("RATE", 5e-3)):
+        monkeypatch.setattr(adaptation, name, value)
+    denoiser, path = model(1, 60 / 255)
+    noise = np.random.default_rng(0).normal(0, 25, (64, 72))
+    source = save(tmp_path / "a.png", (np.linspace(60, 200, 72) + noise).clip(0, 255).astype(np.uint8))
+    workshop, seen = Workshop(denoiser, MANY), []
+    assert workshop.can_learn
+    _, chosen, _ = workshop.denoise(source, tmp_path / "page.png", "25", 0, seen.append, learns=True)
+    shares = [step.share for step in seen if step.doing == "learning"]
+    assert shares == sorted(shares) and (shares[0], shares[-1]) == (0.0, 1.0)
+    assert chosen.learnt.startswith("3 steps")
+    (result,) = bsdenoise.denoise_files(source, tmp_path / "b.png", model=path, sigma=25, adapt="each", adapt_steps=3)
+    assert chosen.learnt in " ".join(result.notes)
+    np.testing.assert_array_equal(images.read_array(tmp_path / "page.png"), images.read_array(tmp_path / "b.png"))
+    # What was learnt last is kept; without learning the model is what it was.
+    _, again, _ = workshop.look(source, "25", 0, learns=True)
+    np.testing.assert_array_equal(again.denoised, chosen.denoised)
+    _, plain, _ = workshop.look(source, "25", 0)
+    assert plain.learnt is None and (plain.denoised != chosen.denoised).any()
+    small = save(tmp_path / "small.png", random_pixels((20, 20), np.uint8))
+    assert "pixels" in workshop.look(small, None, 0, learns=True)[1].learnt
 
 
 def facts_index(shape):

@@ -9,10 +9,12 @@ import numpy as np
 from bsdenoise import images, presets, progress
 from bsdenoise.app.facts import Denoised
 from bsdenoise.config import DenoiseConfig
+from bsdenoise.images import missing
 from bsdenoise.inference import whitening
 from bsdenoise.noise.base import Parameter
 from bsdenoise.noise.poisson_gaussian import PARAMETERS
 from bsdenoise.noise.spec import parse_level
+from bsdenoise.pipeline import adapting
 from bsdenoise.pipeline.denoising_model import Model, parts_of
 
 TINY = 1e-12  # noise that stands for none
@@ -29,6 +31,36 @@ class Bench:
     def __init__(self, denoiser: Any, bits: int | None = None):
         self.denoiser = denoiser
         self._bits = bits
+
+    @property
+    def can_learn(self) -> bool:
+        """Whether `adapted` can go on training the model: it is here, and its network does not see the pixel."""
+        return self._served is None and bool(getattr(self.denoiser.method, "is_blind", False))
+
+    def adapted(
+        self,
+        noisy: Sequence[tuple[np.ndarray, np.ndarray | None]],
+        sigma: str | None,
+        report: Callable[[float], object],
+    ) -> tuple["Bench", str]:
+        """Return a bench whose model has learnt from noisy images (`bsdenoise.adaptation`), and a line on that.
+
+        Args:
+            noisy: The images, (H, W, C) each, in the type of the file and without gaps, and which of their values were
+                not measured, bool of that shape, or `None`.
+            sigma: As for `look`.
+            report: Told how much is done, from 0 to 1.
+        """
+        from bsdenoise import adaptation
+
+        takes_more = sigma is None and getattr(self.denoiser, "can_be_stabilized", False)
+        denoiser = self.denoiser.stabilized() if takes_more else self.denoiser
+        model = Model(denoiser, DenoiseConfig(inputs=(), sigma=sigma))
+        scale = self._full_scale(noisy[0][0].dtype)
+        floats = (missing.with_nan(images.to_unit(self._pixels(image)), gaps) for image, gaps in noisy)
+        shown = [one for image in floats for one in adapting.as_shown(model, image, scale, 0.0)]
+        found = adaptation.Adapter(denoiser).adapted(shown, report=report)
+        return Bench(self.denoiser.with_adapted(found, len(shown)), self._bits), found.in_words()
 
     @property
     def known_sigma(self) -> float | None:

@@ -15,9 +15,10 @@ from bsdenoise import images, inspection
 from bsdenoise.app import orientation
 from bsdenoise.app.bench import Bench
 from bsdenoise.app.facts import Denoised, Facts
-from bsdenoise.app.steps import READING, WAITING, WRITING, Meter, Step, Tell, to_nobody
+from bsdenoise.app.steps import LEARNING, READING, WAITING, WRITING, Meter, Step, Tell, to_nobody
 from bsdenoise.images import missing
 from bsdenoise.noise.spec import read_level
+from bsdenoise.pipeline.adapting import MAX_IMAGES
 
 PREFIX = "denoised-"  # of the name of the denoised file
 
@@ -40,6 +41,7 @@ class Workshop:
         # Gradio forgets a computation whose user has gone, but it goes on: the next one has to wait all the same.
         self._busy = threading.Lock()
         self._is_ending = False
+        self._adapted: tuple[Any, Bench, str] | None = None  # the last one, with the file and σ that it is of
 
     def end(self) -> None:
         """Let what is being computed end after the image it is at."""
@@ -77,8 +79,13 @@ class Workshop:
         self.inspect(path)
         return inspection.measure(path).file if self.tells_noise else None
 
+    @property
+    def can_learn(self) -> bool:
+        """Whether models can go on learning from a file before they denoise it."""
+        return all(Bench(one).can_learn for one in (self.denoiser, self._grey) if one is not None)
+
     def denoise(
-        self, path: Path, target: Path, sigma: str | None, index: int, tell: Tell = to_nobody
+        self, path: Path, target: Path, sigma: str | None, index: int, tell: Tell = to_nobody, learns: bool = False
     ) -> tuple[Facts, Denoised, float]:
         """Denoise a file into another one, with the pixels and metadata that `bsdenoise denoise` writes.
 
@@ -88,6 +95,7 @@ class Workshop:
             sigma: σ as `--sigma` takes it, `None` for the model's own; checked and not used without a posterior.
             index: Number of the image to tell more about, from 0; it is denoised first.
             tell: Told of each step.
+            learns: Whether the model first goes on learning from the images of the file, as `denoise --adapt each`.
 
         Returns:
             The facts, the image number `index`, and the seconds that all took.
@@ -103,7 +111,8 @@ class Workshop:
             images.check_writable(target, file.shape, file.dtype)
             work = _Work(file, bench, sigma, facts.count, tell)
             self._check_not_ending()
-            chosen = work.look(index)
+            remark = self._learn(work, path, learns)
+            chosen = work.look(index, remark)
             result = np.empty(file.shape, file.dtype)
             stack = result if result.ndim == 4 else result[np.newaxis]
             stack[index] = chosen.denoised.reshape(stack.shape[1:])
@@ -114,7 +123,9 @@ class Workshop:
             images.write(target, result, like=file)
         return facts, chosen, time.perf_counter() - start
 
-    def look(self, path: Path, sigma: str | None, index: int, tell: Tell = to_nobody) -> tuple[Facts, Denoised, float]:
+    def look(
+        self, path: Path, sigma: str | None, index: int, tell: Tell = to_nobody, learns: bool = False
+    ) -> tuple[Facts, Denoised, float]:
         """Denoise one image of a file, to look at it.
 
         Args, results and errors as for `denoise`.
@@ -122,8 +133,19 @@ class Workshop:
         with self._turn(tell), images.opened(path) as file:
             start = time.perf_counter()
             facts = self._facts(path, file)
-            chosen = _Work(file, self._bench(file), sigma, 1, tell).look(index)
+            work = _Work(file, self._bench(file), sigma, 1, tell)
+            chosen = work.look(index, self._learn(work, path, learns))
         return facts, chosen, time.perf_counter() - start
+
+    def _learn(self, work: "_Work", path: Path, learns: bool) -> str | None:
+        """Let the model learn from a file, unless it has done so last; tells what came of it."""
+        if not learns:
+            return None
+        key = path, work.sigma
+        if self._adapted is None or self._adapted[0] != key:
+            self._adapted = key, *work.learn()
+        _, work.bench, words = self._adapted
+        return words
 
     @contextlib.contextmanager
     def _turn(self, tell: Tell) -> Iterator[None]:
@@ -200,12 +222,29 @@ class _Work:
         if sigma is not None:
             read_level(sigma)  # before the pixels are read, which may take long
         tell(Step(READING))
-        self._file, self._bench, self._sigma = file, bench, sigma
+        self._file, self.bench, self.sigma = file, bench, sigma
         self._meter = Meter(count, tell)
+        self._tell = tell
 
-    def look(self, index: int) -> Denoised:
-        """Denoise an image, and tell all that is known of it."""
-        raw, gaps, found = self._next(self._bench.look, index)
+    def learn(self) -> tuple[Bench, str]:
+        """Give the bench after its model has learnt from the images, and a line on that."""
+        numbers = np.linspace(0, len(self._file) - 1, min(len(self._file), MAX_IMAGES)).round().astype(int)
+        noisy = []
+        for index in numbers:
+            pixels = self._file.read(int(index))
+            gaps = missing.where(pixels, self._file.no_data)
+            plain = pixels if gaps is None else missing.filled(pixels, gaps)
+            noisy.append((_with_channels(plain), None if gaps is None else _with_channels(gaps)))
+        self._tell(Step(LEARNING, share=0.0))
+        try:
+            return self.bench.adapted(noisy, self.sigma, lambda share: self._tell(Step(LEARNING, share=share)))
+        except ValueError as error:  # too few pixels
+            return self.bench, f"nothing: {error}"
+
+    def look(self, index: int, learnt: str | None = None) -> Denoised:
+        """Denoise an image, and tell all that is known of it; `learnt` is what the model has learnt from it."""
+        raw, gaps, found = self._next(self.bench.look, index)
+        found = dataclasses.replace(found, learnt=learnt)
         if gaps is None:
             return dataclasses.replace(found, noisy=raw)
         nothing = gaps.any(axis=-1)
@@ -215,7 +254,7 @@ class _Work:
 
     def denoised(self, index: int) -> np.ndarray:
         """Denoise an image, (H, W, C), and no more."""
-        raw, gaps, denoised = self._next(self._bench.denoised, index)
+        raw, gaps, denoised = self._next(self.bench.denoised, index)
         return denoised if gaps is None else np.where(gaps, raw, denoised)
 
     def _next(self, compute: Callable[..., Any], index: int) -> tuple[np.ndarray, np.ndarray | None, Any]:
@@ -224,7 +263,7 @@ class _Work:
         gaps = missing.where(pixels, self._file.no_data)
         whole = pixels if gaps is None else missing.filled(pixels, gaps)  # before it is cut into channels
         self._meter.advance(0.0)
-        result = compute(_with_channels(whole), self._sigma, self._meter.advance)
+        result = compute(_with_channels(whole), self.sigma, self._meter.advance)
         self._meter.next_image()
         return _with_channels(pixels), None if gaps is None else _with_channels(gaps), result
 

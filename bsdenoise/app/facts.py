@@ -80,6 +80,7 @@ class Denoised:
             estimated, because texture that is taken for noise makes it far too high.
         given: σ as it was typed, `None` if it was not.
         noise: The noise that was supposed, in words, of a model that knows it by other numbers than σ.
+        learnt: What came of learning from the file before, in words; `None` if the model did not.
         ignored_share: Share of pixels without a measurement; they are left as they are, and `ratio` is NaN there.
     """
 
@@ -91,4 +92,5 @@ class Denoised:
     estimated_psnr: float | None = None
     given: str | None = None
     noise: str | None = None
+    learnt: str | None = None
     ignored_share: float = 0.0

@@ -44,6 +44,12 @@ def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
                     elem_id="sigma",
                 )
                 number = gr.Slider(1, 2, 1, step=1, label="Image of the stack that is shown", visible=False)
+                learns = gr.Checkbox(
+                    label="Learn from the image first",
+                    info=texts.ABOUT_LEARNING,
+                    visible=workshop.can_learn,
+                    elem_id="learns",
+                )
                 start = gr.Button("Denoise", variant="primary", interactive=False, elem_id="start")
                 message = gr.HTML(elem_id="message", visible=False)
                 facts = gr.HTML(elem_id="facts", visible=False)
@@ -76,8 +82,10 @@ def build(workshop: Workshop, about: str, folder: Path) -> gr.Blocks:
         # One bar, not one on each of the results.
         work: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": MODEL_QUEUE, "show_progress_on": slider}
         for trigger in (start.click, sigma.submit):
-            trigger(handlers.denoise, [noisy, sigma, number], [*shown, download], trigger_mode="once", **work)
-        number.change(handlers.look, [noisy, sigma, number, download], shown, trigger_mode="always_last", **work)
+            trigger(handlers.denoise, [noisy, sigma, number, learns], [*shown, download], trigger_mode="once", **work)
+        number.change(
+            handlers.look, [noisy, sigma, number, download, learns], shown, trigger_mode="always_last", **work
+        )
     page.queue(max_size=QUEUE_SIZE)
     return page
 
@@ -120,6 +128,7 @@ class Handlers:
         name: str | None,
         sigma: str,
         number: int,
+        learns: bool = False,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - by this default Gradio knows what to pass
     ) -> tuple[Any, ...]:
         """Denoise the file, show one image of it, and offer the result."""
@@ -129,7 +138,7 @@ class Handlers:
         path, index = Path(name), int(number) - 1
         target = Path(tempfile.mkdtemp(dir=self.folder)) / result_name(path)
         try:
-            done = self.workshop.denoise(path, target, _given(sigma), index, _teller(progress))
+            done = self.workshop.denoise(path, target, _given(sigma), index, _teller(progress), learns)
         except Exception as reason:  # whatever it is, the user gets one sentence
             shutil.rmtree(target.parent, ignore_errors=True)
             return *_failed(texts.sentence(reason, path)), gr.update(value=None, interactive=False)
@@ -141,6 +150,7 @@ class Handlers:
         sigma: str,
         number: int,
         result: str | None,
+        learns: bool = False,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - as above
     ) -> tuple[Any, ...]:
         """Show another image of a stack that has been denoised."""
@@ -148,7 +158,7 @@ class Handlers:
             return (gr.skip(),) * 4
         path, index = Path(name), int(number) - 1
         try:
-            return _show(*self.workshop.look(path, _given(sigma), index, _teller(progress)), index)
+            return _show(*self.workshop.look(path, _given(sigma), index, _teller(progress), learns), index)
         except Exception as reason:
             return _failed(texts.sentence(reason, path))
 

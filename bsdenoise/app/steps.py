@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-WAITING, READING, DENOISING, WRITING = "waiting", "reading", "denoising", "writing"
+WAITING, READING, LEARNING, DENOISING, WRITING = "waiting", "reading", "learning", "denoising", "writing"
 LEAST_SHARE = 0.02  # of the work, before which the time that it will take cannot be told from the time that it took
 
 
@@ -13,10 +13,11 @@ class Step:
     """What is being done.
 
     Attributes:
-        doing: "waiting" for another computation, "reading" the pixels, "denoising", or "writing" the result.
+        doing: "waiting" for another computation, "reading" the pixels, "learning" from them, "denoising", or "writing"
+            the result.
         image: Number of the image that is denoised, from 1.
         count: Number of images.
-        share: Part of the denoising that is done, from 0 to 1; `None` while it has not begun or is over.
+        share: Part of the learning or of the denoising that is done, from 0 to 1; `None` while neither is at work.
         seconds_left: Estimate of the time that the rest of the denoising takes; `None` where there is none yet.
     """
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bsdenoise.app import orientation, units, views
 from bsdenoise.app.facts import Denoised, Facts
-from bsdenoise.app.steps import DENOISING, READING, WAITING, WRITING, Step
+from bsdenoise.app.steps import DENOISING, LEARNING, READING, WAITING, WRITING, Step
 from bsdenoise.likelihood.posterior import WITHHELD
 
 # What the methods are, for somebody who has a model of one; of others the name must do.
@@ -33,10 +33,18 @@ UNCERTAINTY_EXPLAINED = (
     "Standard deviation of what is still unknown, over σ of the noise. Dark: well known from the surroundings. "
     "White, 1: nothing was gained over the noisy pixel."
 )
+ABOUT_LEARNING = (
+    "The model goes on training on the noisy image itself. Most where a pattern repeats itself; it takes much longer."
+)
 PSNR_OF_ROUNDED = "an approximation, because 8-bit files round and clip their noise"
 ORIGINS = {"given": "as given", "known": "the model's own", "estimated": "estimated from the image"}
 NO_PSNR = "withheld, because σ was estimated: texture mistaken for noise would make it too high"
-STEPS = {WAITING: "Waiting for another image", READING: "Reading the pixels", WRITING: "Writing the file"}
+STEPS = {
+    WAITING: "Waiting for another image",
+    READING: "Reading the pixels",
+    LEARNING: "Learning from the image",
+    WRITING: "Writing the file",
+}
 RESCALED = "intensities are rescaled for it, so that σ is used as it is"
 ROUNDING = 1e-4  # by which σ may differ from an end of that range, relatively
 MAX_LISTED = 8  # values that are listed one by one
@@ -109,6 +117,8 @@ def describe_result(facts: Facts, result: Denoised, seconds: float, index: int) 
     if result.noise is not None:
         rows["Noise used"] = result.noise
         rows["Estimated PSNR"] = _psnr(result, facts)
+    if result.learnt is not None:
+        rows["Learnt from the image"] = result.learnt
     if result.ratio is not None:
         rows["Uncertainty"] = _uncertainty(result.ratio, result.sigmas)
     rows["Display"] = _display(facts, result)

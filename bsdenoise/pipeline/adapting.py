@@ -45,9 +45,6 @@ class Adapting:
         self._showing = showing
         self._note = note
         self._adapter = adaptation.Adapter(model.denoiser)
-        self._steps = config.adapt_steps
-        if self._steps is None and config.adapt_seconds is None:
-            self._steps = adaptation.STEPS
         # One for all files, so that what is compiled is compiled once.
         self._copy = model.denoiser.with_network(adaptation.copy_of(model.denoiser.network))
         self._adapted = copy.copy(model)
@@ -69,7 +66,7 @@ class Adapting:
             shown = [shown for task in _spread(tasks) for shown in self._shown(task, len(tasks))]
             try:
                 found = self._adapter.adapted(
-                    shown, self._steps, self._config.adapt_seconds, self._config.adapt_seed, report
+                    shown, self._config.adapt_steps, self._config.adapt_seconds, self._config.adapt_seed, report
                 )
             except ValueError as error:  # too few pixels
                 words, weights = f"not adapted: {error}", self._model.denoiser.network.get_weights()
@@ -95,20 +92,27 @@ class Adapting:
                     array = file.read(index) if window is None else file.read_window(index, *window)
                     pixels = images.to_unit(self._model.pixels(array, file, units))
                     gaps = file.gaps.where(index)
-                    shown += self._of_pixels(missing.with_nan(pixels, gaps), scale, offset)
+                    shown += as_shown(self._model, missing.with_nan(pixels, gaps), scale, offset)
             return shown
         return []
 
-    def _of_pixels(self, pixels: np.ndarray, scale: float, offset: float) -> list[Any]:
-        model = self._model
-        parts = parts_of(pixels, model.channels)
-        plain = np.stack([missing.filled(part) for part in parts])
-        found = model.correlated_noise(plain) if model.looks_correlated(plain) else None
-        noise: Any = found
-        if found is None and not model.uses_own_noise:
-            noise = model.noise(plain, scale, offset)
-        shown: list[Any] = model.denoiser.as_shown([*parts], noise=noise)
-        return shown
+
+def as_shown(model: Model, pixels: np.ndarray, scale: float, offset: float) -> list[Any]:
+    """Return an image as the model's network is shown it when it is denoised, a list of `bsdenoise.adaptation.Shown`.
+
+    Args:
+        model: The model.
+        pixels: (H, W, C) or (H, W), floats as the model takes them; NaN where nothing was measured.
+        scale: Full scale of its file.
+        offset: Intensity of its file that is 0.
+    """
+    parts = parts_of(pixels, model.channels)
+    plain = np.stack([missing.filled(part) for part in parts])
+    noise: Any = model.correlated_noise(plain) if model.looks_correlated(plain) else None
+    if noise is None and not model.uses_own_noise:
+        noise = model.noise(plain, scale, offset)
+    shown: list[Any] = model.denoiser.as_shown([*parts], noise=noise)
+    return shown
 
 
 def _spread(items: Sequence[Any], most: int = MAX_IMAGES) -> list[Any]:
