@@ -41,11 +41,20 @@ class Shown(NamedTuple):
         pixels: (H, W, C), float32, with gaps filled.
         theta: Noise parameters, (P,).
         counts: Which pixels hold measurements, bool (H, W, C); `None` for all.
+        fit: How its intensities were changed, a `bsdenoise.noise.intensity_fit.Fit` or the like; `None` if not at all.
     """
 
     pixels: np.ndarray
     theta: np.ndarray
     counts: np.ndarray | None = None
+    fit: Any = None
+
+    def worth(self, mean: np.ndarray) -> np.ndarray:
+        """Return what a squared error is worth in the units of the image itself, (h, w, C), at predictions."""
+        if self.fit is None:
+            return np.ones_like(mean)
+        levels = mean[np.newaxis]
+        return np.asarray(self.fit.undone([levels, levels, np.ones_like(levels)])[2][0])
 
 
 @dataclass(frozen=True)
@@ -163,7 +172,7 @@ class Adapter:
             weights = [first + np.float32(share) * (last - first) for first, last in zip(start, end, strict=True)]
             self._network.set_weights(weights)
             after = self._risks(images, windows, limits)
-            gained = (before.terms - after.terms)[before.counted]
+            gained = (before.worths * (before.terms - after.terms))[before.counted]
             if gained.size and gained.mean() > CERTAINTY * gained.std() / math.sqrt(gained.size):
                 report(1.0)
                 return Adapted(weights, done, share, before.decibels(gained.mean()))
@@ -202,52 +211,54 @@ class Adapter:
     def _risks(self, images: Sequence[Shown], windows: Sequence[_Window], limits: Sequence[Any]) -> "_Risks":
         """Estimate the squared errors of what is held out, with the weights that the network has now."""
         denoiser = self._denoiser
-        terms, counted, variances = [], [], []
+        has_estimate = denoiser.noise.has_risk_estimate or not denoiser.has_posterior
+        found: list[_Risks] = []
         for start in range(0, len(windows), TESTED):
             some = windows[start : start + TESTED]
             shown = np.stack([images[one.image].pixels[one.crop] for one in some])
             theta = np.stack([images[one.image].theta for one in some])
             outputs = self._network.predict_on_batch(shown)
-            found = [ops.convert_to_numpy(one) for one in denoiser.finished(outputs, shown, theta)]
-            denoised, mean, variance = found if len(found) > 1 else (found[0], found[0], np.zeros_like(found[0]))
-            noise_variance = np.zeros_like(denoised)
-            if denoiser.has_posterior and denoiser.noise.has_risk_estimate:
+            moments = [ops.convert_to_numpy(one) for one in denoiser.finished(outputs, shown, theta)]
+            denoised, mean, variance = moments if len(moments) > 1 else (*moments, *moments, np.zeros_like(shown))
+            noise_variance = np.zeros_like(shown)
+            if denoiser.has_posterior and has_estimate:
                 noise_variance += denoiser.noise.shown_variance(mean, theta)
-            if denoiser.noise.has_risk_estimate or not denoiser.has_posterior:
+            if has_estimate:
                 # Less the variance of the noise, which is the same whatever the weights are.
-                term = sure.terms(denoised, shown, variance, 0.0)
+                terms = sure.terms(denoised, shown, variance, 0.0)
             else:
                 prior = denoiser.estimator.prior(outputs)
-                term = ops.convert_to_numpy(denoiser.noise.nll(prior, shown, theta))[..., np.newaxis]
+                terms = ops.convert_to_numpy(denoiser.noise.nll(prior, shown, theta))[..., np.newaxis]
             for index, one in enumerate(some):
-                clear = _is_clear(images[one.image], limits[one.image], mean[index], noise_variance[index], one)
-                block = (slice(None), *one.block)
-                if term.shape[-1] < clear.shape[-1]:  # the likelihood of a pixel is that of all its channels
-                    clear = np.asarray(clear.all(axis=-1, keepdims=True))
-                terms.append(term[index][block[1:]].ravel())
-                counted.append(clear[block[1:]].ravel())
-                variances.append(noise_variance[index][block[1:]].mean())
-        has_decibels = denoiser.has_posterior and denoiser.noise.has_risk_estimate
-        noise_variance = float(np.mean(variances)) if has_decibels else math.nan
-        return _Risks(np.concatenate(terms).astype(np.float64), np.concatenate(counted), noise_variance)
+                image = images[one.image]
+                clear = _is_clear(image, limits[one.image], mean[index], noise_variance[index], one)
+                parts = [terms[index], clear, image.worth(mean[index]), noise_variance[index]]
+                if not has_estimate:  # the likelihood of a pixel is that of all its channels, in any units
+                    parts[1:3] = np.all(clear, axis=-1, keepdims=True), np.ones_like(terms[index])
+                if not (has_estimate and denoiser.has_posterior):  # no errors, or errors with noise of who knows what
+                    parts[3] = np.full_like(terms[index], np.nan)
+                found.append(_Risks(*(part[one.block].ravel() for part in parts)))
+        return _Risks(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
 class _Risks(NamedTuple):
-    """Estimates for all held-out values.
+    """Estimates for all held-out values, (N,) each.
 
     Attributes:
-        terms: Stein's estimate of the squared error of each, plus the variance of its noise.
+        terms: Stein's estimate of the squared error, plus the variance of the noise; or a negative log-likelihood.
         counted: Which of them count.
-        noise_variance: Mean variance of their noise; NaN if the terms are no squared errors.
+        worths: What a squared error is worth in the units of the images.
+        noise_variances: Variance of the noise; NaN where the terms are no squared errors.
     """
 
     terms: np.ndarray
     counted: np.ndarray
-    noise_variance: float
+    worths: np.ndarray
+    noise_variances: np.ndarray
 
     def decibels(self, gained: float) -> float:
-        """Return a gain of squared error in dB."""
-        error = self.terms[self.counted].mean() - self.noise_variance
+        """Return a gain of mean squared error in dB."""
+        error = float(np.mean((self.worths * (self.terms - self.noise_variances))[self.counted], dtype=np.float64))
         left = error - gained
         return 10.0 * math.log10(error / left) if error > 0.0 and left > 0.0 else math.nan
 

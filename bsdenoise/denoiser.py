@@ -723,8 +723,8 @@ class Denoiser(keras.Model):
         theta = self._given_theta(sigma, noise, 1)
         if theta is None and counts is not None and self.estimates_noise:
             theta = self._theta_of_measured(pixels, counts)
-        shown, theta = self._inference.as_shown(pixels, theta)
-        return adaptation.Shown(shown[0], theta[0], None if counts is None else counts[0])
+        shown, theta, fit = self._inference.as_shown(pixels, theta)
+        return adaptation.Shown(shown[0], theta[0], None if counts is None else counts[0], fit)
 
     def _white_copies(self, image, found):
         """Return an image with correlated noise as its white copies, of those that have measurements."""

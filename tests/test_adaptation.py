@@ -98,6 +98,19 @@ def test_of_the_way_only_what_is_better_is_kept(denoiser, quick, monkeypatch, wo
         np.testing.assert_allclose(kept, start + share * (end - start), atol=1e-6)
 
 
+def test_gains_are_those_of_the_image_as_it_is(quick):
+    """Where noise grows with the signal, an error of a bright pixel is worth more than what the network is shown."""
+    model, theta = model_of("stabilized")
+    (shown,) = model.as_shown(stripes(), noise=theta)
+    dark, bright = (np.full((1, 1, 1), shown.pixels[stripes() == level].mean(), "float32") for level in (0.2, 0.8))
+    step = np.float32(1e-3)
+    for level in (dark, bright):
+        ends = (shown.fit.undone([(level + change)[np.newaxis]])[0] for change in (-step, step))
+        slope = np.subtract(*ends)[0] / (2 * step)
+        np.testing.assert_allclose(shown.worth(level), slope**2, rtol=1e-2)
+    assert shown.worth(bright) > 2 * shown.worth(dark)
+
+
 def test_held_out_pixels_are_no_targets(denoiser, quick, monkeypatch):
     """Of an eighth of the pixels the loss knows nothing, so their estimates stay unbiased."""
     seen = []

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -75,9 +76,13 @@ class Inference:
             moments = list(fit.undone(moments))
         return moments, theta if denoiser.has_posterior else None
 
-    def as_shown(self, batch, theta=None) -> tuple[np.ndarray, np.ndarray]:
-        """Return images as the network is shown them, and their noise parameters there; args as for `moments`."""
-        return _shown(self._denoiser, batch, *self._theta_and_fit(batch, theta))
+    def as_shown(self, batch, theta=None) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Return images as the network is shown them, their noise parameters there, and the fit of their intensities.
+
+        Args as for `moments`. The fit is `None` if they are shown as they are.
+        """
+        theta, fit = self._theta_and_fit(batch, theta)
+        return *_shown(self._denoiser, batch, theta, fit), fit
 
     def _theta_and_fit(self, batch, theta):
         """Return the noise parameters of images, (B, P), and how these are shown to the network, if not as they are."""
