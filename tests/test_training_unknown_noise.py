@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -116,6 +117,15 @@ def test_counts_have_units_of_their_own(config, tmp_path, dtype):
     level = offset + 16 * 100
     variance = theta["gain"] * (level - theta["pedestal"]) + theta["sigma"] ** 2
     assert variance == pytest.approx(16**2 * GAIN * (100 - PEDESTAL), rel=0.1)
+
+
+def test_noise_that_differs_from_image_to_image_is_said(config, tmp_path):
+    for number, factor in enumerate((1.0, 2.0)):
+        noisy = RAMP + factor * SIGMA * np.random.default_rng(number).standard_normal(RAMP.shape)
+        Image.fromarray(np.rint(noisy).clip(0, 255).astype("uint8")).save(tmp_path / f"{number}.png")
+    *_, said = opened(config(tmp_path))
+    low, high = re.search(r"differs from image to image, sigma ([\d.]+) to ([\d.]+)", said[1]).groups()
+    assert float(low) == pytest.approx(SIGMA, rel=0.1) and float(high) == pytest.approx(2 * SIGMA, rel=0.1)
 
 
 def test_pixels_that_are_masked_do_not_count(config, folders, tmp_path):

@@ -6,7 +6,7 @@ and kept among the facts of the run: whoever continues it, and every worker, has
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,14 @@ from bsdenoise.images.masks import Masks
 from bsdenoise.inspection import collection, commands, words
 from bsdenoise.inspection.channels import MIN_SHARE_OF_RANGE
 from bsdenoise.inspection.measuring import Measured, measure_picture
-from bsdenoise.inspection.records import Collection
+from bsdenoise.inspection.records import Collection, InspectedFile
 from bsdenoise.methods import Method
 from bsdenoise.network import blindness
 from bsdenoise.noise import verdicts
 from bsdenoise.noise.spec import UNKNOWN
 from bsdenoise.training.distribution import Place
+
+MAX_SPREAD = 1.3  # of the greatest gain or σ over the least; those of equal images differ by some percent
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Found:
         needed_blind_spot: The smallest size that hides the neighbours that share noise.
         verdict: One of `bsdenoise.noise.verdicts`.
         in_words: What noise it is, with standard errors.
+        spread: How much it differs from image to image, in words; `None` if it does not.
         images: How many told it.
     """
 
@@ -45,6 +48,7 @@ class Found:
     needed_blind_spot: str
     verdict: str
     in_words: str
+    spread: str | None
     images: int
 
     def applied(self, config: TrainConfig) -> TrainConfig:
@@ -64,6 +68,11 @@ class Found:
         flags = " ".join(f"{flag} {value}" for flag, value in pairs if value is not None)
         when = ", found when this run began" if is_earlier else ""
         say(f"noise of {self.images} images{when}: {self.in_words} (in the files' own units); taken as {flags}")
+        if self.noise is not None and self.spread is not None:
+            say(
+                f"warning: it differs from image to image, {self.spread}, and one is taken for all: where there is "
+                "more, the model keeps some. Images that are alike train better by themselves."
+            )
         if self.needed_blind_spot != "1x1" and config.blind_spot is None and config.init is None:
             say(
                 "warning: neighbouring pixels share that noise, and a blind spot of 1 sees it there: --blind-spot auto "
@@ -166,8 +175,21 @@ def _found(config: TrainConfig, method: Method, images: list[Measured]) -> Found
         needed_blind_spot=size,
         verdict=whole.verdict,
         in_words=words.of_collection(whole),
+        spread=_spread(whole, [one.file for one in images]),
         images=len(images),
     )
+
+
+def _spread(whole: Collection, files: Sequence[InspectedFile]) -> str | None:
+    """Say how far gains or standard deviations of single images are apart, if that is more than estimates are."""
+    alike = [file for file in files if file.verdict == whole.verdict]
+    if whole.verdict == verdicts.SIGNAL_DEPENDENT:
+        name, values = "gain", [float(file.theta[:, 0].max()) for file in alike]
+    else:
+        name, values = "sigma", [float(np.median([one.sigma.value for one in file.channels])) for file in alike]
+    if not values or max(values) <= MAX_SPREAD * min(values):
+        return None
+    return f"{name} {min(values):.3g} to {max(values):.3g}"
 
 
 def _spec(method: Method, whole: Collection, images: list[Measured]) -> str:
