@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from exported import make_denoiser, png_file
 
-from bsdenoise import images
+from bsdenoise import adaptation, images
 from bsdenoise.export import export_saved_model
 from bsdenoise.noise import GaussianNoise
 from bsdenoise.server.run import LocalServer
@@ -87,6 +87,8 @@ def test_load_model(folder, denoiser, monkeypatch):
     monkeypatch.chdir(folder)
     (code,) = (part for part in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "load_model" in part)
     names = {"noisy": images.read_array("noisy.png")}
+    monkeypatch.setattr(adaptation, "MIN_PIXELS", 1)
+    monkeypatch.setattr(adaptation, "STEPS", 1)
     exec(code, names)
     np.testing.assert_allclose(names["clean"], expected(denoiser, folder), atol=1e-5)
     assert 0 < names["post"].estimated_psnr < 100
