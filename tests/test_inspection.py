@@ -116,6 +116,17 @@ def test_shared_noise(look):
     assert "unprocessed" in found.commands["advice"]
 
 
+@pytest.mark.parametrize("greatest", [4095, 65535])
+def test_shared_noise_is_weighed_against_the_range_of_intensities(look, greatest):
+    """12-bit counts in a 16-bit file fill a sixteenth of its full scale."""
+    blurred = ndimage.gaussian_filter(NOISE[0], 1.0)
+    noisy = (0.7 * PHOTOGRAPH + 30 + 10 * blurred / blurred.std()) / 255
+    counts = np.rint(greatest * noisy.clip(0, 1)).astype(np.uint16)
+    clean = np.rint(greatest * (0.7 * PHOTOGRAPH + 30) / 255).astype(np.uint16)
+    assert look(counts).files[0].verdict == "correlated"
+    assert look(clean).files[0].verdict != "correlated"
+
+
 @pytest.mark.parametrize(
     ("array", "verdict", "text"),
     [

@@ -20,6 +20,8 @@ from bsdenoise.noise.noise_floor import NoiseFloor
 WHITE, SIGNAL_DEPENDENT, CORRELATED = "white", "signal-dependent", "correlated"
 NONE, UNCLEAR = "none", "unclear"
 PRESETS = StabilizedNoise(5 / 255, 50 / 255)  # by which `denoise` decides where no model is named
+TAIL = 0.01  # share of the values at either end that is no part of their range: stars, hot pixels
+LEVELS = 255  # steps of a range that rounds as 8 bits do
 LOOKED_AT = 512  # side in pixels of the part of an image whose noise is looked at for correlation
 
 
@@ -54,7 +56,7 @@ def decide(parts: np.ndarray, noise) -> Decision:
     if _grows(theta):
         kind = SIGNAL_DEPENDENT
     else:
-        shared = _shared(parts) if noise_floor.is_correlated(known(floors), 1.0) else None
+        shared = _shared(parts) if noise_floor.is_correlated(known(floors), _scale(parts)) else None
         kind = WHITE if shared is None else CORRELATED
     return Decision(kind, noise.found(theta), shared, floors)
 
@@ -76,9 +78,26 @@ def looks_correlated(parts: np.ndarray, noise=None) -> bool:
         parts: As for `decide`.
         noise: Likewise; `None` if noise that grows with the signal is not told apart.
     """
-    if not noise_floor.is_correlated(known(quiet_parts(parts)), 1.0):
+    if not noise_floor.is_correlated(known(quiet_parts(parts)), _scale(parts)):
         return False
     return not (noise is not None and _grows(_estimated(parts, noise))) and _shared(parts) is not None
+
+
+def _scale(parts: np.ndarray) -> float:
+    """Return the range of intensities against which noise is weak or not: of 12-bit counts in a 16-bit file, theirs.
+
+    It is at least 255 of the steps between the values, so that rounding never passes for noise.
+    """
+    rows, columns = (
+        slice(start, start + LOOKED_AT) for start in (max(side - LOOKED_AT, 0) // 2 for side in parts[0].shape[:2])
+    )
+    pixels = np.concatenate([part[rows, columns].ravel() for part in parts])
+    pixels = pixels[np.isfinite(pixels)]
+    levels = np.unique(pixels)
+    if len(levels) < 2:
+        return 1.0
+    low, high = np.quantile(pixels, (TAIL, 1 - TAIL))
+    return float(min(max(high - low, LEVELS * np.diff(levels).min()), 1.0))
 
 
 def _estimated(parts: np.ndarray, noise) -> np.ndarray:
