@@ -1,6 +1,6 @@
 """What does it gain to adapt a model to the noisy image itself, and what does that cost?
 
-    python -m benchmarks.adaptation KODAK SET14 --models rgb-gaussian25-small --steps 20 40 80 160
+    python -m benchmarks.adaptation KODAK SET14 --models rgb-gaussian25-small --steps 16 32 64 128
 
 prints the table of benchmarks/adaptation.md: gain in dB over the model as it is, time over that of denoising the image
 once, and how far the estimated PSNR is from the true one. An interrupted measurement goes on where it stopped.
@@ -30,7 +30,7 @@ class Config:
     """Folders of clean images."""
     models: tuple[str, ...] = ("rgb-gaussian25-small",)
     """Models to adapt."""
-    steps: tuple[int, ...] = (80,)
+    steps: tuple[int, ...] = (64,)
     """Numbers of steps."""
     sigma: float = 25.0
     """Noise in grey levels, which the models are told."""

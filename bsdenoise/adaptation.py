@@ -21,7 +21,7 @@ from bsdenoise.likelihood import sure
 from bsdenoise.methods import optimizers
 from bsdenoise.methods.registry import Crop
 
-STEPS = 80
+STEPS = 64
 # Of Muon; it falls to zero over the steps. Adam's best one gains less in as many steps (benchmarks/adaptation.md).
 RATE = 1e-3
 BETA_2 = 0.99

@@ -420,7 +420,7 @@ class Denoiser(keras.Model):
             noise: Noise parameters θ in the units of the scaled image, (P,) or one row per image (B, P), in the order
                 of `noise.parameters`. Of Gaussian noise they are σ alone, of which `sigma` is the short form.
             adapt: Number of steps by which a copy of the network is adapted to these very images before, as `adapt`
-                does it; 0 for none. 80 take about as long as 15 times denoising half a megapixel.
+                does it; 0 for none. 64 take about as long as denoising six megapixels.
 
         Returns:
             float32 array of the shape of `noisy`; float64 for float64, whose offset may be too large for float32. A
@@ -658,7 +658,7 @@ class Denoiser(keras.Model):
                 the known one, or estimates it.
             noise: Noise parameters instead, as `denoise` takes them; or the `bsdenoise.noise.CorrelatedNoise` of all
                 images, or one of each.
-            steps: Number of steps, of a crop of 128×128 pixels each; `None` for 80, or for as many as fit.
+            steps: Number of steps, of a crop of 128×128 pixels each; `None` for 64, or for as many as fit.
             seconds: Time for the steps; `None` for as long as they take. The result then depends on the machine.
             seed: Of the crops and of what is held out. The same seed gives the same weights on the same machine.
             report: Called with how much is done, from 0 to 1.

@@ -82,7 +82,7 @@ class DenoiseConfig:
     #: is better on pixels that were held out. Most for images in which a pattern repeats itself.
     adapt: Literal["each", "all"] | None = None
 
-    #: With --adapt, the number of steps, of a crop of 128x128 pixels each. By default 80, or as many as
+    #: With --adapt, the number of steps, of a crop of 128x128 pixels each. By default 64, or as many as
     #: --adapt-seconds has time for.
     adapt_steps: Count | None = None
 

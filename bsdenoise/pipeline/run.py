@@ -132,7 +132,7 @@ def denoise_files(
         tta: Number of copies of each image that are denoised and averaged (test-time augmentation).
         adapt: Whether the model first goes on learning from the noisy files themselves, as `Denoiser.adapt` does:
             "each" from each file by itself, "all" from all of them together, up to 32 images. `None` for neither.
-        adapt_steps: Number of steps of that; `None` for 80, or for as many as there is time for.
+        adapt_steps: Number of steps of that; `None` for 64, or for as many as there is time for.
         adapt_seconds: Time for the steps; `None` for as long as they take.
         adapt_seed: Of what is random in it.
         blind_spot: Another blind spot for the network, as for `Denoiser.with_blind_spot`; "auto" shrinks that of the
