@@ -191,6 +191,17 @@ def test_the_noise_curve_of_photographs_is_found(name, theta):
     np.testing.assert_allclose(curve(estimated(noisy)), curve(theta), rtol=0.15)
 
 
+@pytest.mark.parametrize("axis", [0, 1], ids=["columns", "rows"])
+def test_noise_that_neighbours_of_a_line_share_a_little_is_not_taken_for_weaker(axis):
+    """As that of detectors that scan; white noise keeps its estimate."""
+    clean = 0.7 * photograph("camera", 512) + 0.1
+    white = np.random.default_rng(0).standard_normal(clean.shape).astype("float32")
+    shared = white + 0.057 * np.roll(white, 1, axis)
+    shared /= shared.std()
+    plain, made_up_for = (curve(estimated(clean + np.sqrt(3 / 255 * clean) * noise)) for noise in (white, shared))
+    np.testing.assert_allclose(made_up_for, plain, rtol=0.04)  # 0.92 without
+
+
 def test_clipped_pixels_and_gaps_do_not_count():
     clean = np.tile(np.linspace(0, 1, 256, dtype=np.float32)[None, :, None], (256, 1, 1))
     noisy = anscombe.detector_noise(clean, np.float32([0.02, 0.05, 0]), np.random.default_rng(0))

@@ -16,6 +16,7 @@ BINS = 16  # of brightness, with equal numbers of blocks
 # shared noise, and the largest that is believed. Scanning microscopes have 1.03 to 1.08, photographs with white noise
 # 0.97 to 1.04.
 MIN_SHARED, MAX_SHARED = 1.04, 1.1
+LEAST_BLOCKS = 2**11  # of an image: fewer do not tell some percent
 ROUNDS = 4  # of weighting each bin by what the fit before says of its variance
 
 
@@ -56,11 +57,12 @@ def noise_curve(image, counts=None):
     image = _at_least(ops.cast(image, "float32"))
     lost = ops.cast(clipped_pixels(image, None if counts is None else _at_least(counts)), "float32")
     level, variance, number = _flattest(image, lost, 1, 1)
-    along_rows, along_columns = (_flattest(image, lost, *strides)[1] for strides in ((1, 2), (2, 1)))
-    ratios = ops.divide_no_nan(along_rows, along_columns)
-    shared = ops.take(ops.sort(ops.where(number > 0.0, ratios, 1.0), axis=-1), ops.shape(ratios)[1] // 2, axis=-1)
+    (_, along_rows, known), (_, along_columns, _) = (_flattest(image, lost, *strides) for strides in ((1, 2), (2, 1)))
+    ratios = ops.where(known > 0.0, ops.divide_no_nan(along_rows, along_columns), 1.0)
+    shared = ops.take(ops.sort(ratios, axis=-1), ops.shape(ratios)[1] // 2, axis=-1)
     shared = ops.maximum(shared, ops.divide_no_nan(ops.ones_like(shared), shared))
-    shared = ops.where(shared >= MIN_SHARED, ops.minimum(shared, MAX_SHARED), 1.0)
+    is_sure = ops.logical_and(shared >= MIN_SHARED, ops.sum(known, axis=-1) >= LEAST_BLOCKS)
+    shared = ops.where(is_sure, ops.minimum(shared, MAX_SHARED), 1.0)
     return level, variance * shared[:, None], number
 
 
@@ -78,11 +80,15 @@ def _flattest(image, lost, down, across):
     """
     details = _curvatures(ops.transpose(_curvatures(image, down), (0, 2, 1, 3)), across)
     squares = ops.square(ops.transpose(details, (0, 2, 1, 3))) / DETAIL_GAIN
-    rows, columns = (slice(stride, -stride) for stride in (down, across))
-    inner = image[:, rows, columns]
+    margin = max(down, across)
+    rows, columns = (
+        slice(margin - stride, ops.shape(squares)[axis] - margin + stride) for axis, stride in ((1, down), (2, across))
+    )
+    squares, inner = squares[:, rows, columns], image[:, margin:-margin, margin:-margin]
     # A detail sees the pixels around its own.
     around = (2 * down + 1, 2 * across + 1)
-    lost = ops.max_pool(lost, around, 1, padding="same", data_format="channels_last")[:, rows, columns]
+    lost = ops.max_pool(lost, around, 1, padding="same", data_format="channels_last")
+    lost = lost[:, margin:-margin, margin:-margin]
     mean, variance, lost = (_flat(_blocks(part)) for part in (inner, squares, lost))
     order = ops.argsort(mean, axis=-1)
     mean, variance, lost = (_in_bins(ops.take_along_axis(part, order, axis=-1)) for part in (mean, variance, lost))
