@@ -64,7 +64,7 @@ def test_no_command_prints_the_help_and_fails(capsys):
         (["export", "a.keras"], ["--out"]),
         ([*DENOISE, "--nonsense"], ["--nonsense"]),
         (["train", "a", "--out", "b", "--noise", "gaussian:25", "--images", "1.5"], ["--images", "1.5"]),
-        (["train"], ["SOURCE", "--noise"]),
+        (["train"], ["SOURCE", "--out"]),
     ],
     ids=str,
 )
