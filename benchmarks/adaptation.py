@@ -73,7 +73,7 @@ def measured(denoiser: Any, adapter: Any, clean: np.ndarray, config: Config, num
         start = time.perf_counter()
         adapted = adapter.adapted(denoiser.as_shown(noisy, sigma), steps=steps, seed=config.seed)
         seconds = time.perf_counter() - start + plain
-        found = denoiser.with_adapted(adapted, 1).posterior(noisy, sigma=sigma)
+        found = denoiser.with_adapted(adapted).posterior(noisy, sigma=sigma)
         rows.append(
             {
                 "steps": steps,

@@ -60,7 +60,7 @@ class Bench:
         floats = (missing.with_nan(images.to_unit(self._pixels(image)), gaps) for image, gaps in noisy)
         shown = [one for image in floats for one in adapting.as_shown(model, image, scale, 0.0)]
         found = adaptation.Adapter(denoiser).adapted(shown, report=report)
-        return Bench(self.denoiser.with_adapted(found, len(shown)), self._bits), found.in_words()
+        return Bench(self.denoiser.with_adapted(found), self._bits), found.in_words()
 
     @property
     def known_sigma(self) -> float | None:
