@@ -290,7 +290,7 @@ def _large_enough(images: Sequence[Shown]) -> list[Shown]:
     large = [image for image in images if min(image.pixels.shape[:2]) >= CROP] or [*images]
     number = sum(image.pixels.shape[0] * image.pixels.shape[1] for image in large)
     if number < MIN_PIXELS:
-        raise ValueError(f"To adapt a model takes {MIN_PIXELS} pixels at least. Received: {number}.")
+        raise ValueError(f"{MIN_PIXELS} pixels are the least to adapt a model to. Received: {number}.")
     return large
 
 

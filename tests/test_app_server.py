@@ -104,7 +104,7 @@ def picture(tmp_path):
 
 def test_an_upload_is_denoised_and_its_result_fetched(url, picture, tmp_path):
     path = upload(url, "a.png", picture)
-    succeeded, outputs = call(url, "denoise", as_file(path), "", 1)
+    succeeded, outputs = call(url, "denoise", as_file(path), "", 1, False)
     assert succeeded
     status, data = get(f"{url}/gradio_api/file={outputs[-1]['value']['path']}")
     assert status == 200
@@ -119,7 +119,7 @@ def test_files_of_the_machine_cannot_be_read(url, picture, tmp_path):
 
 
 def test_files_of_the_machine_cannot_be_denoised(url, picture, tmp_path):
-    succeeded, outputs = call(url, "denoise", as_file(tmp_path / "a.png"), "", 1)
+    succeeded, outputs = call(url, "denoise", as_file(tmp_path / "a.png"), "", 1, False)
     assert not succeeded
     assert outputs is None
 
@@ -171,7 +171,7 @@ def test_what_a_request_names_by_a_url_is_not_fetched(url):
         listening.settimeout(2)
         for host in ("127.0.0.1", "localhost"):
             address = f"http://{host}:{listening.getsockname()[1]}/a.png"
-            succeeded, outputs = call(url, "denoise", as_file(address), "", 1)
+            succeeded, outputs = call(url, "denoise", as_file(address), "", 1, False)
             assert not succeeded and outputs is None
         with pytest.raises(TimeoutError):
             listening.accept()
@@ -231,7 +231,7 @@ def test_nothing_is_left_in_the_end(tmp_path, monkeypatch, picture):
     (tmp_path / "temporary").mkdir()
     before = dict(os.environ)
     with server.running(Workshop(HalvingDenoiser(), MAX_PIXELS), "A model.", "127.0.0.1", 0) as address:
-        call(address, "denoise", as_file(upload(address, "a.png", picture)), "", 1)
+        call(address, "denoise", as_file(upload(address, "a.png", picture)), "", 1, False)
         assert {path.name for path in (tmp_path / "temporary").rglob("*.png")} >= {"a.png", "denoised-a.png"}
     assert list((tmp_path / "temporary").iterdir()) == []
     assert dict(os.environ) == before

@@ -62,22 +62,26 @@ class Adapting:
     def _adapt(self, tasks: list[Task]) -> Model:
         """Adapt the model to some files; those that cannot be read are left to whoever denoises them."""
         name = tasks[0].job.source.name if len(tasks) == 1 else f"{len(tasks)} files"
+        weights, words = self._model.denoiser.network.get_weights(), None
         with self._showing(f"adapting to {name}") as report:
             shown = [shown for task in _spread(tasks) for shown in self._shown(task, len(tasks))]
-            try:
-                found = self._adapter.adapted(
-                    shown, self._config.adapt_steps, self._config.adapt_seconds, self._config.adapt_seed, report
-                )
-            except ValueError as error:  # too few pixels
-                words, weights = f"not adapted: {error}", self._model.denoiser.network.get_weights()
-            else:
-                words, weights = f"adapted: {found.in_words()}", found.weights
+            if shown:
+                weights, words = self._learnt(shown, weights, report)
         self._copy.network.set_weights(weights)
-        if self._config.adapt == ALL:
+        if words is not None and self._config.adapt == ALL:
             self._note(words)
-        else:
+        elif words is not None:
             tasks[0].lines.append(f"bsdenoise: note: {tasks[0].job.source}: {words}")
         return self._adapted
+
+    def _learnt(self, shown: list[Any], weights: list[np.ndarray], report: Callable[[float], object]) -> Any:
+        """Return the weights after the steps, and a line on them."""
+        config = self._config
+        try:
+            found = self._adapter.adapted(shown, config.adapt_steps, config.adapt_seconds, config.adapt_seed, report)
+        except ValueError as error:  # too few pixels
+            return weights, f"not adapted: {error}"
+        return found.weights, f"adapted: {found.in_words()}"
 
     def _shown(self, task: Task, num_tasks: int) -> list[Any]:
         """Return images of a file as the network is shown them."""
