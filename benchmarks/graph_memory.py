@@ -55,13 +55,17 @@ class Config:
     """Maps per encoder convolution."""
     depth: int = 4
     """How often the resolution is halved."""
+    tta: int = 1
+    """Copies that are averaged."""
 
 
 def run(config: Config) -> None:
     """Measures and prints."""
     with tempfile.TemporaryDirectory() as folder:
         tiled, whole = _export(config, Path(folder))
-        print(f"width {config.width}, depth {config.depth}, {config.signature}; {machine.describe()}")
+        print(
+            f"width {config.width}, depth {config.depth}, {config.signature}, {config.tta} copies; {machine.describe()}"
+        )
         print(f"{'megapixels':>10}{'':>10}{'peak MiB over loaded model':>28}{'seconds':>10}")
         results = []
         for megapixels in config.megapixels:
@@ -86,8 +90,8 @@ def _export(config, folder):
     network = blind_spot_network(width=config.width, depth=config.depth)
     denoiser = Denoiser(network, GaussianNoise(25 / 255, 25 / 255))
     return (
-        export_saved_model(denoiser, folder / "tiled" / "1"),
-        export_saved_model(denoiser, folder / "whole" / "1", untiled_pixels=MOST_PIXELS),
+        export_saved_model(denoiser, folder / "tiled" / "1", tta=config.tta),
+        export_saved_model(denoiser, folder / "whole" / "1", tta=config.tta, untiled_pixels=MOST_PIXELS),
     )
 
 

@@ -17,7 +17,9 @@ SIDE = 48  # of an image, and of the chunks
 @pytest.fixture(scope="module")
 def stages():
     network = blind_spot_network(width=MAPS, depth=2)
-    return exact_chunks.Stages(network.levels(), engine.Compiled, lambda outputs, image, sigma: (outputs[..., :3],))
+    return exact_chunks.Stages(
+        network.levels(), engine.Compiled, lambda outputs, image, sigma: (outputs[0][..., :3],), (0,)
+    )
 
 
 @pytest.fixture

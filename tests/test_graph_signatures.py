@@ -168,7 +168,7 @@ def test_the_graph_says_what_stands_beside_it(server, folder, denoiser):
         "request_mib": round(sum(expected)), "tile_mib": round(expected[0]), "bytes_per_pixel": 40 * channels,
     }  # fmt: skip
     assert description["network"] == {
-        "parameters": denoiser.network.count_params(), "depth": 2, "blind_spot": [1, 1],
+        "parameters": denoiser.network.count_params(), "depth": 2, "blind_spot": [1, 1], "tta": 1,
     }  # fmt: skip
     assert description["package"] == f"bsdenoise {bsdenoise.__version__}"
     assert (description["format"], description["name"], description["training"]) == (1, "denoiser", None)

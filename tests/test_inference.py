@@ -50,9 +50,9 @@ def record_passes(monkeypatch):
     shapes = []
     in_one_pass = engine.Inference._with_theta
 
-    def recorded(self, batch, theta):
+    def recorded(self, batch, theta, turns):
         shapes.append(batch.shape[:3])
-        return in_one_pass(self, batch, theta)
+        return in_one_pass(self, batch, theta, turns)
 
     monkeypatch.setattr(engine.Inference, "_with_theta", recorded)
     return shapes
@@ -250,9 +250,9 @@ def test_larger_images_are_computed_by_a_compiled_function(monkeypatch):
     traced = []
     moments = Denoiser.shown_moments
 
-    def recorded(self, image, sigma):
+    def recorded(self, image, sigma, turns):
         traced.append(isinstance(image, tf.Tensor) and not hasattr(image, "numpy"))
-        return moments(self, image, sigma)
+        return moments(self, image, sigma, turns)
 
     monkeypatch.setattr(Denoiser, "shown_moments", recorded)
     monkeypatch.setattr(engine, "MAX_EAGER_PIXELS", 20 * 20)

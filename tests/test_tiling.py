@@ -114,6 +114,19 @@ def test_pixels_with_padding(height, width, depth):
     assert padded_pixels(height, width, grid) == rows * columns
 
 
+@given(plans())
+def test_tiles_end_where_a_mirror_image_begins_on_the_grid(arguments):
+    height, width, tile, overlap, grid = arguments
+    for piece in plan(*arguments):
+        other = piece.for_mirroring(height, width, grid)
+        assert (other.inner, other.target) == (piece.inner, piece.target)
+        for window, whole, inner, size in zip(other.window, piece.window, piece.inner, (height, width), strict=True):
+            assert window.start == whole.start and whole.stop - grid < window.stop <= whole.stop
+            is_given_context = overlap > 0 or whole.stop == size
+            assert (window.stop - size) % grid == 0 or not is_given_context
+            assert inner.stop <= window.stop - window.start
+
+
 def test_extra_rows_count_as_pixels_of_a_tile():
     """They make tiles narrower, not lower."""
     rows, columns = fit(200, 300, 10_000, 8, 4)
@@ -121,3 +134,6 @@ def test_extra_rows_count_as_pixels_of_a_tile():
     extra = fit(200, 300, 10_000, 8, 4, extra_rows=100)
     assert extra[0] == rows
     assert (extra[0] + 100) * extra[1] <= 10_000
+    assert (extra[1] + 100) * extra[0] > 10_000
+    both = fit(200, 300, 10_000, 8, 4, extra_rows=100, is_transposed=True)
+    assert both[0] * both[1] + 100 * max(both) <= 10_000

@@ -31,7 +31,13 @@ def run(config: ExportConfig) -> int:
     shown = terminal.bar if sizes else terminal.status
     with shown(f"writing {folder}") as change:
         export.export_saved_model(
-            denoiser, folder, max_pixels=config.max_pixels, tile=config.tile, warm_up=sizes, report=change
+            denoiser,
+            folder,
+            max_pixels=config.max_pixels,
+            tile=config.tile,
+            tta=config.tta,
+            warm_up=sizes,
+            report=change,
         )
     origin = "" if denoiser.noise.is_known else ", estimated per image"
     words = denoiser.noise.in_words(denoiser.offset, denoiser.scale)
@@ -40,6 +46,8 @@ def run(config: ExportConfig) -> int:
     names = json.loads((folder / export.DESCRIPTION_FILE).read_text())["signatures"]
     print(f"signatures: {', '.join(names)}")
     print(f"limit: {config.max_pixels} pixels per request and per image file")
+    if config.tta > 1:
+        print(f"self-ensemble: mean of {config.tta} copies of each image")
     if config.keep is not None:
         for retired in export.retire(config.out, config.keep, but=version):
             print(f"removed: {retired}")

@@ -65,7 +65,7 @@ class EvaluateConfig:
     #: Largest side of a tile in pixels. Default: large images in tiles.
     tile: Count | None = None
 
-    #: Self-ensemble of the models: denoise as many copies of each image, mirrored and transposed, and average them.
+    #: Self-ensemble of the models: denoise as many copies of each image, mirrored and turned, and average them.
     tta: Literal[1, 2, 4, 8] = 1
 
     #: Folder for records.jsonl (one line per image, from which an interrupted evaluation goes on), results.json,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -33,6 +33,10 @@ class ExportConfig:
     #: Another blind spot for the network than it was trained with: odd numbers of pixels, height x width, such as 1,
     #: 3x3 or 5x1.
     blind_spot: Annotated[str | None, tyro.conf.arg(metavar="SIZE")] = None
+
+    #: Self-ensemble: denoise as many copies of each image, mirrored and turned, and average them, as --tta of the
+    #: command denoise does.
+    tta: Literal[1, 2, 4, 8] = 1
 
     #: Sizes of images, HEIGHTxWIDTH such as 480x640, that a server tries before it serves the version, so that no user
     #: waits for the first calls; on GPUs name every size that is common.

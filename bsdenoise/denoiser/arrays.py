@@ -38,11 +38,12 @@ class OnArrays(keras.Model):
                 into half of the free memory, and larger images in the largest tiles that do.
             overlap: Context in pixels that a tile has on every inner side, a multiple of the pooling grid and less than
                 half a tile; `None` takes the reach of the network (155 pixels at a depth of 4, 315 at 5), but at most
-                160 pixels for the U-Nets of this package, and a quarter of a given tile. From the reach on, the result
-                is that of one pass over the whole.
-            tta: Number of copies of the image, mirrored and transposed, whose results are averaged: 1, 2, 4 or 8. It
-                takes as many times as long. Copies are made of each tile where there are tiles. At most 4 where the
-                blind spot is no square.
+                160 pixels for the U-Nets of this package, and a quarter of a given tile. From the reach on, with copies
+                from the reach and a grid on, the result is that of one pass over the whole.
+            tta: Number of copies of the image, mirrored and turned, whose results are averaged: 1, 2, 4 or 8. A network
+                of this package with a blind spot takes about 2, 2.3 and 2.8 times as long for the last three of them,
+                others as many times as there are copies (`bsdenoise.inference.self_ensemble`). Copies are made of each
+                tile where there are tiles. At most 4 where the blind spot is no square.
             noise: Noise parameters θ in the units of the scaled image, (P,) or one row per image (B, P), in the order
                 of `noise.parameters`. Of Gaussian noise they are σ alone, of which `sigma` is the short form.
             adapt: Number of steps by which a copy of the network is adapted to these very images before, as `adapt`
@@ -320,9 +321,8 @@ class OnArrays(keras.Model):
         """
         if not isinstance(images, (list, tuple)):
             images = [*images] if np.ndim(images) == 4 else [images]
-        if isinstance(
-            next(iter(noise), None) if isinstance(noise, (list, tuple)) else noise, correlated.CorrelatedNoise
-        ):
+        first = noise[0] if isinstance(noise, (list, tuple)) and noise else noise
+        if isinstance(first, correlated.CorrelatedNoise):
             found = self._correlated(images, noise)
             return [shown for image, its in zip(images, found, strict=True) for shown in self._white_copies(image, its)]
         sigma = [None] * len(images) if sigma is None else np.broadcast_to(np.asarray(sigma, np.float32), len(images))

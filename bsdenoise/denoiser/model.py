@@ -303,9 +303,23 @@ class Denoiser(arrays.OnArrays):
         moments, theta = self.solved(noisy)
         return *moments, theta
 
-    def shown_moments(self, shown, theta):
-        """Compute the moments of images that are as the network was trained to see them, with known θ (B, P)."""
-        return self.finished(self.network(shown), shown, theta)
+    def shown_moments(self, shown, theta, turns=self_ensemble.UNTURNED):
+        """Compute the moments of images that are as the network was trained to see them, with known θ (B, P).
+
+        Args:
+            shown: Tensor (B, H, W, C).
+            theta: Noise parameters, (B, P).
+            turns: Numbers of quarter turns: the moments are the means for images turned so often. Only a network that
+                can be cut into levels takes others than 0.
+        """
+        if turns == self_ensemble.UNTURNED:
+            return self.finished(self.network(shown), shown, theta)
+        return self.finished_mean(self.described_network().levels().outputs(shown, turns), shown, theta)
+
+    def finished_mean(self, outputs, shown, theta):
+        """Compute the means of what `finished` gives for each of several outputs."""
+        moments = zip(*(self.finished(one, shown, theta) for one in outputs), strict=True)
+        return tuple(sum(parts) / len(parts) for parts in moments)
 
     def finished(self, outputs, shown, theta):
         """Compute denoised, mean and variance, or denoised alone, a tuple of tensors (B, H, W, C).

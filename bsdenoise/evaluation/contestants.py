@@ -105,7 +105,7 @@ class Model:
         name: What the tables call it.
         path: Its `.keras` file.
         denoiser: The `Denoiser` itself.
-        tta: Number of mirrored and transposed copies whose results are averaged: 1, 2, 4 or 8.
+        tta: Number of mirrored and turned copies whose results are averaged: 1, 2, 4 or 8.
     """
 
     workers = 1  # one image fills all cores

@@ -21,21 +21,23 @@ BYTES_PER_CHANNEL = 40
 DEFAULT_NAME = "denoiser"  # under which it is served, unless the server is told another
 
 
-def describe(denoiser, max_pixels, tiles) -> dict:
+def describe(denoiser, max_pixels, tiles, tta) -> dict:
     """Describe a model and the limits it is exported with.
 
     Args:
         denoiser: The denoiser.
         max_pixels: Largest B·H·W of a request, and H·W of an image file.
         tiles: How large images are cut.
+        tta: How many copies of each image are averaged.
 
     Returns:
         A dictionary of JSON values: `method`, and `factor`, `None` without a posterior; `channels`; `noise`, whose
         parameters are in the units of the pixels; `stabilized`, the same of noise that grows with the signal, `None` if
         the model takes none; `pixels`, with their units, the range that is accepted and the fitted
         `offset` and `scale`; `limits`; the `memory` that a request of `max_pixels` is expected to take beside the
-        loaded model, and of that the part of a tile; the names of the signatures; the size of the `network`, and height
-        and width of its `blind_spot`, `None` if it has none; and how it was trained, as far as that is known.
+        loaded model, and of that the part of a tile; the names of the signatures; the size of the `network`, height and
+        width of its `blind_spot`, `None` if it has none, and how many copies of each image are averaged (`tta`); and
+        how it was trained, as far as that is known.
     """
     scale = denoiser.scale
     low, high = denoiser.intensities
@@ -63,6 +65,7 @@ def describe(denoiser, max_pixels, tiles) -> dict:
             "parameters": denoiser.network.count_params(),
             "depth": denoiser.grid.bit_length() - 1,
             "blind_spot": denoiser.blind_spot and [*denoiser.blind_spot],
+            "tta": tta,
         },
         "training": denoiser.provenance,
     }

@@ -19,7 +19,7 @@ from bsdenoise.export.description import FILE_NAME, describe
 from bsdenoise.export.graph.tiles import Tiles
 from bsdenoise.export.signatures import signatures
 from bsdenoise.export.versions import check_free, published
-from bsdenoise.inference import tiling
+from bsdenoise.inference import self_ensemble, tiling
 
 # 4096 × 4096. Two RGB requests of so many fit into the 12 GiB of the container, for the compact networks; clients cut
 # larger images.
@@ -35,6 +35,7 @@ def export_saved_model(
     tile: int | None = None,
     overlap: int | None = None,
     untiled_pixels: int | None = None,
+    tta: int = 1,
     warm_up: Sequence[tuple[int, int]] = (),
     report: Callable[[str], None] = lambda step: None,
 ) -> Path:
@@ -74,6 +75,8 @@ def export_saved_model(
         overlap: Context in pixels that a tile has on every inner side, as for `Denoiser.denoise`.
         untiled_pixels: Images, and batches of images, of at most as many pixels are computed in one pass. By default a
             megapixel, or one tile if `tile` is smaller.
+        tta: How many copies of each image are denoised and averaged, 1, 2, 4 or 8, as for `Denoiser.denoise`; of each
+            tile where there are tiles.
         warm_up: Heights and widths in pixels of images that a server tries before it serves the version.
         report: Called with what is done, at the beginning of each step.
 
@@ -82,8 +85,8 @@ def export_saved_model(
 
     Raises:
         ValueError: If the folder holds something, what was written cannot be loaded or used, the network does not
-            compute in float32, Keras does not run on TensorFlow, or `max_pixels`, `tile`, `overlap`, `untiled_pixels`
-            or `warm_up` does not fit.
+            compute in float32, Keras does not run on TensorFlow, or `max_pixels`, `tile`, `overlap`, `untiled_pixels`,
+            `tta` or `warm_up` does not fit.
         OSError: If the folder cannot be written.
 
     Example:
@@ -98,13 +101,14 @@ def export_saved_model(
         raise ValueError(
             f"`max_pixels` must be at least 1 and less than {MOST_PIXELS}. Received: max_pixels={max_pixels}."
         )
+    self_ensemble.check(tta, denoiser.blind_spot)
     warm_up_requests.check_sizes(warm_up, max_pixels)
     tiles = _tiles(denoiser.described_network(), tile, overlap, untiled_pixels)
-    description = describe(denoiser, max_pixels, tiles)
+    description = describe(denoiser, max_pixels, tiles, tta)
     text = json.dumps(description, indent=2) + "\n"
     report("tracing the signatures")
     archive = keras.export.ExportArchive()
-    for name, (function, specs) in signatures(denoiser, max_pixels, tiles, text).items():
+    for name, (function, specs) in signatures(denoiser, max_pixels, tiles, text, tta).items():
         # Keras traces an endpoint, and TensorFlow does it again to save it: so what they trace is a call of a graph.
         graph = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
         archive.add_endpoint(name, graph, specs)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from bsdenoise.export.graph import checks, files
-from bsdenoise.export.graph.tiles import compute, is_untiled
-from bsdenoise.inference import tiling
+from bsdenoise.export.graph import checks, ensemble, files
+from bsdenoise.export.graph.tiles import compute as compute_tiles
+from bsdenoise.export.graph.tiles import is_untiled
+from bsdenoise.inference import self_ensemble, tiling
 from bsdenoise.likelihood import sure
 from bsdenoise.likelihood.posterior import SERVED_WITHHELD
 from bsdenoise.noise.base import SIGMA
@@ -54,7 +55,7 @@ def noise_input(denoiser) -> str:
     return SIGMA if denoiser.noise.takes_sigma else NOISE
 
 
-def signatures(denoiser, max_pixels, tiles, description):
+def signatures(denoiser, max_pixels, tiles, description, tta):
     """Return the function and the input specs of each signature, by its name.
 
     Args:
@@ -62,6 +63,7 @@ def signatures(denoiser, max_pixels, tiles, description):
         max_pixels: Largest B·H·W of `image`, and largest H·W of each image file.
         tiles: How large images are cut.
         description: What `describe` answers, JSON text.
+        tta: How many copies are averaged, as for `Denoiser.denoise`.
     """
     channels, offset, scale, grid = denoiser.channels, denoiser.offset, denoiser.scale, denoiser.grid
     model, told = denoiser.noise, noise_input(denoiser)
@@ -78,7 +80,18 @@ def signatures(denoiser, max_pixels, tiles, description):
 
     # Functions that all signatures call, so that they, and the network above all, stand in the file once.
     network = shared(denoiser.network, image)
-    finished = shared(lambda shown, theta: denoiser.finished(network(shown), shown, theta), image, theta)
+    copies = self_ensemble.Copies.of(tta, denoiser.described_network())
+
+    def of_copy(shown, theta):
+        if copies.turns == self_ensemble.UNTURNED:
+            return denoiser.finished(network(shown), shown, theta)
+        return denoiser.shown_moments(shown, theta, copies.turns)
+
+    of_one = shared(of_copy, image, theta)
+    compute = functools.partial(compute_tiles, are_mirrored=copies.are_mirrored)
+    finished = shared(
+        lambda shown, theta: ensemble.average(lambda copy: of_one(copy, theta), shown, copies.changes), image, theta
+    )
 
     @functools.cache
     def steps(some):
@@ -145,6 +158,9 @@ def signatures(denoiser, max_pixels, tiles, description):
             fit = steps(some).fitted(noisy, theta)
         elif not denoiser.estimates_noise:
             theta = denoiser.first_theta(noisy)
+        elif tta > 1:
+            theta = steps(some).solved_theta(noisy, steps(some).first_theta(noisy))
+            fit = steps(some).fitted(noisy, theta)
         else:
             first = steps(some).first_theta(noisy)
             fit = steps(some).fitted(noisy, first)

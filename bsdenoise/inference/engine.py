@@ -45,9 +45,11 @@ class Inference:
         self.network = network
         self._denoiser = denoiser
         self._levels = network.levels()
-        self._known = Compiled(denoiser.shown_moments)
+        self._known = functools.cache(lambda turns: Compiled(functools.partial(denoiser.shown_moments, turns=turns)))
         self._unknown = Compiled(denoiser.solved_flat)
-        self._stages: exact_chunks.Stages | None = None
+        self._stages = functools.cache(
+            lambda turns: exact_chunks.Stages(self._levels, Compiled, denoiser.finished_mean, turns)
+        )
 
     def moments(self, batch, theta, tile=None, overlap=None, tta=1) -> tuple[list[np.ndarray], np.ndarray | None]:
         """Compute the moments of images, as arrays (B, H, W, C): all at once if they fit, or image by image.
@@ -68,7 +70,7 @@ class Inference:
         fits = tile is None and self._fits(number, height, width)
         if theta is None and fits and tta == 1 and denoiser.estimates_noise:
             with progress.part(number * height * width):
-                *moments, theta = self._in_one_pass(self._unknown, denoiser.solved_flat, batch)
+                *moments, theta = self._in_one_pass(self._unknown, batch)
                 return moments, theta
         theta, fit = self._theta_and_fit(batch, theta)
         moments = self._of_shown(*_shown(denoiser, batch, theta, fit), fits, tile, overlap, tta)
@@ -144,8 +146,11 @@ class Inference:
         """Compute the moments of images as they are shown, with known noise."""
         number, height, width = batch.shape[:3]
         if fits:
-            with progress.part(number * height * width, of=tta):
-                return self_ensemble.average(lambda images: self._with_theta(images, theta), batch, tta)
+            copies = self_ensemble.Copies.of(tta, self.network)
+            with progress.part(number * height * width, of=len(copies.changes)):
+                return self_ensemble.average(
+                    lambda images, _: self._with_theta(images, theta, copies.turns), batch, copies.changes
+                )
         results: list[np.ndarray] = []
         for index in range(number):
             one = slice(index, index + 1)
@@ -161,48 +166,60 @@ class Inference:
     def _windows(self, read, shape, theta, tile, overlap, tta):
         """Compute the moments of images as they are shown block by block."""
         _, height, width, _ = shape
-        for piece in self._plan(height, width, tile, overlap):
+        copies = self_ensemble.Copies.of(tta, self.network)
+        for piece in self._plan(height, width, tile, overlap, copies.are_mirrored):
             blocks = read(*piece.window)
-            # Copies of a self-ensemble lie in other ways; what they need is not worth the bookkeeping.
-            kept = piece.inner if tta == 1 else None
             rows, columns = piece.target
             found = []
             for index in range(len(blocks)):
                 one = slice(index, index + 1)
-                with progress.part((rows.stop - rows.start) * (columns.stop - columns.start), of=tta):
-                    compute = functools.partial(self._block, theta=theta[one], kept=kept)
-                    moments = self_ensemble.average(compute, blocks[one], tta)
-                found.append([moment[:, *piece.inner] for moment in moments])
+                compute = functools.partial(self._block, theta=theta[one], inner=piece.inner, turns=copies.turns)
+                amount = (rows.stop - rows.start) * (columns.stop - columns.start)
+                with progress.part(amount, of=len(copies.changes)):
+                    found.append(self_ensemble.average(compute, blocks[one], copies.changes))
             joined = found[0] if len(found) == 1 else [np.concatenate(parts) for parts in zip(*found, strict=True)]
             yield piece.target, joined
 
-    def _plan(self, height, width, tile, overlap) -> Iterator[tiling.Tile]:
-        """Cut an image into blocks."""
+    def _plan(self, height, width, tile, overlap, are_mirrored=False) -> Iterator[tiling.Tile]:
+        """Cut an image into blocks, of which mirror images are computed too or not."""
+        if tile is None and overlap is None and self._fits(1, height, width):
+            whole = slice(0, height), slice(0, width)
+            return iter([tiling.Tile(whole, whole, whole)])
+        grid, context = self.network.grid, self.network.context
         if tile is None and overlap is None:
-            if self._fits(1, height, width):
-                whole = slice(0, height), slice(0, width)
-                return iter([tiling.Tile(whole, whole, whole)])
-            grid, overlap = self.network.grid, self.network.context
+            overlap = context + grid if are_mirrored else context
             most, extra = self._block_pixels() if self._is_cut else (self._most_pixels(), 0)
-            return tiling.plan(height, width, tiling.fit(height, width, most, overlap, grid, extra), overlap, grid)
-        grid = self.network.grid
-        return tiling.plan(height, width, *tiling.choose(grid, tile, overlap, self.network.context), grid)
+            tile = tiling.fit(height, width, most, overlap, grid, extra, are_mirrored)
+        else:
+            tile, overlap = tiling.choose(grid, tile, overlap, context)
+        pieces = tiling.plan(height, width, tile, overlap, grid)
+        return (piece.for_mirroring(height, width, grid) for piece in pieces) if are_mirrored else pieces
 
-    def _block(self, image, theta, kept) -> list[np.ndarray]:
-        """Compute the moments of a block, (1, H, W, C), in one pass if it fits; of it only what is kept is needed."""
-        if not self._is_cut or image.shape[1] * image.shape[2] <= self._most_pixels():
-            return self._with_theta(image, theta)
-        if self._stages is None:
-            self._stages = exact_chunks.Stages(self._levels, Compiled, self._denoiser.finished)
-        return self._stages.compute(image, theta, self._chunk_pixels(), kept)
+    def _block(self, image, change, theta, inner, turns) -> list[np.ndarray]:
+        """Compute the moments of a block, (1, H, W, C), in one pass if it fits.
 
-    def _with_theta(self, batch, theta) -> list[np.ndarray]:
-        return self._in_one_pass(self._known, self._denoiser.shown_moments, batch, theta)
+        Args:
+            image: The block, changed.
+            change: How, a `self_ensemble.Change`.
+            theta: Noise parameters, (1, P).
+            inner: Rows and columns of the block as it was, of which the moments are needed.
+            turns: By how many quarter turns it is turned behind the branches.
+        """
+        _, height, width, _ = image.shape
+        inner = change.of_window(inner, (height, width))
+        if not self._is_cut or height * width <= self._most_pixels():
+            moments = self._with_theta(image, theta, turns)
+        else:
+            moments = self._stages(turns).compute(image, theta, self._chunk_pixels(), inner)
+        return [moment[:, *inner] for moment in moments]
+
+    def _with_theta(self, batch, theta, turns) -> list[np.ndarray]:
+        return self._in_one_pass(self._known(turns), batch, theta)
 
     @staticmethod
-    def _in_one_pass(compiled, function, batch, *theta) -> list[np.ndarray]:
+    def _in_one_pass(compiled, batch, *theta) -> list[np.ndarray]:
         if batch.size // batch.shape[-1] <= MAX_EAGER_PIXELS:
-            moments = [ops.convert_to_numpy(moment) for moment in function(batch, *theta)]
+            moments = [ops.convert_to_numpy(moment) for moment in compiled.function(batch, *theta)]
         else:
             moments = compiled(batch, *theta)
         progress.advance(1)
@@ -255,10 +272,12 @@ class Compiled:
     """A function of tensors as one of arrays, compiled the way that Keras does it on each backend.
 
     Args:
-        function: From tensors to a tensor or a tuple of them.
+        function: From tensors to a tensor or a tuple of them; kept as `function`.
     """
 
     def __init__(self, function: Callable):
+        self.function = function
+
         class Wrapped(keras.Model):
             def call(self, inputs):
                 return function(*inputs)

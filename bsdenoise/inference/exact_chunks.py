@@ -36,20 +36,22 @@ class Stages:
     Args:
         levels: The network, as `DenoisingNetwork.levels` cuts it.
         compile_fn: Makes a function of arrays, that gives arrays, out of one of tensors.
-        finish: Function from network outputs, images and noise parameters to a tuple of tensors (B, H, W, C).
+        finish: Function from a list of network outputs, images and noise parameters to a tuple of tensors (B, H, W, C).
+        turns: By how many quarter turns the image is turned for each of the outputs.
     """
 
-    def __init__(self, levels, compile_fn: Callable, finish: Callable):
+    def __init__(self, levels, compile_fn: Callable, finish: Callable, turns: tuple[int, ...]):
         branch, head, shift = levels
         self._depth = branch.depth
         reach = CONVOLUTIONS_REACH + shift
         self._last_halo = reach + reach % networks.POOLING_FACTOR
 
-        def enter(image, level, turns):
-            return branch.enter(image, level, turns)
+        def enter(image, level, quarter_turns):
+            return branch.enter(image, level, quarter_turns)
 
         def leave_all(image, theta, *coarse):
-            return finish(head([branch.leave(image, coarse[t], 0, t) for t in networks.TURNS]), image, theta)
+            maps = [branch.leave(image, coarse[t], 0, t) for t in networks.TURNS]
+            return finish(head(maps, turns), image, theta)
 
         @functools.cache
         def compiled(function, *place):

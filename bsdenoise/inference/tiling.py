@@ -29,6 +29,22 @@ class Tile:
     inner: tuple[slice, slice]
     target: tuple[slice, slice]
 
+    def for_mirroring(self, height: int, width: int, grid: int) -> "Tile":
+        """Return the tile with ends from which on a mirror image is pooled as that of the whole image is.
+
+        Less than a grid of its context goes; less than is needed where it has none.
+
+        Args:
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
+            grid: As for `plan`.
+        """
+        rows, columns = (
+            slice(window.start, window.stop - min((window.stop - size) % grid, window.stop - window.start - inner.stop))
+            for window, inner, size in zip(self.window, self.inner, (height, width), strict=True)
+        )
+        return Tile((rows, columns), self.inner, self.target)
+
 
 def default_overlap(grid: int, size: int, context: int | None = None) -> int:
     """Return the context that tiles of a network need, but at most a quarter of a tile; a multiple of the grid.
@@ -70,7 +86,15 @@ def padded_pixels(height: int, width: int, grid: int) -> int:
     return -(-height // grid) * grid * (-(-width // grid) * grid)
 
 
-def fit(height: int, width: int, max_pixels: int, overlap: int, grid: int, extra_rows: int = 0) -> tuple[int, int]:
+def fit(
+    height: int,
+    width: int,
+    max_pixels: int,
+    overlap: int,
+    grid: int,
+    extra_rows: int = 0,
+    is_transposed: bool = False,
+) -> tuple[int, int]:
     """Choose height and width of tiles, so that the least is computed twice.
 
     Args:
@@ -80,6 +104,7 @@ def fit(height: int, width: int, max_pixels: int, overlap: int, grid: int, extra
         overlap: As for `plan`.
         grid: As for `plan`.
         extra_rows: Rows that count among the pixels of a tile beside its own.
+        is_transposed: Whether a tile must also fit when its rows are columns.
 
     Returns:
         Multiples of `grid`.
@@ -90,7 +115,8 @@ def fit(height: int, width: int, max_pixels: int, overlap: int, grid: int, extra
     fewest = None
     for rows_of_one, all_rows in rows:
         for columns_of_one, all_columns in columns:
-            is_small = (rows_of_one + extra_rows) * columns_of_one <= max_pixels
+            wide = max(rows_of_one, columns_of_one) if is_transposed else columns_of_one
+            is_small = rows_of_one * columns_of_one + extra_rows * wide <= max_pixels
             if is_small and (fewest is None or all_rows * all_columns < fewest):
                 best, fewest = (rows_of_one, columns_of_one), all_rows * all_columns
     return best

@@ -1,13 +1,16 @@
 """The networks: a U-Net, and the blind-spot network made of four turned copies of it (Laine et al. 2019, Section 3)."""
 
+import itertools
 from typing import NamedTuple
 
 import keras
+from keras import ops
 
-from bsdenoise.network import base, blindness, context, layers
+from bsdenoise.network import base, blindness, context, layers, rotation
 
 POOLING_FACTOR = 2
-TURNS = range(4)  # quarter turns of the branches
+TURNS = base.TURNS  # of the branches
+BANDS, BAND_ROWS = 4, 64  # of maps at most and at least, where one set of them becomes several
 LEAKY_SLOPE = 0.1  # Laine et al. 2019, Appendix A
 LAST_GAIN = 1.0  # the last layer is linear, so He's factor 2 for rectifiers becomes 1
 NHWC = "channels_last"  # said to every layer of Keras: a user's keras.json may hold another default
@@ -172,7 +175,7 @@ class BlindSpotUNet(_UNet):
 
     def levels(self) -> base.Levels:
         """Cut the network at its resolutions."""
-        return base.Levels(self._branch, self._head, self._head.shift)
+        return base.Levels(self._branch, self._head.turned, self._head.shift)
 
 
 @keras.saving.register_keras_serializable(package="bsdenoise")
@@ -360,10 +363,80 @@ class Head:
 
     def __call__(self, maps):
         """Return the outputs."""
-        maps = self.joint(maps)
-        for layer in self.layers:
+        return self._applied(self.layers, self.joint(maps))
+
+    def turned(self, maps, turns):
+        """Return the outputs for an image turned counter-clockwise in several ways, each turned back.
+
+        A turned image has the same branches in another order, so all of these are of one set of maps. The first layer
+        computes a turn and the opposite one together, in as many products as either of them: where the maps of
+        branches 0 and 1 are f, those of 2 and 3 b, and its kernel is (F, B), they are
+
+            F f + B b = e + o,    F b + B f = e − o    with    e = ½ (F + B) (f + b),    o = ½ (F − B) (f − b).
+
+        Args:
+            maps: Those of the branches of the image as it is.
+            turns: Numbers of quarter turns, of 0 to 3.
+        """
+        if tuple(turns) == (0,):
+            return [self(maps)]
+        first, *others = self.layers
+        moved = self.joint.moved(maps)
+        front, back = (ops.concatenate(half, axis=-1) for half in (moved[:2], moved[2:]))
+        even, odd = front + back, front - back
+        kernels = {turn: self._kernels(turn) for turn in sorted({turn % 2 for turn in turns})}
+        height, width = ops.shape(even)[1:3]
+        bands = []
+        for start, rows in _bands(height):
+            # Of height 0, which a graph for any height may have, they would be none that layers take.
+            computed = max(rows, 1) if isinstance(rows, int) else ops.maximum(rows, 1)
+            parts = [rotation.window(maps, start, 0, computed, width) for maps in (even, odd)]
+            outputs = self._of_band(parts[0], parts[1], kernels)
+            bands.append({turn: rotation.window(outputs[turn], 0, 0, rows, width) for turn in turns})
+        return [ops.concatenate([band[turn] for band in bands], axis=1) for turn in turns]
+
+    def _kernels(self, turn):
+        """Return ½ (F + B) and ½ (F − B) of the first layer, for images turned by 0 or 1 quarters."""
+        kernel = ops.convert_to_tensor(self.layers[0].kernel)
+        front, back = ops.split(ops.roll(kernel, turn * (kernel.shape[2] // len(TURNS)), axis=2), 2, axis=2)
+        return 0.5 * (front + back), 0.5 * (front - back)
+
+    def _of_band(self, even, odd, kernels):
+        """Return the outputs of some rows by turn, from sums and differences of their maps; args as in `turned`."""
+        first, *others = self.layers
+        outputs = {}
+        for turn, (even_kernel, odd_kernel) in kernels.items():
+            own = _convolved(even, even_kernel) + ops.cast(first.bias, even.dtype)
+            other = _convolved(odd, odd_kernel)
+            outputs[turn] = self._applied(others, own + other)
+            outputs[turn + 2] = self._applied(others, own - other)
+        return outputs
+
+    @staticmethod
+    def _applied(some, maps):
+        """Apply layers one after the other."""
+        for layer in some:
             maps = layer(maps)
         return maps
+
+
+def _bands(height):
+    """Cut rows into bands, so that what is computed of one of them takes a part of the memory.
+
+    Args:
+        height: Number of rows; in a graph a tensor.
+
+    Returns:
+        Where each starts, and how many rows it has.
+    """
+    number = min(BANDS, -(-height // BAND_ROWS)) if isinstance(height, int) else BANDS
+    edges = [height * index // number for index in range(number + 1)]
+    return [(start, stop - start) for start, stop in itertools.pairwise(edges)]
+
+
+def _convolved(maps, kernel):
+    """Apply the kernel of a 1×1 convolution in the precision of the maps."""
+    return ops.conv(maps, ops.cast(kernel, maps.dtype), padding="valid", data_format=NHWC)
 
 
 def _head_layers(widths, num_outputs, dtype):

@@ -13,6 +13,7 @@ ENTRY_POINTS = "bsdenoise.networks"  # group of entry points that name networks 
 MAPS_OF_OTHERS = 384  # of networks whose layers do not tell: as many as the largest of ours
 _BYTES = {"bfloat16": 2, "float16": 2}
 _FLOAT32_BYTES = 4
+TURNS = range(4)  # quarter turns of branches that are the same one, turned
 
 
 class Parts(NamedTuple):
@@ -28,17 +29,31 @@ class Parts(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """A blind-spot network cut at each of its resolutions, for evaluation in chunks (`inference.exact_chunks`).
+    """A network of four branches that are the same one turned, cut at each of its resolutions.
+
+    So it is evaluated in chunks (`inference.exact_chunks`); and of a turned image the branches need not be computed
+    again (`inference.self_ensemble`).
 
     Attributes:
-        branch: Object with `depth`, `enter`, `below` and `leave`, as `architectures.Branch` has them.
-        head: Function from the list of the branches' maps to the outputs.
+        branch: Function from images and a number of quarter turns to the maps of that branch; it also has `depth`,
+            `enter`, `below` and `leave`, as `architectures.Branch` has them.
+        head: Function from the list of the branches' maps, and numbers of quarter turns, to the list of the outputs for
+            the image turned counter-clockwise so often, each turned back.
         shift: By how many pixels it moves them at most.
     """
 
     branch: Any
     head: Callable
     shift: int = 1
+
+    def outputs(self, image, turns) -> list:
+        """Compute the outputs (B, H, W, n) for images (B, H, W, C) turned in several ways, each turned back.
+
+        Args:
+            image: The images as they are.
+            turns: Numbers of quarter turns.
+        """
+        return self.head([self.branch(image, turn) for turn in TURNS], turns)
 
 
 class _Measured(property):
@@ -152,7 +167,7 @@ class DenoisingNetwork(keras.Model):
         return None
 
     def levels(self) -> Levels | None:
-        """Cut the network at its resolutions, for exact evaluation in chunks; `None` if it cannot be."""
+        """Cut the network at its resolutions, if it has four branches that are the same one turned; `None` if not."""
         return None
 
     def with_dtype(self, policy: str) -> "DenoisingNetwork":

@@ -211,11 +211,14 @@ class BlindSpot(keras.layers.Layer):
 
     def call(self, inputs):
         """Join the branches."""
+        return ops.concatenate(self.moved(inputs), axis=-1)
+
+    def moved(self, inputs):
+        """Return the maps of each branch moved away from where it looks."""
         shifts = blindness.shifts(self.size)
-        moved = [
+        return [
             rotation.shift(maps, quarter_turns, shifts[quarter_turns % 2]) for quarter_turns, maps in enumerate(inputs)
         ]
-        return ops.concatenate(moved, axis=-1)
 
     def compute_output_shape(self, input_shape):
         """Return (B, H, W, F times the number of branches)."""

@@ -52,7 +52,12 @@ def is_untiled(shape: tf.Tensor, tiles: Tiles) -> tf.Tensor:
     return padded_pixels(shape, tiles.grid) <= tiles.untiled_pixels
 
 
-def compute(moments, finish, image, theta, tiles: Tiles, *, pictures: int, means: int):
+def for_mirroring(stop: tf.Tensor, size: tf.Tensor, last: tf.Tensor, grid: int) -> tf.Tensor:
+    """Return where a tile along a side stops that has a mirror image, as `tiling.Tile.for_mirroring`."""
+    return stop - tf.minimum((stop - size) % grid, stop - last)
+
+
+def compute(moments, finish, image, theta, tiles: Tiles, *, pictures: int, means: int, are_mirrored: bool = False):
     """Compute pictures of the size of the images, and means over each image, whole or tile by tile.
 
     Args:
@@ -66,6 +71,7 @@ def compute(moments, finish, image, theta, tiles: Tiles, *, pictures: int, means
         tiles: How images are cut.
         pictures: Number of pictures that `finish` gives.
         means: Number of means that it gives.
+        are_mirrored: Whether `moments` looks at mirror images too.
 
     Returns:
         The two lists, for the whole images.
@@ -85,6 +91,9 @@ def compute(moments, finish, image, theta, tiles: Tiles, *, pictures: int, means
         first, row, column = index // (rows * columns) * group, index // columns % rows, index % columns
         top, bottom, first_row, last_row = span(row, height, tile, tiles.overlap)
         left, right, first_column, last_column = span(column, width, tile, tiles.overlap)
+        if are_mirrored:
+            bottom = for_mirroring(bottom, height, last_row, tiles.grid)
+            right = for_mirroring(right, width, last_column, tiles.grid)
         some = slice(first, first + group)
         window = image[some, top:bottom, left:right]
         kept = (slice(None), slice(first_row - top, last_row - top), slice(first_column - left, last_column - left))
