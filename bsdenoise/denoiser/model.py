@@ -16,7 +16,7 @@ from bsdenoise import methods, noise, presets
 from bsdenoise import network as networks
 from bsdenoise.denoiser import arrays
 from bsdenoise.images import missing
-from bsdenoise.inference import engine
+from bsdenoise.inference import engine, self_ensemble
 from bsdenoise.inference.input_checks import Accepted
 from bsdenoise.methods import losses  # noqa: F401
 from bsdenoise.network import layers  # noqa: F401

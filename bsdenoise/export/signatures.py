@@ -242,9 +242,10 @@ def signatures(denoiser, max_pixels, tiles, description, tta):
 
     def own(image, some):
         noisy = denoiser.normalized(checked_image(image))
-        theta = denoiser.first_theta(noisy)
         if denoiser.estimates_noise:
             theta = steps(some).solved_theta(noisy, steps(some).first_theta(noisy))
+        else:
+            theta = denoiser.first_theta(noisy)
         return some.noise.restored(theta, offset, scale, keras.ops)
 
     def own_sigma(image):
