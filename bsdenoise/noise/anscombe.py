@@ -139,7 +139,8 @@ class StabilizedNoise(NoiseModel):
         dark, middle, bright = (
             ops.maximum(_line(end, theta, ops), MIN_VARIANCE) for end in (low, 0.5 * (low + high), high)
         )
-        coarse = estimate_poisson_gaussian(image[:, ::2, ::2], None if counts is None else counts[:, ::2, ::2])
+        half = None if counts is None else counts[:, ::2, ::2]
+        coarse = estimate_poisson_gaussian(image[:, ::2, ::2], half, is_whole=False)
         height, width, channels = ops.shape(image)[1:]
         is_large = height * width * channels >= MIN_VALUES
         grows = ops.logical_and(bright > MIN_DEPENDENCE * dark, is_large)

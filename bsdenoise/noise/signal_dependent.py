@@ -11,6 +11,9 @@ DETAIL_GAIN = 36.0  # second differences along both axes of white noise of varia
 # Blocks of one brightness: those with the least noise are the flattest. This quantile of the mean squared details of
 # blocks of white noise is this share of their expectation; measured on 250,000 blocks.
 FLAT_QUANTILE, FLAT_SHARE = 0.25, 0.769
+# Distances in rows and columns of the pixels of the finest details, and of those on every second pixel of a row, of a
+# column.
+STRIDES = ((1, 1), (1, 2), (2, 1))
 BINS = 16  # of brightness, with equal numbers of blocks
 # Variance of details on every second pixel of a row over that of a column, or the other way round, that is taken for
 # shared noise, and the largest that is believed. Scanning microscopes have 1.03 to 1.08, photographs with white noise
@@ -20,7 +23,7 @@ LEAST_BLOCKS = 2**11  # of an image: fewer do not tell some percent
 ROUNDS = 4  # of weighting each bin by what the fit before says of its variance
 
 
-def estimate_poisson_gaussian(image, counts=None):
+def estimate_poisson_gaussian(image, counts=None, is_whole=True):
     """Estimate gain, read noise and pedestal of each image, variance = gain · (mean − pedestal) + σ².
 
     A line through the points of `noise_curve` (Foi, Trimeche, Katkovnik, Egiazarian 2008 fit the same one).
@@ -28,15 +31,16 @@ def estimate_poisson_gaussian(image, counts=None):
     Args:
         image: (B, H, W, C), H and W ≥ 1. All channels are taken to have the same noise.
         counts: Which pixels hold measurements, bool (B, H, W, C); `None` for all.
+        is_whole: As for `noise_curve`.
 
     Returns:
         float32 (B, 3): gain, σ and pedestal, in the units of the image. Without blocks to tell, as of images of less
         than twelve pixels on a side, the noise is the least that is computed with.
     """
-    return fit_line(*noise_curve(image, counts))
+    return fit_line(*noise_curve(image, counts, is_whole))
 
 
-def noise_curve(image, counts=None):
+def noise_curve(image, counts=None, is_whole=True):
     """Measure the variance of the noise of each image over its brightness.
 
     The image is cut into blocks. Of those of one brightness, a low quantile of the variance of the finest details is
@@ -49,6 +53,7 @@ def noise_curve(image, counts=None):
     Args:
         image: As for `estimate_poisson_gaussian`.
         counts: Likewise.
+        is_whole: Whether these are all pixels; neighbours of every second pixel share no noise worth a look.
 
     Returns:
         Brightness, variance, and number of blocks of each bin, float32 (B, K), K at most 16. Where the number is 0,
@@ -56,8 +61,10 @@ def noise_curve(image, counts=None):
     """
     image = _at_least(ops.cast(image, "float32"))
     lost = ops.cast(clipped_pixels(image, None if counts is None else _at_least(counts)), "float32")
-    level, variance, number = _flattest(image, lost, 1, 1)
-    (_, along_rows, known), (_, along_columns, _) = (_flattest(image, lost, *strides) for strides in ((1, 2), (2, 1)))
+    if not is_whole:
+        return _flattest(image, lost, STRIDES[:1])[0]
+    curve, (_, along_rows, known), (_, along_columns, _) = _flattest(image, lost, STRIDES)
+    level, variance, number = curve
     ratios = ops.where(known > 0.0, ops.divide_no_nan(along_rows, along_columns), 1.0)
     shared = ops.take(ops.sort(ratios, axis=-1), ops.shape(ratios)[1] // 2, axis=-1)
     shared = ops.maximum(shared, ops.divide_no_nan(ops.ones_like(shared), shared))
@@ -66,39 +73,45 @@ def noise_curve(image, counts=None):
     return level, variance * shared[:, None], number
 
 
-def _flattest(image, lost, down, across):
+def _flattest(image, lost, strides):
     """Measure the variance of the details of flat blocks of each brightness.
 
     Args:
         image: (B, H, W, C).
         lost: 1 for pixels that lost their noise, else 0, (B, H, W, C).
-        down: Distance in rows of the three pixels of a detail.
-        across: Distance in columns.
+        strides: Distances in rows and in columns of the three pixels of a detail, for each kind of them.
 
     Returns:
-        Brightness, variance, and number of blocks of each bin, (B, K).
+        For each kind brightness, variance, and number of blocks of each bin, (B, K).
     """
-    details = _curvatures(ops.transpose(_curvatures(image, down), (0, 2, 1, 3)), across)
-    squares = ops.square(ops.transpose(details, (0, 2, 1, 3))) / DETAIL_GAIN
-    margin = max(down, across)
-    rows, columns = (
-        slice(margin - stride, ops.shape(squares)[axis] - margin + stride) for axis, stride in ((1, down), (2, across))
-    )
-    squares, inner = squares[:, rows, columns], image[:, margin:-margin, margin:-margin]
-    # A detail sees the pixels around its own.
-    around = (2 * down + 1, 2 * across + 1)
-    lost = ops.max_pool(lost, around, 1, padding="same", data_format="channels_last")
-    lost = lost[:, margin:-margin, margin:-margin]
-    mean, variance, lost = (_flat(_blocks(part)) for part in (inner, squares, lost))
-    order = ops.argsort(mean, axis=-1)
-    mean, variance, lost = (_in_bins(ops.take_along_axis(part, order, axis=-1)) for part in (mean, variance, lost))
+    margin = max(map(max, strides))
+    inside = slice(margin, -margin)
+    squares, touched = [], []
+    for down, across in strides:
+        details = _curvatures(ops.transpose(_curvatures(image, down), (0, 2, 1, 3)), across)
+        details = ops.transpose(details, (0, 2, 1, 3))
+        rows, columns = (slice(margin - stride, stride - margin or None) for stride in (down, across))
+        squares.append(ops.square(details[:, rows, columns]) / DETAIL_GAIN)
+        # A detail sees the pixels around its own.
+        around = (2 * down + 1, 2 * across + 1)
+        lost_around = ops.max_pool(lost, around, 1, padding="same", data_format="channels_last")
+        touched.append(lost_around[:, inside, inside])
+    # All at once, as to call an operation takes longer than what it does to a small image.
+    pixels = ops.concatenate([image[:, inside, inside], *squares, *touched])
+    blocks = _flat(_blocks(pixels))
+    parts = 1 + 2 * len(strides)
+    mean = ops.split(blocks, parts)[0]
+    order = ops.concatenate([ops.argsort(mean, axis=-1)] * parts)
+    mean, *others = ops.split(_in_bins(ops.take_along_axis(blocks, order, axis=-1)), parts)
+    variance, lost = (ops.stack(some) for some in (others[: len(strides)], others[len(strides) :]))
     is_whole = lost == 0.0
     number = ops.sum(ops.cast(is_whole, "float32"), axis=-1)
     level = ops.sum(ops.where(is_whole, mean, 0.0), axis=-1) / ops.maximum(number, 1.0)
     ordered = ops.sort(ops.where(is_whole, variance, float("inf")), axis=-1)
     place = ops.cast(FLAT_QUANTILE * ops.maximum(number - 1.0, 0.0), "int32")[..., None]
     flat = ops.take_along_axis(ordered, place, axis=-1)[..., 0] / FLAT_SHARE
-    return level, ops.where(number > 0.0, flat, 0.0), number
+    flat = ops.where(number > 0.0, flat, 0.0)
+    return [(level[kind], flat[kind], number[kind]) for kind in range(len(strides))]
 
 
 def fit_line(level, variance, number):
