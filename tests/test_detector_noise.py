@@ -1,6 +1,7 @@
 """Noise that grows with the signal: the models, their likelihood, how it is estimated, and the Anscombe transform."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -191,6 +192,17 @@ def test_the_noise_curve_of_photographs_is_found(name, theta):
     np.testing.assert_allclose(curve(estimated(noisy)), curve(theta), rtol=0.15)
 
 
+@pytest.mark.parametrize(("name", "gain", "pedestal"), [("camera", 0.04, 0.02), ("coffee", 0.1, 0.0)])
+def test_few_dark_parts_do_not_cost_quality(stabilized, name, gain, pedestal):
+    """Lines through bright parts alone meet zero anywhere; a pedestal that is too high costs most."""
+    clean, losses = photograph(name, 192)[..., :1] * 0.9 + pedestal, []
+    for seed in range(4):
+        noisy = anscombe.detector_noise(clean, np.float32([gain, 0.0, pedestal]), np.random.default_rng(seed))
+        told, found = (stabilized.denoise(noisy, noise=theta) for theta in ([gain, 0, pedestal], None))
+        losses.append(psnr(told, clean) - psnr(found, clean))
+    assert np.mean(losses) < 0.1 and max(losses) < 0.25
+
+
 @pytest.mark.parametrize("axis", [0, 1], ids=["columns", "rows"])
 def test_noise_that_neighbours_of_a_line_share_a_little_is_not_taken_for_weaker(axis):
     """As that of detectors that scan; white noise keeps its estimate."""
@@ -208,7 +220,7 @@ def test_clipped_pixels_and_gaps_do_not_count():
     np.testing.assert_allclose(estimated(noisy), [0.02, 0.05, 0], atol=0.005)
     clipped = noisy.clip(0, 0.9)
     assert (np.mean(clipped == 0) > 0.02) and (np.mean(clipped == clipped.max()) > 0.08)
-    np.testing.assert_allclose(curve(estimated(clipped)), curve([0.02, 0.05, 0]), rtol=0.12)
+    np.testing.assert_allclose(curve(estimated(clipped)), curve([0.02, 0.05, 0]), rtol=0.15)
     counts = np.ones((1, 256, 256, 1), bool)
     counts[:, 100:140] = False
     spoilt = np.where(counts[0], noisy, 7.0).astype("float32")
@@ -331,13 +343,14 @@ def test_the_command_finds_noise_of_photons_by_itself(tmp_path, capsys, preset):
     images.write(tmp_path / "a.png", images.from_unit(noisy[..., 0], np.uint8))
     common = ["denoise", str(tmp_path / "a.png"), "--model", "grey-gaussian5-50-small", "--out"]
     assert cli.main([*common, str(tmp_path / "b.png"), "--std"]) == 0
-    assert "a.png: gain 1" in capsys.readouterr().err  # 255 / 25 = 10.2
+    (gain,) = re.findall(r"a\.png: gain ([\d.]+), ", capsys.readouterr().err)
+    assert float(gain) == pytest.approx(255 / 25, rel=0.2)  # of 192 × 192 pixels
     assert cli.main([*common, str(tmp_path / "c.png"), "--noise", "poisson-gaussian:gain=10.2,pedestal=5.1"]) == 0
     assert cli.main([*common, str(tmp_path / "d.png"), "--sigma", "20"]) == 0
     found = [psnr(images.read_array(tmp_path / f"{name}.png") / 255, clean[..., 0].clip(0, 1)) for name in "bcd"]
     assert found[0] > found[1] - 0.2 > found[2]
     (file,) = bsdenoise.denoise_files(tmp_path / "a.png", tmp_path / "e.png", model=preset)
-    assert file.sigmas == () and file.noise[0]["gain"] == pytest.approx(10.2, rel=0.1)
+    assert file.sigmas == () and file.noise[0]["gain"] == pytest.approx(10.2, rel=0.2)
     assert (tmp_path / "b-std.png").exists()
 
 

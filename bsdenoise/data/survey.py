@@ -81,7 +81,7 @@ def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) ->
             hold integers and others floats.
     """
     channels, dtypes, scales, sigmas, pixels, floors, shares = [], [], [], [], [], [], []
-    growing: list[np.ndarray] = []
+    middles: list[_Middle] = []
     notes: dict[str, str] = {}
     first, faults = "", Faults()
     for index in np.unique(np.linspace(0, len(source) - 1, SAMPLE_SIZE).astype(int)):
@@ -105,9 +105,9 @@ def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) ->
             notes.setdefault(note, name)
         if min(unit.shape[:2]) >= MIN_ESTIMATE_SIZE:
             sigmas.append(_estimate(unit))
-        if len(growing) < SAMPLE_OF_GROWTH:
+        if len(middles) < SAMPLE_OF_GROWTH:
             is_rgb = unit.shape[2] == NUM_COLOURS and not picture.independent_channels
-            growing.append(_growth(unit, is_rgb, picture.array.dtype.kind == "f"))
+            middles.append(_Middle.of(unit, is_rgb, picture.array.dtype.kind == "f"))
         floor = noise_floor.measure(unit)
         if floor is not None:
             floors.append(floor)
@@ -126,7 +126,7 @@ def look_at(source: Source, relative_noise: bool, masks: Masks | None = None) ->
         notes=notes,
         floors=floors,
         ignored=float(np.mean(shares)),
-        growing=growing,
+        growing=_growth(middles),
     )
 
 
@@ -138,21 +138,51 @@ def _draw(image: np.ndarray, index: int) -> np.ndarray:
     return flat[~np.isnan(flat)] if flat.dtype.kind == "f" else flat.ravel()
 
 
-def _growth(unit: np.ndarray, is_rgb: bool, is_float: bool) -> np.ndarray:
-    """Find gain, σ and pedestal of an image (H, W, C), (3,), as `denoise` does; the medians of independent channels.
+@dataclass(frozen=True)
+class _Middle:
+    """What is looked at of an image for noise that grows with the signal.
 
-    Args:
-        unit: The image.
-        is_rgb: Whether its channels are colours.
-        is_float: Whether it has units of its own.
+    Attributes:
+        parts: (P, h, w, C): one part of all colours, or one of each independent channel.
+        offset: Pixel value that is 0 there.
+        scale: Difference of pixel values that is 1 there.
     """
-    rows, columns = (slice(max(side - GROWTH_SIDE, 0) // 2, None) for side in unit.shape[:2])
-    unit = missing.filled(unit[rows, columns][:GROWTH_SIDE, :GROWTH_SIDE])
-    offset, scale = fit_range(unit) if is_float else (0.0, 1.0)
-    shown = ((unit - offset) / scale).astype(np.float32)
-    parts = [shown] if is_rgb else np.split(shown, unit.shape[2], axis=-1)
-    found = np.concatenate([np.asarray(verdicts.PRESETS.estimate(part[np.newaxis])) for part in parts])
-    return np.asarray(np.median(in_units(found, offset, scale), axis=0))
+
+    parts: np.ndarray
+    offset: float
+    scale: float
+
+    @classmethod
+    def of(cls, unit: np.ndarray, is_rgb: bool, is_float: bool) -> "_Middle":
+        """Take it from an image (H, W, C).
+
+        Args:
+            unit: The image.
+            is_rgb: Whether its channels are colours.
+            is_float: Whether it has units of its own.
+        """
+        rows, columns = (slice(max(side - GROWTH_SIDE, 0) // 2, None) for side in unit.shape[:2])
+        unit = missing.filled(unit[rows, columns][:GROWTH_SIDE, :GROWTH_SIDE])
+        offset, scale = fit_range(unit) if is_float else (0.0, 1.0)
+        shown = ((unit - offset) / scale).astype(np.float32)
+        parts = shown[np.newaxis] if is_rgb else np.moveaxis(shown, 2, 0)[..., np.newaxis]
+        return cls(parts, offset, scale)
+
+
+def _growth(middles: list[_Middle]) -> list[np.ndarray]:
+    """Find gain, σ and pedestal of images, (3,) each, as `denoise` does; the medians of independent channels."""
+    found: dict[int, np.ndarray] = {}
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for number, middle in enumerate(middles):
+        by_shape.setdefault(middle.parts.shape[1:], []).append(number)
+    for numbers in by_shape.values():
+        batch = np.concatenate([middles[number].parts for number in numbers])
+        ends = np.cumsum([len(middles[number].parts) for number in numbers])
+        found |= zip(numbers, np.split(np.asarray(verdicts.PRESETS.estimate(batch)), ends[:-1]), strict=True)
+    return [
+        np.asarray(np.median(in_units(found[number], middle.offset, middle.scale), axis=0))
+        for number, middle in enumerate(middles)
+    ]
 
 
 def _estimate(unit: np.ndarray) -> float:

@@ -132,15 +132,16 @@ class StabilizedNoise(NoiseModel):
         from keras import ops
 
         from bsdenoise.noise import intensity_fit
-        from bsdenoise.noise.signal_dependent import estimate_poisson_gaussian
+        from bsdenoise.noise.signal_dependent import CAUTION, fit_line, noise_curve
 
-        theta = estimate_poisson_gaussian(image, counts)
+        curve = noise_curve(image, counts)
+        line = fit_line(*curve)
         low, high, _ = intensity_fit.extent(image)
         dark, middle, bright = (
-            ops.maximum(_line(end, theta, ops), MIN_VARIANCE) for end in (low, 0.5 * (low + high), high)
+            ops.maximum(_line(end, line, ops), MIN_VARIANCE) for end in (low, 0.5 * (low + high), high)
         )
         half = None if counts is None else counts[:, ::2, ::2]
-        coarse = estimate_poisson_gaussian(image[:, ::2, ::2], half, is_whole=False)
+        coarse = fit_line(*noise_curve(image[:, ::2, ::2], half, is_whole=False))
         height, width, channels = ops.shape(image)[1:]
         is_large = height * width * channels >= MIN_VALUES
         grows = ops.logical_and(bright > MIN_DEPENDENCE * dark, is_large)
@@ -148,7 +149,7 @@ class StabilizedNoise(NoiseModel):
             grows = ops.logical_and(grows, _line(end, coarse, ops) < MAX_GROWTH * fine)
         sigma = self.white.estimate(image, counts)
         white = ops.concatenate([ops.zeros_like(sigma), sigma, ops.zeros_like(sigma)], axis=-1)
-        return ops.where(grows[:, None], theta, white)
+        return ops.where(grows[:, None], fit_line(*curve, CAUTION), white)
 
     def refined(self, prior, noisy, theta, counts=None):
         """Lower estimates of white noise to what the predictions leave unexplained."""

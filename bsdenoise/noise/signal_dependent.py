@@ -20,24 +20,29 @@ BINS = 16  # of brightness, with equal numbers of blocks
 # 0.97 to 1.04.
 MIN_SHARED, MAX_SHARED = 1.04, 1.1
 LEAST_BLOCKS = 2**11  # of an image: fewer do not tell some percent
+# Relative variance of what a bin of n blocks tells of white noise, times n: from how the details are correlated, for
+# the quantile of a normal distribution.
+BIN_VARIANCE = 0.37
+CAUTION = 1.0  # standard errors by which a line with a pedestal is taken for less steep than it is fitted
 ROUNDS = 4  # of weighting each bin by what the fit before says of its variance
 
 
-def estimate_poisson_gaussian(image, counts=None, is_whole=True):
+def estimate_poisson_gaussian(image, counts=None):
     """Estimate gain, read noise and pedestal of each image, variance = gain · (mean − pedestal) + σ².
 
-    A line through the points of `noise_curve` (Foi, Trimeche, Katkovnik, Egiazarian 2008 fit the same one).
+    A line through the points of `noise_curve` (Foi, Trimeche, Katkovnik, Egiazarian 2008 fit the same one). Its
+    pedestal is taken for a little lower: where dark parts are few, to count on less noise there than there is costs far
+    more than to count on more.
 
     Args:
         image: (B, H, W, C), H and W ≥ 1. All channels are taken to have the same noise.
         counts: Which pixels hold measurements, bool (B, H, W, C); `None` for all.
-        is_whole: As for `noise_curve`.
 
     Returns:
         float32 (B, 3): gain, σ and pedestal, in the units of the image. Without blocks to tell, as of images of less
         than twelve pixels on a side, the noise is the least that is computed with.
     """
-    return fit_line(*noise_curve(image, counts, is_whole))
+    return fit_line(*noise_curve(image, counts), CAUTION)
 
 
 def noise_curve(image, counts=None, is_whole=True):
@@ -114,7 +119,7 @@ def _flattest(image, lost, strides):
     return [(level[kind], flat[kind], number[kind]) for kind in range(len(strides))]
 
 
-def fit_line(level, variance, number):
+def fit_line(level, variance, number, caution=0.0):
     """Fit gain, σ and pedestal to noise curves; a line that falls is taken for level.
 
     A line does not tell σ and pedestal apart: where it is above zero at black, the rest is σ and the pedestal 0; else
@@ -124,6 +129,8 @@ def fit_line(level, variance, number):
         level: Brightnesses, (B, K).
         variance: Variances there, (B, K).
         number: Of blocks that tell them, (B, K).
+        caution: By how many standard errors the slope is lowered, around the middle of the points, where that lowers a
+            pedestal.
 
     Returns:
         float32 (B, 3).
@@ -139,6 +146,11 @@ def fit_line(level, variance, number):
         gain = ops.maximum(ops.divide_no_nan(slope, spread), 0.0)
         # No bin is surer than a fifth of the usual one: a line through the darkest alone says nothing of the others.
         expected = ops.maximum(height + gain * (level - middle), 0.2 * height + MIN_SIGMA**2)
+    if caution:
+        information = ops.sum(number / ops.square(expected) * ops.square(level - middle), axis=-1, keepdims=True)
+        error = ops.sqrt(ops.divide_no_nan(BIN_VARIANCE, information))
+        without_pedestal = ops.divide_no_nan(height, middle)
+        gain = ops.minimum(gain, ops.maximum(gain - caution * error, without_pedestal))
     at_black = height - gain * middle
     sigma = ops.sqrt(ops.maximum(at_black, 0.0))
     pedestal = ops.divide_no_nan(ops.maximum(-at_black, 0.0), gain)
