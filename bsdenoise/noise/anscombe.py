@@ -132,10 +132,9 @@ class StabilizedNoise(NoiseModel):
         from keras import ops
 
         from bsdenoise.noise import intensity_fit
-        from bsdenoise.noise.signal_dependent import CAUTION, fit_line, noise_curve
+        from bsdenoise.noise.signal_dependent import fit_line, fit_lines, noise_curve
 
-        curve = noise_curve(image, counts)
-        line = fit_line(*curve)
+        line, theta = fit_lines(*noise_curve(image, counts))
         low, high, _ = intensity_fit.extent(image)
         dark, middle, bright = (
             ops.maximum(_line(end, line, ops), MIN_VARIANCE) for end in (low, 0.5 * (low + high), high)
@@ -149,7 +148,7 @@ class StabilizedNoise(NoiseModel):
             grows = ops.logical_and(grows, _line(end, coarse, ops) < MAX_GROWTH * fine)
         sigma = self.white.estimate(image, counts)
         white = ops.concatenate([ops.zeros_like(sigma), sigma, ops.zeros_like(sigma)], axis=-1)
-        return ops.where(grows[:, None], fit_line(*curve, CAUTION), white)
+        return ops.where(grows[:, None], theta, white)
 
     def refined(self, prior, noisy, theta, counts=None):
         """Lower estimates of white noise to what the predictions leave unexplained."""

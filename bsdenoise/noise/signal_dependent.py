@@ -42,7 +42,7 @@ def estimate_poisson_gaussian(image, counts=None):
         float32 (B, 3): gain, σ and pedestal, in the units of the image. Without blocks to tell, as of images of less
         than twelve pixels on a side, the noise is the least that is computed with.
     """
-    return fit_line(*noise_curve(image, counts), CAUTION)
+    return fit_lines(*noise_curve(image, counts))[1]
 
 
 def noise_curve(image, counts=None, is_whole=True):
@@ -119,7 +119,7 @@ def _flattest(image, lost, strides):
     return [(level[kind], flat[kind], number[kind]) for kind in range(len(strides))]
 
 
-def fit_line(level, variance, number, caution=0.0):
+def fit_line(level, variance, number):
     """Fit gain, σ and pedestal to noise curves; a line that falls is taken for level.
 
     A line does not tell σ and pedestal apart: where it is above zero at black, the rest is σ and the pedestal 0; else
@@ -129,11 +129,21 @@ def fit_line(level, variance, number, caution=0.0):
         level: Brightnesses, (B, K).
         variance: Variances there, (B, K).
         number: Of blocks that tell them, (B, K).
-        caution: By how many standard errors the slope is lowered, around the middle of the points, where that lowers a
-            pedestal.
 
     Returns:
         float32 (B, 3).
+    """
+    return fit_lines(level, variance, number)[0]
+
+
+def fit_lines(level, variance, number):
+    """Fit gain, σ and pedestal as `fit_line` does, and once more with caution.
+
+    Args as for `fit_line`.
+
+    Returns:
+        What `fit_line` gives, and the line whose slope is less by `CAUTION` standard errors, around the middle of the
+        points, where that lowers a pedestal.
     """
     expected = ops.maximum(variance, MIN_SIGMA**2)
     for _ in range(ROUNDS):
@@ -146,11 +156,15 @@ def fit_line(level, variance, number, caution=0.0):
         gain = ops.maximum(ops.divide_no_nan(slope, spread), 0.0)
         # No bin is surer than a fifth of the usual one: a line through the darkest alone says nothing of the others.
         expected = ops.maximum(height + gain * (level - middle), 0.2 * height + MIN_SIGMA**2)
-    if caution:
-        information = ops.sum(number / ops.square(expected) * ops.square(level - middle), axis=-1, keepdims=True)
-        error = ops.sqrt(ops.divide_no_nan(BIN_VARIANCE, information))
-        without_pedestal = ops.divide_no_nan(height, middle)
-        gain = ops.minimum(gain, ops.maximum(gain - caution * error, without_pedestal))
+    information = ops.sum(number / ops.square(expected) * ops.square(level - middle), axis=-1, keepdims=True)
+    error = ops.sqrt(ops.divide_no_nan(BIN_VARIANCE, information))
+    without_pedestal = ops.divide_no_nan(height, middle)
+    cautious = ops.minimum(gain, ops.maximum(gain - CAUTION * error, without_pedestal))
+    return _theta(gain, middle, height), _theta(cautious, middle, height)
+
+
+def _theta(gain, middle, height):
+    """Return gain, σ and pedestal, (B, 3), of lines of some slope through a point, (B, 1)."""
     at_black = height - gain * middle
     sigma = ops.sqrt(ops.maximum(at_black, 0.0))
     pedestal = ops.divide_no_nan(ops.maximum(-at_black, 0.0), gain)
