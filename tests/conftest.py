@@ -6,7 +6,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Each worker has a core of its own; what tests compute is too small to be shared among threads.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
+import copy
 import gc
+import hashlib
+import pickle
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,23 @@ def _without_trial(module):
             module.tried(folder, directory, description, text, sizes, report)
 
     module._try = only_for_warm_up
+
+
+@wrapt.when_imported("bsdenoise.data.survey")
+def _remembered(module):
+    """Many tests open the same images: what is estimated of them before a training is computed once."""
+    known = {}
+
+    def once(function):
+        def remembered(*arguments):
+            key = function.__name__, hashlib.sha256(pickle.dumps(arguments)).digest()
+            if key not in known:
+                known[key] = function(*arguments)
+            return copy.deepcopy(known[key])
+
+        return remembered
+
+    module._estimate, module._growth = once(module._estimate), once(module._growth)
 
 
 def pytest_collection_finish():

@@ -15,8 +15,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from bsdenoise import cli, config, export
 from bsdenoise.denoiser import Denoiser
-from bsdenoise.export import export_saved_model, saved_model, signatures
-from bsdenoise.noise import GaussianNoise
+from bsdenoise.export import export_saved_model, saved_model, signatures, warm_up
+from bsdenoise.export.description import describe
+from bsdenoise.export.graph.tiles import Tiles
+from bsdenoise.noise import GaussianNoise, PoissonGaussianNoise
 
 
 @pytest.fixture(scope="module")
@@ -281,8 +283,7 @@ def warm_up_requests(folder):
 
 
 def test_warm_up_requests_are_what_the_model_takes(server, tmp_path):
-    channels = 3  # which has all signatures
-    denoiser = make_denoiser(channels, GaussianNoise(5 / 255, 50 / 255))  # estimates σ where it is told none
+    denoiser = make_denoiser(1, GaussianNoise(25 / 255, 25 / 255))
     sizes = [(14, 10), (8, 6), (20, 12), (8, 6)]
     folder = export_saved_model(denoiser, tmp_path / "1", warm_up=sizes)
     requests = list(warm_up_requests(folder))
@@ -290,10 +291,26 @@ def test_warm_up_requests_are_what_the_model_takes(server, tmp_path):
     expected = {*signatures.names_of(denoiser)} - {"describe"}
     assert called[: len(expected)] != called and set(called) == expected
     images = [inputs["image"].shape for name, inputs, _ in requests if name == "with_sigma"]
-    assert images == [(1, 8, 6, channels), (1, 14, 10, channels), (1, 20, 12, channels)]
+    assert images == [(1, 8, 6, 1), (1, 14, 10, 1), (1, 20, 12, 1)]
     assert sum(length for _, _, length in requests) < 5000  # whatever the sizes
     for name, inputs, _ in requests:
         assert server.call(folder, name, **inputs)
+
+
+@pytest.mark.parametrize("noise", [GaussianNoise(5 / 255, 50 / 255), PoissonGaussianNoise((0.01, 0.02))], ids=str)
+def test_every_signature_that_takes_images_is_warmed_up(noise):
+    """Of models that have most of them, with inputs that they take."""
+    denoiser, tiles = make_denoiser(3, noise), Tiles(2, 64, 16, 4096)
+    table = signatures.signatures(denoiser, 4096, tiles, "", 1)
+    requests = dict(warm_up.first_requests((8, 6), describe(denoiser, 4096, tiles, 1)))
+    assert {*requests, "describe"} == {*table}
+    for name, inputs in requests.items():
+        specs = {spec.name: spec for spec in table[name][1]}
+        assert specs.keys() == inputs.keys()
+        for key, spec in specs.items():
+            value = tf.make_tensor_proto(tf.make_ndarray(inputs[key]))
+            assert spec.shape.is_compatible_with(tf.TensorShape(value.tensor_shape))
+            assert value.dtype == spec.dtype.as_datatype_enum
 
 
 @pytest.mark.usefixtures("one_signature")
