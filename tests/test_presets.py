@@ -62,7 +62,8 @@ def test_part_of_the_table_is_measured_again(name):
 @pytest.mark.parametrize("name", ALL)
 def test_strong_regular_patterns_are_not_amplified(name):
     """Such as the checked cloth of Set14's barbara, on which one of the trainings had lost its hold."""
-    assert patterns.worst_psnr(bsdenoise.Denoiser.from_preset(name)) > patterns.NOISY_PSNR
+    preset = bsdenoise.Denoiser.from_preset(name).in_precision("bfloat16")  # in half the time
+    assert patterns.worst_psnr(preset) > patterns.NOISY_PSNR
 
 
 def test_two_models_are_averaged(tiny_denoiser_path, tmp_path):
