@@ -297,7 +297,9 @@ def test_warm_up_requests_are_what_the_model_takes(server, tmp_path):
         assert server.call(folder, name, **inputs)
 
 
-@pytest.mark.parametrize("noise", [GaussianNoise(5 / 255, 50 / 255), PoissonGaussianNoise((0.01, 0.02))], ids=str)
+@pytest.mark.parametrize(
+    "noise", [GaussianNoise(5 / 255, 50 / 255), PoissonGaussianNoise((0.01, 0.02))], ids=["sigma", "gain"]
+)
 def test_every_signature_that_takes_images_is_warmed_up(noise):
     """Of models that have most of them, with inputs that they take."""
     denoiser, tiles = make_denoiser(3, noise), Tiles(2, 64, 16, 4096)
