@@ -93,7 +93,7 @@ def test_an_ensemble_is_the_mean_over_its_copies(method, reflected):
 
 
 @pytest.mark.parametrize(
-    "blind_spot, sizes, reflected", [((3, 3), (8,), over_a_diagonal), ((5, 1), (2, 4), mirrored)], ids=str
+    "blind_spot, sizes, reflected", [((3, 3), (8,), over_a_diagonal), ((5, 1), (2, 4), mirrored)], ids=["3x3", "5x1"]
 )
 def test_copies_have_the_blind_spot(blind_spot, sizes, reflected):
     denoiser = build("per_component").with_blind_spot(blind_spot)
