@@ -6,15 +6,18 @@ preset BM3D and non-local means, with the same estimate of the noise: with the s
 signal, and BM3D with its spectrum where neighbouring pixels share it. And BM3D that is told the true spectrum there,
 which only the references tell.
 
-Then photographs with white noise: how many look as if it grew with the signal, and what that costs.
+Then photographs with white noise: how many look as if it grew with the signal, and what that costs; and how many clean
+and noisy ones, some of them from JPEG files, look as if neighbouring pixels shared their noise.
 
     python -m benchmarks.real_noise confocal two-photon wide-field camera-srgb --photographs kodak24 --out FILE
 """
 
 import argparse
+import io
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from skimage.restoration import denoise_nl_means
 from tabulate import tabulate
 
@@ -36,6 +39,7 @@ OTHERS = (
     "nl-means, same estimate",
     "BM3D, true spectrum",
 )
+QUALITIES = (95, 85, 75)
 SIGMAS = (0.0, 2.0, 5.0, 10.0, 25.0, 50.0)  # grey levels of 8 bits
 
 
@@ -43,7 +47,7 @@ def main(argv=None) -> None:
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pairs", nargs="*", type=Path, help="folders with noisy/ and ref/, grey or RGB images")
-    parser.add_argument("--photographs", type=Path, help="folder of clean photographs")
+    parser.add_argument("--photographs", type=Path, nargs="*", default=[], help="folders of clean photographs")
     parser.add_argument("--model", default="gaussian5-50", help="preset for a range of noise, less its grey- or rgb-")
     parser.add_argument("--adapt", type=int, metavar="STEPS", help="also adapt the preset to each image by itself")
     parser.add_argument("--adapt-all", type=float, metavar="SECONDS", help="also train the preset on all of a folder")
@@ -57,9 +61,10 @@ def main(argv=None) -> None:
         first = images.read_image(images.find(folder / "noisy")[0]).array
         channels = first.shape[2] if first.ndim == 3 else 1
         text += f"\n## {folder.name}\n\n{measured_pairs(folder, Denoiser.from_preset(presets[channels]), config)}\n"
+    for folder in config.photographs:
+        text += f"\n## White noise added to the photographs of {folder.name}\n\n{measured_photographs(folder, white)}\n"
     if config.photographs:
-        text += f"\n## White noise added to the photographs of {config.photographs.name}\n\n"
-        text += f"{measured_photographs(config.photographs, white)}\n"
+        text += f"\n## Photographs that look as if neighbours shared noise\n\n{mistaken(config.photographs)}\n"
     print(text)
     if config.out:
         with replacing(config.out) as path:
@@ -199,6 +204,32 @@ def measured_photographs(folder: Path, white: Denoiser) -> str:
         differences = ", ".join(f"{one:+.2f}" for one in gained) or "–"
         rows.append([f"{sigma:g}", f"{len(seen)} of {len(clean)}", differences])
     return table(rows, ["σ (grey levels)", "look signal-dependent", "their PSNR against that as white noise (dB)"])
+
+
+def mistaken(folders: list[Path]) -> str:
+    """Return a table: how many photographs, as they are, from JPEG files and with white noise, look correlated."""
+    rows = []
+    for folder in folders:
+        found: dict[str, list[bool]] = {}
+        for path in images.find(folder):
+            clean = images.to_channels(images.read_image(path).array, 3)
+            for name, array in variants(clean).items():
+                found.setdefault(name, []).append(verdicts.looks_correlated(images.to_unit(array)[np.newaxis]))
+        rows.append([folder.name, *(f"{sum(some)} of {len(some)}" for some in found.values())])
+    return table(rows, ["photographs", *found])
+
+
+def variants(clean: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a photograph of 8 bits as it is, as JPEG files of several qualities hold it, and with white noise."""
+    made = {"as they are": clean}
+    for quality in QUALITIES:
+        file = io.BytesIO()
+        Image.fromarray(clean).save(file, "JPEG", quality=quality)
+        made[f"JPEG {quality}"] = np.asarray(Image.open(file))
+    for sigma in SIGMAS[1:]:
+        noisy = clean + sigma * np.random.default_rng(1).standard_normal(clean.shape)
+        made[f"σ = {sigma:g}"] = np.rint(noisy).clip(0, 255).astype(np.uint8)
+    return made
 
 
 def unit(path: Path, channels: int = 1) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Noise that neighbouring pixels share: how it is measured, made white, and denoised."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from skimage import data
 import bsdenoise
 from bsdenoise import cli, images, noise
 from bsdenoise.inference import whitening
+from bsdenoise.noise import correlated, noise_floor, verdicts
 from bsdenoise.noise.correlated import LAGS, blind_spot
 from bsdenoise.pipeline import file_task
 
@@ -219,3 +222,43 @@ def test_stacks_are_looked_at_once(tmp_path, clean):
     denoised = np.load(tmp_path / "out.npy")
     gains = [psnr(one, clean[..., 0]) - psnr(frame, clean[..., 0]) for one, frame in zip(denoised, frames, strict=True)]
     assert min(gains) > 3
+
+
+# --- texture is not noise ------------------------------------------------------------------------------------------
+
+
+def jpeg(array, quality):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+def looks_correlated(array):
+    return verdicts.looks_correlated(images.to_unit(array)[np.newaxis])
+
+
+def test_channels_tell_noise_from_texture():
+    """Those of texture vary alike, as in this fur; those of a camera's noise do not, in a JPEG file either."""
+    cat = np.asarray(Image.fromarray(data.cat()).resize((225, 150), Image.Resampling.LANCZOS))
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(data.astronaut().shape), (0.8, 0.8, 0))
+    camera = np.rint(data.astronaut() + 6 / noise.std() * noise).clip(0, 255).astype(np.uint8)
+    limit = noise_floor.MAX_BETWEEN_CHANNELS
+    for quality in (None, 85):
+        texture = cat if quality is None else jpeg(cat, quality)
+        floors = verdicts.known(verdicts.quiet_parts(images.to_unit(texture)[np.newaxis]))
+        assert noise_floor.is_correlated(floors, 1.0)  # without a look at the channels
+        assert correlated.between_channels(images.to_unit(texture)) > limit
+        assert not looks_correlated(texture)
+    for quality in (None, 90):
+        noisy = camera if quality is None else jpeg(camera, quality)
+        assert correlated.between_channels(images.to_unit(noisy)) < limit
+        assert looks_correlated(noisy)
+    assert not looks_correlated(data.astronaut())
+
+
+def test_channels_that_are_one_or_are_no_colours_tell_nothing():
+    grey = np.random.default_rng(0).random((64, 64, 1))
+    for image in (grey, np.repeat(grey, 3, axis=-1), np.random.default_rng(0).random((64, 64, 4)), grey[:20]):
+        assert np.isnan(correlated.between_channels(image))
+    assert noise_floor.limits(np.nan) == noise_floor.USUAL
+    assert abs(correlated.between_channels(np.random.default_rng(0).random((64, 64, 3)))) < 0.1

@@ -22,6 +22,8 @@ MAX_SIDE = 1024  # of the part of an image that is looked at, its middle
 MIN_NEIGHBOURS = 0.3
 MAX_SHARED = 0.2  # correlation of the noise of pixels that a blind spot need not hide; a choice
 LEAST_SIDE = 64  # of fields of noise
+NUM_COLOURS = 3
+IDENTICAL = 0.999  # correlation of channels that are one: a grey image
 
 
 @dataclass(frozen=True)
@@ -135,26 +137,68 @@ def estimate_correlated(image: np.ndarray) -> CorrelatedNoise | None:
     return CorrelatedNoise(np.stack(found, axis=-1))  # type: ignore[arg-type]
 
 
+def between_channels(image: np.ndarray, max_side: int = MAX_SIDE) -> float:
+    """Compute the correlation of what varies between the channels of a colour image, in its flattest blocks.
+
+    Texture is much the same in all of them; the noise of a camera is not, even after demosaicing.
+
+    Args:
+        image: (H, W, C), float.
+        max_side: Largest side in pixels of what is looked at, the middle of the image.
+
+    Returns:
+        The mean over pairs of channels; NaN if there are not three, they are all the same, or no block can be used.
+    """
+    height, width, channels = image.shape
+    if channels != NUM_COLOURS or min(height, width) < BLOCK:
+        return math.nan
+    top, left = max(height - max_side, 0) // 2, max(width - max_side, 0) // 2
+    image = image[top : top + max_side, left : left + max_side].astype(np.float64)
+    levelled = [_levelled(image[..., channel]) for channel in range(channels)]
+    usable = np.all([which for _, which in levelled], axis=0)
+    rest = np.stack([blocks[usable] for blocks, _ in levelled], axis=1)
+    variances = rest.var(axis=2)
+    varied = np.flatnonzero((variances > 0).all(axis=1))
+    if not len(varied):
+        return math.nan
+    flat = rest[_flattest(variances.sum(axis=1), varied)]
+    covariance = np.einsum("nip,njp->ij", flat, flat)
+    correlation = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    mean = float(correlation[np.triu_indices(channels, 1)].mean())
+    return math.nan if mean > IDENTICAL else mean
+
+
 def _autocovariance(plane: np.ndarray) -> np.ndarray | None:
     """Average the autocovariances of the flattest blocks of one channel, (2·LAGS + 1, 2·LAGS + 1)."""
-    blocks = np.lib.stride_tricks.sliding_window_view(plane, (BLOCK, BLOCK))[::STEP, ::STEP]
-    blocks = blocks.reshape(-1, BLOCK * BLOCK)
-    finite = plane[np.isfinite(plane)]
-    if not finite.size:
-        return None
-    lost = (blocks == finite.min()) | (blocks == finite.max())
-    blocks = blocks[np.isfinite(blocks).all(axis=1) & (lost.mean(axis=1) <= MAX_LOST)]
-    ramp = np.arange(BLOCK) - (BLOCK - 1) / 2
-    planes = np.stack([np.ones(BLOCK * BLOCK), np.repeat(ramp, BLOCK), np.tile(ramp, BLOCK)], axis=1)
-    planes /= np.linalg.norm(planes, axis=0)
-    rest = blocks - (blocks @ planes) @ planes.T
+    blocks, usable = _levelled(plane)
+    rest = blocks[usable]
     variances = rest.var(axis=1)
     varied = np.flatnonzero(variances > 0)
     if not len(varied):
         return None
+    return _mean_autocovariance(rest[_flattest(variances, varied)].reshape(-1, BLOCK, BLOCK))
+
+
+def _flattest(variances: np.ndarray, varied: np.ndarray) -> np.ndarray:
+    """Return which blocks vary least, of those that do."""
     order = varied[np.argsort(variances[varied], kind="stable")]
-    flat = rest[order[: max(LEAST_BLOCKS, int(SHARE * len(order)))]].reshape(-1, BLOCK, BLOCK)
-    return _mean_autocovariance(flat)
+    return order[: max(LEAST_BLOCKS, int(SHARE * len(order)))]
+
+
+def _levelled(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a channel into blocks and take a plane off each; return them (N, BLOCK²), and which can be used, (N,)."""
+    blocks = np.lib.stride_tricks.sliding_window_view(plane, (BLOCK, BLOCK))[::STEP, ::STEP]
+    blocks = blocks.reshape(-1, BLOCK * BLOCK)
+    finite = plane[np.isfinite(plane)]
+    if not finite.size:
+        return blocks, np.zeros(len(blocks), bool)
+    lost = (blocks == finite.min()) | (blocks == finite.max())
+    usable = np.isfinite(blocks).all(axis=1) & (lost.mean(axis=1) <= MAX_LOST)
+    ramp = np.arange(BLOCK) - (BLOCK - 1) / 2
+    planes = np.stack([np.ones(BLOCK * BLOCK), np.repeat(ramp, BLOCK), np.tile(ramp, BLOCK)], axis=1)
+    planes /= np.linalg.norm(planes, axis=0)
+    whole = np.where(usable[:, np.newaxis], blocks, 0.0)
+    return whole - (whole @ planes) @ planes.T, usable
 
 
 def _mean_autocovariance(blocks: np.ndarray) -> np.ndarray:

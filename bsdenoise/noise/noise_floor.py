@@ -5,6 +5,7 @@ its finest diagonal details, and a low quantile of these estimates is taken: it 
 much texture. The same on every third pixel shows noise that neighbouring pixels share: there it looks stronger.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,11 +19,10 @@ MAX_SIDE = 1024  # of the part of an image that is looked at, its middle
 QUIET, LOW, MIDDLE = 0.05, 0.25, 0.5  # quantiles over blocks
 QUIET_IMAGES = 0.1  # quantile over images
 DETAIL_GAIN = 6.0  # √36: second differences along both axes of white noise of σ = 1 have this standard deviation
-# By what correlated noise is told from clean images, whose finest details are weaker than coarser ones as well.
-# Measured on clean photographs (contrast 4 to 11), on files of cameras and of an averaging detector (contrast 1.4 to
-# 2.2, growth 2.7 to 5), on photographs with white noise (growth 1.0 to 1.8) and with blurred noise (from 3.7 on).
-MIN_GROWTH = 2.9  # of the quiet blocks' noise, on every third pixel over all pixels
-MAX_SPREAD = 2.2  # of a usual block over a quiet one, on every third pixel: noise is everywhere, texture is not
+# By what correlated noise is told from clean images, whose finest details are weaker than coarser ones as well, beside
+# `Limits`. Measured on clean photographs (contrast 4 to 11), on files of cameras and of an averaging detector (contrast
+# 1.4 to 2.2, growth 2.7 to 5), on photographs with white noise (growth 1.0 to 1.8) and with blurred noise (from 3.7
+# on).
 MAX_CONTRAST = 3.0  # of a usual block over the quiet ones of the quietest tenth of the images
 MIN_SHARED = 0.005  # σ on every third pixel below which there is nothing to tell, as the range of intensities is 1
 
@@ -42,6 +42,35 @@ class NoiseFloor:
     quiet: float
     shared: float
     shared_usual: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From where on what varies is taken for noise that neighbouring pixels share.
+
+    Attributes:
+        growth: Least growth of the quiet blocks' noise, on every third pixel over all pixels.
+        spread: Greatest ratio of a usual block over a quiet one, on every third pixel: noise is everywhere, texture is
+            not.
+    """
+
+    growth: float
+    spread: float
+
+
+USUAL = Limits(2.9, 2.2)
+# Where the channels of a colour image tell, as `correlated.between_channels` measures them: those of noise vary each in
+# its own way, those of texture alike. Files of cameras have 0.0 to 0.64, after JPEG compression too; clean photographs
+# 0.7 to 1.0 where the usual limits take them for noisy.
+MAX_BETWEEN_CHANNELS = 0.65
+NOISE_OF_CHANNELS, TEXTURE_OF_CHANNELS = Limits(2.4, 2.6), Limits(2.9, 1.8)
+
+
+def limits(between_channels: float) -> Limits:
+    """Return the limits for an image, by the correlation of its channels; NaN if they tell nothing."""
+    if math.isnan(between_channels):
+        return USUAL
+    return NOISE_OF_CHANNELS if between_channels <= MAX_BETWEEN_CHANNELS else TEXTURE_OF_CHANNELS
 
 
 def measure(image: np.ndarray, max_side: int = MAX_SIDE) -> NoiseFloor | None:
@@ -76,12 +105,13 @@ def median(floors: Sequence[NoiseFloor]) -> NoiseFloor | None:
     return NoiseFloor(*(float(np.median([getattr(floor, name) for floor in floors])) for name in names))
 
 
-def is_correlated(floors: Sequence[NoiseFloor], scale: float) -> bool:
+def is_correlated(floors: Sequence[NoiseFloor], scale: float, limits: Limits = USUAL) -> bool:
     """Tell whether images are noisy and their neighbouring pixels share noise, so that no white noise describes it.
 
     Args:
         floors: Of some images; the medians of their numbers decide.
         scale: The range of intensities, in the units of the images, > 0.
+        limits: From where on it is.
     """
     if not floors:
         return False
@@ -89,8 +119,8 @@ def is_correlated(floors: Sequence[NoiseFloor], scale: float) -> bool:
     spread = np.median([floor.shared_usual / floor.shared if floor.shared else np.inf for floor in floors])
     shared = np.array([floor.shared for floor in floors])
     usual = np.median([floor.shared_usual for floor in floors])
-    is_everywhere = spread <= MAX_SPREAD and usual <= MAX_CONTRAST * np.quantile(shared, QUIET_IMAGES)
-    return bool(growth >= MIN_GROWTH and is_everywhere and np.median(shared) >= MIN_SHARED * scale)
+    is_everywhere = spread <= limits.spread and usual <= MAX_CONTRAST * np.quantile(shared, QUIET_IMAGES)
+    return bool(growth >= limits.growth and is_everywhere and np.median(shared) >= MIN_SHARED * scale)
 
 
 def _block_sigmas(image: np.ndarray, stride: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from bsdenoise.noise import correlated as shared_noise
 from bsdenoise.noise import noise_floor
 from bsdenoise.noise.anscombe import StabilizedNoise
-from bsdenoise.noise.correlated import MIN_NEIGHBOURS, CorrelatedNoise, estimate_correlated
+from bsdenoise.noise.correlated import MIN_NEIGHBOURS, CorrelatedNoise, between_channels, estimate_correlated
 from bsdenoise.noise.noise_floor import NoiseFloor
 
 WHITE, SIGNAL_DEPENDENT, CORRELATED = "white", "signal-dependent", "correlated"
@@ -56,7 +56,7 @@ def decide(parts: np.ndarray, noise) -> Decision:
     if _grows(theta):
         kind = SIGNAL_DEPENDENT
     else:
-        shared = _shared(parts) if noise_floor.is_correlated(known(floors), _scale(parts)) else None
+        shared = _shared(parts, floors)
         kind = WHITE if shared is None else CORRELATED
     return Decision(kind, noise.found(theta), shared, floors)
 
@@ -78,9 +78,8 @@ def looks_correlated(parts: np.ndarray, noise=None) -> bool:
         parts: As for `decide`.
         noise: Likewise; `None` if noise that grows with the signal is not told apart.
     """
-    if not noise_floor.is_correlated(known(quiet_parts(parts)), _scale(parts)):
-        return False
-    return not (noise is not None and _grows(_estimated(parts, noise))) and _shared(parts) is not None
+    shared = _shared(parts, quiet_parts(parts))
+    return shared is not None and not (noise is not None and _grows(_estimated(parts, noise)))
 
 
 def _scale(parts: np.ndarray) -> float:
@@ -110,8 +109,14 @@ def _grows(theta: np.ndarray) -> bool:
     return bool(2 * np.count_nonzero(theta[:, 0]) > len(theta))
 
 
-def _shared(parts: np.ndarray) -> list[CorrelatedNoise] | None:
-    """Measure noise that neighbouring pixels share; `None` if they share little."""
+def _shared(parts: np.ndarray, floors: Sequence[NoiseFloor | None]) -> list[CorrelatedNoise] | None:
+    """Measure noise that neighbouring pixels share; `None` if they share little, or what varies is texture."""
+    scale, measured = _scale(parts), known(floors)
+    if not noise_floor.is_correlated(measured, scale, noise_floor.NOISE_OF_CHANNELS):
+        return None
+    between = float(np.mean([between_channels(part, LOOKED_AT) for part in parts]))
+    if not noise_floor.is_correlated(measured, scale, noise_floor.limits(between)):
+        return None
     found = correlated(parts)
     return found if found is not None and min(one.neighbours for one in found) >= MIN_NEIGHBOURS else None
 
