@@ -46,7 +46,7 @@ LONGEST = (
 
 
 # Modules whose trainings are a few steps each, which are run op by op: to trace them would take most of the time. Tests
-# marked `graph`, and all other modules, run what is compiled.
+# marked `graph`, and all other modules but for tests marked `op_by_op`, run what is compiled.
 OP_BY_OP = (
     "test_adaptation",
     "test_checkpoints",
@@ -77,16 +77,17 @@ def _op_by_op(request):
 
 
 @pytest.fixture(autouse=True)
-def _compiled(request):
-    """Compiles where a test asks for it."""
-    if request.path.stem not in OP_BY_OP or request.node.get_closest_marker("graph") is None:
+def _as_marked(request):
+    """Runs a test in the other way than its module, where it asks for it."""
+    is_usual = request.path.stem in OP_BY_OP
+    if request.node.get_closest_marker("graph" if is_usual else "op_by_op") is None:
         yield
         return
     import tensorflow as tf
 
-    tf.config.run_functions_eagerly(False)
+    tf.config.run_functions_eagerly(not is_usual)
     yield
-    tf.config.run_functions_eagerly(True)
+    tf.config.run_functions_eagerly(is_usual)
 
 
 @wrapt.when_imported("bsdenoise.export.saved_model")

@@ -77,6 +77,7 @@ def test_the_file_is_the_one_that_the_command_writes(tmp_path, model, name, shap
     assert facts.size == (9, 12, channels)
 
 
+@pytest.mark.op_by_op
 def test_the_model_learns_from_the_image_as_the_command_has_it(tmp_path, model, monkeypatch):
     for name, value in (("STEPS", 3), ("CROP", 32), ("BLOCK", 16), ("RATE", 5e-3)):
         monkeypatch.setattr(adaptation, name, value)

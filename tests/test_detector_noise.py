@@ -434,6 +434,7 @@ def test_the_psnr_is_withheld_where_noise_is_another(preset, stabilized):
     assert found.estimated_psnr == pytest.approx(psnr(found.denoised, clean), abs=0.8)
 
 
+@pytest.mark.op_by_op
 def test_trained_on_photons(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()

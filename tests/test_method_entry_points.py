@@ -58,6 +58,7 @@ def installed(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
 
 
+@pytest.mark.op_by_op
 def test_trained_by_the_command_and_loaded(source, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     flags = "--noise gaussian:25 --corrupt fresh --width 4 --depth 1 --crop 16 --images 8".split()

@@ -176,6 +176,7 @@ def test_gaps_do_not_count(denoiser, clean):
     assert nothing.noise.shape == (3,) and np.isnan(nothing.noise).all()
 
 
+@pytest.mark.op_by_op
 @pytest.mark.parametrize("corrupt", ["fresh", "fixed", None])
 def test_trained_by_the_command_line(clean, tmp_path, corrupt, capsys, monkeypatch):
     training_runs.replace_export(monkeypatch)  # there is a test of it below
