@@ -112,24 +112,23 @@ class OnArrays(keras.Model):
                 least[theta[:, 0] > 0] = UNSURE_SHARE
             std = np.sqrt(variance)
             psnr = estimate_psnr(denoised, normalized.pixels, mean, std, noise_variance, counts, terms, least)
-            contradicted = [self._is_contradicted(image) for image in normalized.pixels]
-            psnr = np.where(contradicted, np.float32(np.nan), psnr)
+            psnr = np.where(self._are_contradicted(normalized.pixels), np.float32(np.nan), psnr)
         maps = [array.reshape(shape) for array in self._results(moments, normalized)]
         if gaps is not None:
             maps = [gaps.restored(maps[0]), *map(gaps.without, maps[1:])]
         return self._as_posterior(maps, psnr, self._told(theta))
 
-    def _is_contradicted(self, image):
-        """Tell whether the noise of an image (H, W, C) is clearly none that the model knows."""
-        kinds = {
+    def _are_contradicted(self, images):
+        """Tell whether the noise of each of images (B, H, W, C) is clearly none that the model knows."""
+        known = {
             noise.GaussianNoise.kind: (verdicts.WHITE,),
             noise.StabilizedNoise.kind: (verdicts.WHITE, verdicts.SIGNAL_DEPENDENT),
-        }
-        if self.noise.kind not in kinds:
-            return False
-        rows, columns = tiling.middle(image.shape[0], image.shape[1], verdicts.LOOKED_AT)
+        }.get(self.noise.kind)
+        if known is None:
+            return np.zeros(len(images), bool)
+        rows, columns = tiling.middle(images.shape[1], images.shape[2], verdicts.LOOKED_AT)
         looks = noise.StabilizedNoise(self.noise.low, self.noise.high)
-        return verdicts.decide(image[np.newaxis, rows, columns], looks).kind not in kinds[self.noise.kind]
+        return np.array([kind not in known for kind in verdicts.kinds(images[:, rows, columns], looks)])
 
     def _as_posterior(self, maps, psnr, theta):
         """Make a `Posterior` of an image or a batch."""

@@ -134,6 +134,12 @@ class StabilizedNoise(NoiseModel):
         from bsdenoise.noise import intensity_fit
         from bsdenoise.noise.signal_dependent import fit_line, fit_lines, noise_curve
 
+        sigma = self.white.estimate(image, counts)
+        white = ops.concatenate([ops.zeros_like(sigma), sigma, ops.zeros_like(sigma)], axis=-1)
+        height, width, channels = ops.shape(image)[1:]
+        is_large = height * width * channels >= MIN_VALUES
+        if is_large is False:
+            return white
         line, theta = fit_lines(*noise_curve(image, counts))
         low, high, _ = intensity_fit.extent(image)
         dark, middle, bright = (
@@ -141,13 +147,9 @@ class StabilizedNoise(NoiseModel):
         )
         half = None if counts is None else counts[:, ::2, ::2]
         coarse = fit_line(*noise_curve(image[:, ::2, ::2], half, is_whole=False))
-        height, width, channels = ops.shape(image)[1:]
-        is_large = height * width * channels >= MIN_VALUES
         grows = ops.logical_and(bright > MIN_DEPENDENCE * dark, is_large)
         for end, fine in ((0.5 * (low + high), middle), (high, bright)):
             grows = ops.logical_and(grows, _line(end, coarse, ops) < MAX_GROWTH * fine)
-        sigma = self.white.estimate(image, counts)
-        white = ops.concatenate([ops.zeros_like(sigma), sigma, ops.zeros_like(sigma)], axis=-1)
         return ops.where(grows[:, None], theta, white)
 
     def refined(self, prior, noisy, theta, counts=None):

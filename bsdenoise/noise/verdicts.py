@@ -22,6 +22,7 @@ NONE, UNCLEAR = "none", "unclear"
 PRESETS = StabilizedNoise(5 / 255, 50 / 255)  # by which `denoise` decides where no model is named
 TAIL = 0.01  # share of the values at either end that is no part of their range: stars, hot pixels
 LEVELS = 255  # steps of a range that rounds as 8 bits do
+AT_ONCE = 2**20  # values of images whose noise is estimated together
 LOOKED_AT = 512  # side in pixels of the part of an image whose noise is looked at for correlation
 
 
@@ -59,6 +60,15 @@ def decide(parts: np.ndarray, noise) -> Decision:
         shared = _shared(parts, floors)
         kind = WHITE if shared is None else CORRELATED
     return Decision(kind, noise.found(theta), shared, floors)
+
+
+def kinds(images: np.ndarray, noise) -> list[str]:
+    """Return what each of several images (B, H, W, C) is taken for; args as for `decide`, which takes parts of one."""
+    growing = _estimated(images, noise)[:, 0] > 0
+    return [
+        SIGNAL_DEPENDENT if grows else WHITE if _shared(image, quiet_parts(image)) is None else CORRELATED
+        for image, grows in zip(images[:, np.newaxis], growing, strict=True)
+    ]
 
 
 def quiet_parts(parts: Sequence[np.ndarray] | np.ndarray) -> list[NoiseFloor | None]:
@@ -99,9 +109,11 @@ def _scale(parts: np.ndarray) -> float:
     return float(min(max(high - low, LEVELS * np.diff(levels).min()), 1.0))
 
 
-def _estimated(parts: np.ndarray, noise) -> np.ndarray:
-    """Estimate gain, σ and pedestal of each part, (B, 3)."""
-    return np.concatenate([np.asarray(noise.estimate(part[np.newaxis]), np.float64) for part in parts])
+def _estimated(parts: Sequence[np.ndarray] | np.ndarray, noise) -> np.ndarray:
+    """Estimate gain, σ and pedestal of each part, (B, 3); of small ones together, as each call has its cost."""
+    size = max(AT_ONCE // parts[0].size, 1)
+    some = [np.stack(parts[start : start + size]) for start in range(0, len(parts), size)]  # type: ignore[arg-type]
+    return np.concatenate([np.asarray(noise.estimate(batch), np.float64) for batch in some])
 
 
 def _grows(theta: np.ndarray) -> bool:
