@@ -212,7 +212,8 @@ def mistaken(folders: list[Path]) -> str:
     for folder in folders:
         found: dict[str, list[bool]] = {}
         for path in images.find(folder):
-            clean = images.to_channels(images.read_image(path).array, 3)
+            clean = np.atleast_3d(images.read_image(path).array)
+            clean = np.repeat(clean, 3, axis=-1) if clean.shape[2] == 1 else clean
             for name, array in variants(clean).items():
                 found.setdefault(name, []).append(verdicts.looks_correlated(images.to_unit(array)[np.newaxis]))
         rows.append([folder.name, *(f"{sum(some)} of {len(some)}" for some in found.values())])
