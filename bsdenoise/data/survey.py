@@ -178,7 +178,7 @@ def _growth(middles: list[_Middle]) -> list[np.ndarray]:
     for numbers in by_shape.values():
         batch = np.concatenate([middles[number].parts for number in numbers])
         ends = np.cumsum([len(middles[number].parts) for number in numbers])
-        found |= zip(numbers, np.split(np.asarray(verdicts.PRESETS.estimate(batch)), ends[:-1]), strict=True)
+        found |= zip(numbers, np.split(verdicts.estimated(batch, verdicts.PRESETS), ends[:-1]), strict=True)
     return [
         np.asarray(np.median(in_units(found[number], middle.offset, middle.scale), axis=0))
         for number, middle in enumerate(middles)

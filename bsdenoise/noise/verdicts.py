@@ -52,7 +52,7 @@ def decide(parts: np.ndarray, noise) -> Decision:
         noise: The `StabilizedNoise` of the model.
     """
     floors = quiet_parts(parts)
-    theta = _estimated(parts, noise)
+    theta = estimated(parts, noise)
     shared = None
     if _grows(theta):
         kind = SIGNAL_DEPENDENT
@@ -64,7 +64,7 @@ def decide(parts: np.ndarray, noise) -> Decision:
 
 def kinds(images: np.ndarray, noise) -> list[str]:
     """Return what each of several images (B, H, W, C) is taken for; args as for `decide`, which takes parts of one."""
-    growing = _estimated(images, noise)[:, 0] > 0
+    growing = estimated(images, noise)[:, 0] > 0
     return [
         SIGNAL_DEPENDENT if grows else WHITE if _shared(image, quiet_parts(image)) is None else CORRELATED
         for image, grows in zip(images[:, np.newaxis], growing, strict=True)
@@ -89,7 +89,7 @@ def looks_correlated(parts: np.ndarray, noise=None) -> bool:
         noise: Likewise; `None` if noise that grows with the signal is not told apart.
     """
     shared = _shared(parts, quiet_parts(parts))
-    return shared is not None and not (noise is not None and _grows(_estimated(parts, noise)))
+    return shared is not None and not (noise is not None and _grows(estimated(parts, noise)))
 
 
 def _scale(parts: np.ndarray) -> float:
@@ -109,8 +109,16 @@ def _scale(parts: np.ndarray) -> float:
     return float(min(max(high - low, LEVELS * np.diff(levels).min()), 1.0))
 
 
-def _estimated(parts: Sequence[np.ndarray] | np.ndarray, noise) -> np.ndarray:
-    """Estimate gain, σ and pedestal of each part, (B, 3); of small ones together, as each call has its cost."""
+def estimated(parts: Sequence[np.ndarray] | np.ndarray, noise) -> np.ndarray:
+    """Estimate gain, σ and pedestal of each part, (B, 3), as if nothing else could be the matter.
+
+    Small ones together, as each call has its cost; of large ones each by itself, as an estimate takes many times the
+    memory of its image.
+
+    Args:
+        parts: Images of one shape, float32 (B, H, W, C), full scale 1.
+        noise: As for `decide`.
+    """
     size = max(AT_ONCE // parts[0].size, 1)
     some = [np.stack(parts[start : start + size]) for start in range(0, len(parts), size)]  # type: ignore[arg-type]
     return np.concatenate([np.asarray(noise.estimate(batch), np.float64) for batch in some])

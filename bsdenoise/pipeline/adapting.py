@@ -74,7 +74,9 @@ class Adapting:
             tasks[0].lines.append(f"bsdenoise: note: {tasks[0].job.source}: {words}")
         return self._adapted
 
-    def _learnt(self, shown: list[Any], weights: list[np.ndarray], report: Callable[[float], object]) -> Any:
+    def _learnt(
+        self, shown: list[Any], weights: list[np.ndarray], report: Callable[[float], object]
+    ) -> tuple[list[np.ndarray], str]:
         """Return the weights after the steps, and a line on them."""
         config = self._config
         try:
